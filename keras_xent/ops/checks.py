@@ -1,0 +1,256 @@
+"""Checks of arguments, shapes and dtypes, in the words of the user.
+
+Values are looked at only where they already lie in host memory (NumPy arrays
+and Python numbers): a value on a device would have to be waited for.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+INT32_MAX = 2**31 - 1
+HOST = (np.ndarray, np.generic, int, float, list, tuple)
+
+
+def number(name, value, low, high=None, high_open=False):
+    """Raises unless `value` is a number with `low <= value <= high`."""
+    good = (
+        isinstance(value, (int, float, np.number))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value >= low
+        and (high is None or (value < high if high_open else value <= high))
+    )
+    if not good:
+        end = ")" if high_open else "]"
+        allowed = f" in [{low}, {high}{end}"
+        if high is None:
+            allowed = "" if low == -np.inf else f" >= {low}"
+        raise ValueError(
+            f"`{name}` must be a finite number{allowed}. Received: "
+            f"{name}={value!r}"
+        )
+
+
+def vector(name, value, classes=None):
+    """Raises unless `value` is a vector of finite numbers, none negative."""
+    if value is None:
+        return
+    try:
+        array = np.asarray(value, "float64")
+    except (TypeError, ValueError):
+        array = np.full((), np.nan)
+    if array.ndim != 1 or not np.all(np.isfinite(array)) or np.any(array < 0):
+        raise ValueError(
+            f"`{name}` must be a vector of non-negative numbers, one per "
+            f"class. Received: {name}={value!r}"
+        )
+    if classes is not None and len(array) != classes:
+        raise ValueError(
+            f"`{name}` must hold one number per class. The logits have "
+            f"{classes} classes, `{name}` holds {len(array)} numbers."
+        )
+
+
+def id_tuple(name, value):
+    """Returns one class id, several or None as a tuple of ints."""
+    if value is None:
+        return ()
+    ids = np.asarray(value)
+    if ids.size == 0:
+        return ()
+    if ids.ndim > 1 or ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"`{name}` must be an integer class id or a list of them. "
+            f"Received: {name}={value!r}"
+        )
+    if np.any(np.abs(ids.astype("float64")) > INT32_MAX):
+        raise ValueError(
+            f"`{name}` must fit into int32. Received: {name}={value!r}"
+        )
+    return tuple(int(i) for i in ids.reshape(-1))
+
+
+def axis(value, rank):
+    """Returns the axis counted from the front."""
+    if rank == 0:
+        raise ValueError(
+            "The logits are a single number: they need an axis of classes."
+        )
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not -rank <= value < rank:
+        raise ValueError(
+            f"`axis` must be an integer from {-rank} to {rank - 1} for logits "
+            f"of rank {rank}. Received: axis={value!r}"
+        )
+    return int(value) % rank
+
+
+def logits(x, name="logits"):
+    """Returns `x` as a float tensor of at least float32."""
+    x = ops.convert_to_tensor(x)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if "float" not in dtype:
+        raise ValueError(
+            f"`{name}` must be floating point: logits are unnormalized "
+            f"log-probabilities, the output of a Dense layer without an "
+            f"activation. Received dtype {dtype}. If these are class ids or "
+            f"predicted classes, pass the model's raw output instead."
+        )
+    if dtype in ("float32", "float64"):
+        return x
+    return ops.cast(x, "float32")
+
+
+def one_dtype(a, b):
+    """Two results of `logits` in the wider of their two float types."""
+    types = {keras.backend.standardize_dtype(x.dtype) for x in (a, b)}
+    dtype = "float64" if "float64" in types else "float32"
+    return ops.cast(a, dtype), ops.cast(b, dtype)
+
+
+def classes(shape, axis):
+    """Raises on a softmax over one class. Returns the number of classes."""
+    count = shape[axis]
+    if count is not None and count < 2:
+        raise ValueError(
+            f"The logits have shape {tuple(shape)}, that is {count} class(es) "
+            f"along axis {axis}. The softmax of a single logit is always 1 and "
+            f"its loss always 0, whatever the model learns. For a yes/no "
+            f"answer use SigmoidCrossentropy with this one logit; for several "
+            f"classes give the last layer one unit per class."
+        )
+    return count
+
+
+def entries(shape, axis):
+    """Raises on a softmax over one entry, which makes all rows equal."""
+    if shape[axis] is not None and shape[axis] < 2:
+        raise ValueError(
+            f"The softmax of {shape[axis]} logit(s) is always the same: all "
+            f"divergences would be 0. Received shape {tuple(shape)}; give the "
+            f"embedding more than one entry along axis {axis}, or pass "
+            f"from_logits=False for activations."
+        )
+
+
+def fits(shape, other):
+    """Whether two static shapes can be equal; None fits every size."""
+    return len(shape) == len(other) and all(
+        a is None or b is None or a == b
+        for a, b in zip(shape, other, strict=True)
+    )
+
+
+def same_shape(name, shape, other_name, other):
+    """Raises unless the shapes are equal: nothing is ever broadcast."""
+    if not fits(shape, other):
+        raise ValueError(
+            f"`{name}` and `{other_name}` must have the same shape: nothing "
+            f"is broadcast here, because a (n,) beside a (n, 1) would silently "
+            f"become (n, n). Received: {name} of shape {tuple(shape)}, "
+            f"{other_name} of shape {tuple(other)}."
+        )
+
+
+def host_array(x):
+    """The values of `x` if they lie in host memory, else None."""
+    if isinstance(x, HOST):
+        try:
+            array = np.asarray(x)
+        except ValueError:
+            return None
+        return array if array.dtype.kind in "biuf" else None
+    return None
+
+
+def sizes_agree(result, a, b):
+    """`result`, or NaN where sizes unknown until the data flows differ.
+
+    A reshape that would raise then is removed by TensorFlow's optimizer.
+    """
+    for x, y, known in zip(
+        ops.shape(a),
+        ops.shape(b),
+        zip(a.shape, b.shape, strict=True),
+        strict=True,
+    ):
+        if None in known:
+            result = ops.where(ops.equal(x, y), result, np.nan)
+    return result
+
+
+def exact_ids(labels):
+    """Raises on ids in host memory that lose digits on the way to a tensor."""
+    int32_range(labels)
+    array = host_array(labels)
+    if array is None or array.dtype.kind != "f":
+        return
+    lost = (array.astype("float32") != array) & ~np.isnan(array)
+    if np.any(lost):
+        raise ValueError(
+            f"The class id {array[lost].flat[0]} does not fit into float32 and "
+            f"could collide with another. Pass class ids as integers."
+        )
+
+
+def int32_range(labels):
+    """Raises on integers in host memory that JAX would fold into int32."""
+    if isinstance(labels, (list, tuple, np.ndarray)):
+        kind = np.asarray(labels, dtype=getattr(labels, "dtype", None)).dtype
+        if kind.kind in "USO":
+            raise ValueError(
+                f"Labels must be numbers. Received {kind}. Number classes from "
+                f"0, for example by np.unique(names, return_inverse=True)[1]."
+            )
+    array = host_array(labels)
+    if array is None or array.size == 0 or array.dtype.kind not in "iu":
+        return
+    low, high = array.min(), array.max()
+    if low < -INT32_MAX - 1 or high > INT32_MAX:
+        raise ValueError(
+            f"Class ids must fit into int32, which ends at {INT32_MAX}. "
+            f"Received ids from {low} to {high}. Number them from 0, for "
+            f"example by np.unique(ids, return_inverse=True)[1]."
+        )
+
+
+def label_range(labels, number_of_classes, ignored=()):
+    """Raises on labels in host memory that cannot be class ids."""
+    if not isinstance(labels, HOST):
+        return
+    exact_ids(labels)
+    array = host_array(labels)
+    if array is None or array.size == 0:
+        return
+    if array.dtype.kind == "f" and not np.all(array == np.floor(array)):
+        raise ValueError(
+            f"`labels` must be integer class ids. Received a value that is not "
+            f"a whole number: {array[array != np.floor(array)].flat[0]}. If "
+            f"these are probabilities, use SoftmaxCrossentropy."
+        )
+    if number_of_classes is None:
+        return
+    wrong = (array < 0) | (array >= number_of_classes)
+    for ignore in ignored:
+        wrong &= array != ignore
+    if np.any(wrong):
+        raise ValueError(
+            f"`labels` must lie in [0, {number_of_classes}), the number of "
+            f"classes of the logits. Received the label "
+            f"{array[wrong].flat[0]}. Count classes from 0; to leave such rows "
+            f"out, name the label in `ignore_class`."
+        )
+
+
+def threshold(value):
+    """`value` as the float32 number that scores are compared with."""
+    number = np.asarray(value)
+    if number.ndim or number.dtype.kind not in "fiu" or np.isnan(number):
+        raise ValueError(
+            "`threshold` is the number that scores are compared with. "
+            f"Expected one number that is not NaN, got {value!r}."
+        )
+    return float(np.float32(number))

@@ -1,0 +1,85 @@
+"""What the tests share: gradients, NumPy in and out, random numbers."""
+
+import functools
+
+import keras
+import numpy as np
+
+BACKEND = keras.backend.backend()
+
+
+def to_numpy(x):
+    """A tensor of any backend and dtype as NumPy; bfloat16 as float32."""
+    if keras.backend.standardize_dtype(x.dtype) == "bfloat16":
+        x = keras.ops.cast(x, "float32")
+    return keras.ops.convert_to_numpy(x)
+
+
+def gradient(function, *arrays):
+    """d Σ function(*arrays) / d arrays[0], and the value, as NumPy."""
+    first, *rest = (keras.ops.convert_to_tensor(x) for x in arrays)
+    if BACKEND == "torch":
+        first = first.clone().requires_grad_(True)
+        value = function(first, *rest)
+        value.sum().backward()
+        return to_numpy(first.grad), to_numpy(value.detach())
+    if BACKEND == "jax":
+        import jax
+
+        def total(x):
+            value = function(x, *rest)
+            return value.sum(), value
+
+        grad, value = jax.grad(total, has_aux=True)(first)
+        return to_numpy(grad), to_numpy(value)
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(first)
+        value = function(first, *rest)
+        total = tf.reduce_sum(value)
+    grad = tape.gradient(total, first)
+    return to_numpy(tf.convert_to_tensor(grad)), to_numpy(value)
+
+
+def compiled(function):
+    """`function` compiled by the backend: XLA, or eager on PyTorch."""
+    if BACKEND == "jax":
+        import jax
+
+        return jax.jit(function)
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
+    return function
+
+
+def finite_differences(function, x, step=1e-6):
+    """The gradient of Σ function(x) by central differences in float64."""
+    x = np.asarray(x, "float64")
+    grad = np.empty_like(x)
+    for index in np.ndindex(x.shape):
+        shift = np.zeros_like(x)
+        shift[index] = step
+        upper = to_numpy(function(keras.ops.convert_to_tensor(x + shift)))
+        lower = to_numpy(function(keras.ops.convert_to_tensor(x - shift)))
+        assert upper.dtype == np.float64
+        grad[index] = (upper.sum() - lower.sum()) / (2 * step)
+    return grad
+
+
+@functools.cache
+def normal(*shape, seed=0, scale=1.0):
+    """The same float32 normal numbers on every call."""
+    numbers = np.random.default_rng(seed).normal(scale=scale, size=shape)
+    return numbers.astype("float32")
+
+
+def with_mask(x, mask):
+    """A tensor that carries a Keras mask."""
+    from keras_xent.masking import set_keras_mask
+
+    x = keras.ops.convert_to_tensor(x)
+    set_keras_mask(x, keras.ops.convert_to_tensor(mask))
+    return x
