@@ -1,0 +1,16 @@
+"""Losses: thin `keras.losses.Loss` classes over `keras_xent.ops`."""
+
+from keras_xent.losses.crossentropy import (
+    SigmoidCrossentropy,
+    SoftmaxCrossentropy,
+    SparseSoftmaxCrossentropy,
+)
+from keras_xent.losses.hinge import SoftplusHinge, SymmetricKLHinge
+
+__all__ = [
+    "SigmoidCrossentropy",
+    "SoftmaxCrossentropy",
+    "SoftplusHinge",
+    "SparseSoftmaxCrossentropy",
+    "SymmetricKLHinge",
+]

@@ -1,0 +1,166 @@
+"""Pair losses: pull matches together, push the others beyond a margin."""
+
+import keras
+
+from keras_xent import ops
+from keras_xent.losses.base import RowLoss, match_rank
+from keras_xent.ops.hinge import check_hinge
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+class SoftplusHinge(RowLoss):
+    """Hinge loss of distances between given pairs.
+
+    The loss of a pair is `keras_xent.ops.softplus_hinge`:
+
+    ```
+    loss = y · d + (1 − y) · s · softplus((m − d) / s)
+    ```
+
+    For models of two towers that end in a distance, such as
+    `keras_xent.layers.SymmetricKLDistance`.
+
+    Args:
+        margin: m, the distance beyond which a non-match costs little.
+        softness: s ≥ 0, the width of the bend; 0 is the hard hinge.
+        reduction: As in `keras.losses.Loss`.
+        name: The name of the loss.
+        dtype: The dtype of the result. The sums run in float32 at least.
+
+    Shapes:
+        `y_true` is 1 for a match and 0 for none, `y_pred` a distance, each
+        `(batch,)` or `(batch, 1)`; the loss is in the unit of the distance.
+
+    Raises:
+        ValueError: as `keras_xent.ops.softplus_hinge`.
+
+    References:
+        [Hadsell, Chopra and LeCun, 2006](https://doi.org/10.1109/CVPR.2006.100).
+
+    Example:
+
+    >>> import numpy as np
+    >>> import keras_xent
+    >>> loss = keras_xent.losses.SoftplusHinge(margin=1.0)
+    >>> distance = np.array([[0.2], [3.0]], "float32")
+    >>> print(f"{float(loss(np.array([1, 0]), distance)):.4f}")
+    0.1635
+    """
+
+    def __init__(
+        self,
+        margin,
+        softness=1.0,
+        *,
+        reduction="sum_over_batch_size",
+        name="softplus_hinge",
+        dtype=None,
+    ):
+        check_hinge(margin, softness)
+        super().__init__(
+            margin=margin,
+            softness=softness,
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
+        )
+
+    def row_axis(self, y_pred):
+        if len(y_pred.shape) == 1:
+            return None
+        if len(y_pred.shape) == 2 and y_pred.shape[1] == 1:
+            return -1
+        raise ValueError(
+            f"`y_pred` must be one distance per pair, (batch,) or (batch, 1). "
+            f"Received shape {tuple(y_pred.shape)}. For embeddings and class "
+            f"ids use SymmetricKLHinge."
+        )
+
+    def call(self, y_true, y_pred):
+        self.row_axis(y_pred)
+        losses = ops.softplus_hinge(
+            match_rank(y_true, y_pred), y_pred, self.margin, self.softness
+        )
+        return losses if len(losses.shape) == 1 else losses[:, 0]
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+class SymmetricKLHinge(RowLoss):
+    """Symmetric KL divergence with a softplus hinge, over all pairs of a batch.
+
+    The loss is `keras_xent.ops.symmetric_kl_hinge`, the mean over the pairs
+    i < j of
+
+    ```
+    d_ij                              if labels i and j are equal
+    s · softplus((m − d_ij) / s)      if they differ
+    ```
+
+    with d_ij = KL(i‖j) + KL(j‖i) of the softmax of the embeddings.
+
+    Args:
+        margin: m, the divergence beyond which a non-match costs little, in
+            nats.
+        softness: s ≥ 0, the width of the bend; 0 is the hard hinge.
+        balanced: Whether matches and others share the loss half and half.
+        directed: Whether to hinge KL(i‖j) and KL(j‖i) one by one, as in the
+            paper, with `margin=2` and `softness=0` there.
+        reduction: As in `keras.losses.Loss`. The mean over the rows is the mean
+            over the pairs. A row of weight 0 is in no pair; that it still
+            counts as a row in the mean is Keras's way, and
+            `"mean_with_sample_weight"` the way round it.
+        name: The name of the loss.
+        dtype: The dtype of the result. The sums run in float32 at least.
+
+    Shapes:
+        `y_true` holds class ids, `(batch,)` or `(batch, 1)`; `y_pred`
+        embeddings as logits, `(batch, dim)`, the raw output of a Dense layer
+        without activation. A pair weighs the product of its rows' sample
+        weights.
+
+    Raises:
+        ValueError: as `keras_xent.ops.symmetric_kl_hinge`.
+
+    References:
+        [Lukic, Vogt, Dürr and Stadelmann, 2017](
+        https://doi.org/10.1109/MLSP.2017.8168166).
+
+    Example:
+
+    >>> import numpy as np
+    >>> import keras_xent
+    >>> loss = keras_xent.losses.SymmetricKLHinge(margin=2.0)
+    >>> logits = np.array([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]], "float32")
+    >>> print(f"{float(loss(np.array([7, 7, 8]), logits)):.4f}")
+    0.1505
+    """
+
+    def __init__(
+        self,
+        margin,
+        softness=1.0,
+        balanced=True,
+        directed=False,
+        *,
+        reduction="sum_over_batch_size",
+        name="symmetric_kl_hinge",
+        dtype=None,
+    ):
+        check_hinge(margin, softness)
+        super().__init__(
+            margin=margin,
+            softness=softness,
+            balanced=balanced,
+            directed=directed,
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
+        )
+
+    def row_losses(self, y_true, y_pred, weight):
+        return ops.symmetric_kl_hinge(
+            y_true, y_pred, weight=weight, **self.options
+        )
+
+    def call(self, y_true, y_pred):
+        return self.row_losses(y_true, y_pred, None)

@@ -1,0 +1,27 @@
+"""Pure functions on tensors: all the mathematics, no class and no state."""
+
+from keras_xent.ops.crossentropy import (
+    sigmoid_crossentropy,
+    softmax_crossentropy,
+    sparse_softmax_crossentropy,
+)
+from keras_xent.ops.distance import pairwise_cosine, pairwise_euclidean
+from keras_xent.ops.divergence import (
+    pairwise_kl,
+    pairwise_symmetric_kl,
+    symmetric_kl,
+)
+from keras_xent.ops.hinge import softplus_hinge, symmetric_kl_hinge
+
+__all__ = [
+    "pairwise_cosine",
+    "pairwise_euclidean",
+    "pairwise_kl",
+    "pairwise_symmetric_kl",
+    "sigmoid_crossentropy",
+    "softmax_crossentropy",
+    "softplus_hinge",
+    "sparse_softmax_crossentropy",
+    "symmetric_kl",
+    "symmetric_kl_hinge",
+]

@@ -1,0 +1,213 @@
+"""Hinges: pull matches together, push the others beyond a margin."""
+
+import numpy as np
+from keras import ops
+
+from keras_xent.ops import checks
+from keras_xent.ops.divergence import pairwise_kl, pairwise_symmetric_kl
+
+# softness · softplus(x / softness) is within softness · log 2 of the hard
+# hinge. Below this the difference is far below float32, and x / softness would
+# overflow, so the hard hinge itself is taken.
+SMALLEST_SOFTNESS = 1e-30
+
+
+def softplus_hinge(match, distance, margin, softness=1.0):
+    """Cost of a pair: its distance if it matches, else what the margin lacks.
+
+    ```
+    cost = y · d + (1 − y) · s · softplus((m − d) / s)
+    ```
+
+    The softplus is a hinge whose gradient fades beyond the margin but does not
+    vanish; s → 0 is the hard hinge max(0, m − d).
+
+    Args:
+        match: y, 1 for a match and 0 for none, of the shape of `distance`.
+        distance: d, a float tensor.
+        margin: m, the distance beyond which a non-match costs little.
+        softness: s ≥ 0, the width of the bend.
+
+    Returns:
+        The cost of every pair, in the unit of the distance: the shape of
+        `distance`, float32, or float64 for float64 distances. A `match` outside
+        [0, 1] gives NaN.
+
+    Raises:
+        ValueError: if the shapes differ (nothing is broadcast), the distance is
+            not floating point, `margin` or `softness` are no numbers,
+            `softness` is negative, or `match` in host memory is not in [0, 1].
+
+    References:
+        [Hadsell, Chopra and LeCun, 2006](https://doi.org/10.1109/CVPR.2006.100)
+        for the margin, [Dugas et al., 2000](
+        https://proceedings.neurips.cc/paper/2000/hash/44968aece94f667e4095002d140b5896-Abstract.html)
+        for the softplus.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_xent import ops
+    >>> distance = np.array([0.2, 0.2, 3.0], "float32")
+    >>> cost = ops.softplus_hinge(np.array([1, 0, 0]), distance, margin=1.0)
+    >>> print([f"{float(value):.4f}" for value in cost])
+    ['0.2000', '1.1711', '0.1269']
+    """
+    check_hinge(margin, softness)
+    distance = checks.logits(distance, "distance")
+    values = checks.host_array(match)
+    if values is not None and not np.all((values >= 0) & (values <= 1)):
+        raise ValueError(
+            "`match` must be 1 for a match and 0 for none. Received values "
+            f"outside, for example "
+            f"{values[~((values >= 0) & (values <= 1))].flat[0]}. If these are "
+            "class ids, use SymmetricKLHinge, or compare the ids of each pair."
+        )
+    match = ops.cast(ops.convert_to_tensor(match), distance.dtype)
+    checks.same_shape("match", match.shape, "distance", distance.shape)
+    match = ops.where((match >= 0) & (match <= 1), match, np.nan)
+    pull = ops.where(match == 0, 0, distance)
+    push = ops.where(match == 1, 0, hinge(margin - distance, softness))
+    costs = match * pull + (1 - match) * push
+    return checks.sizes_agree(costs, match, distance)
+
+
+def symmetric_kl_hinge(
+    labels,
+    logits,
+    margin,
+    softness=1.0,
+    balanced=True,
+    directed=False,
+    weight=None,
+):
+    """Symmetric KL divergence with a softplus hinge, over all pairs of a batch.
+
+    With d_ij the symmetric KL divergence of the softmax of rows i and j, w_i
+    the weight of row i, and every pair i < j counted once with the weight
+    w_i w_j, the weighted mean of the returned rows is
+
+    ```
+    loss = ½ · mean over matches of d_ij  +  ½ · mean over others of h(d_ij)
+    h(d) = s · softplus((m − d) / s)
+    ```
+
+    where both means are weighted, and a mean without pairs is 0. A row of
+    weight 0 is as good as absent. With `balanced=False`, it is one mean over
+    all pairs. With `directed=True` the two divergences of a pair are hinged one
+    by one, h(KL(i‖j)) + h(KL(j‖i)), as in the paper.
+
+    Args:
+        labels: Class ids `(n,)`: the rows of one class match.
+        logits: Embeddings as logits `(n, d)`.
+        margin: m, the divergence beyond which a non-match costs little, in
+            nats.
+        softness: s ≥ 0, the width of the bend; 0 is the hard hinge.
+        balanced: Whether matches and others share the loss half and half. With
+            100 classes only 1 % of all pairs match.
+        directed: Whether to hinge the two divergences one by one.
+        weight: w, one number per row, not negative. `None` is 1.
+
+    Returns:
+        One value per row `(n,)` in nats, float32, or float64 for float64
+        logits: the row's half of its pairs, scaled so that Σ w_i row_i / Σ w_i
+        is the loss. A NaN label gives NaN, a negative or NaN weight everywhere.
+
+    Raises:
+        ValueError: if the shapes do not fit, the logits are not floating point
+            or have one column, or `margin` or `softness` are out of range.
+
+    References:
+        [Lukic, Vogt, Dürr and Stadelmann, 2017](
+        https://doi.org/10.1109/MLSP.2017.8168166), with a hard hinge, directed
+        and m = 2.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_xent import ops
+    >>> logits = np.array([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]], "float32")
+    >>> rows = ops.symmetric_kl_hinge(np.array([7, 7, 8]), logits, margin=2.0)
+    >>> print([f"{float(value):.4f}" for value in rows])
+    ['0.1129', '0.1129', '0.2257']
+    """
+    check_hinge(margin, softness)
+    logits = checks.logits(logits)
+    if len(logits.shape) != 2:
+        raise ValueError(
+            f"`logits` must be embeddings, a matrix with one row per example. "
+            f"Received shape {tuple(logits.shape)}."
+        )
+    labels = _column_of_ids(labels, logits)
+    if weight is None:
+        weight = ops.ones_like(logits[:, 0])
+    weight = ops.cast(weight, logits.dtype)
+    checks.same_shape("weight", weight.shape, "labels", labels.shape)
+    possible = ops.all(weight >= 0)
+    # Only their ratios count here; their products must not leave float32.
+    largest = ops.max(weight, initial=0)
+    weight = weight / ops.where(largest > 0, largest, 1)
+
+    index = ops.arange(ops.shape(logits)[0])
+    same = labels[:, None] == labels[None, :]
+    itself = index[:, None] == index[None, :]
+    partner = ops.where(itself, 0, weight[None, :])
+    match = ops.where(same, partner, 0)
+    other = ops.where(same, 0, partner)
+
+    if directed:
+        one_way = pairwise_kl(logits)
+        divergence = one_way + ops.transpose(one_way)
+        lacking = hinge(margin - one_way, softness)
+        lacking = lacking + ops.transpose(lacking)
+    else:
+        divergence = pairwise_symmetric_kl(logits)
+        lacking = hinge(margin - divergence, softness)
+
+    # A pair stands twice in the matrix, once in the row of either.
+    matches = ops.sum(weight * ops.sum(match, axis=1))
+    others = ops.sum(weight * ops.sum(other, axis=1))
+    if balanced:
+        matches, others = 2 * matches, 2 * others
+    else:
+        matches = others = matches + others
+    cost = ops.where(match == 0, 0, match * divergence)
+    rows = ops.sum(cost, axis=1) * _share(ops.sum(weight), matches)
+    cost = ops.where(other == 0, 0, other * lacking)
+    rows = rows + ops.sum(cost, axis=1) * _share(ops.sum(weight), others)
+    rows = ops.where((labels == labels) & possible, rows, np.nan)
+    return checks.sizes_agree(rows, labels, weight)
+
+
+def hinge(lacking, softness):
+    """softness · softplus(lacking / softness); the hard hinge for 0."""
+    if softness < SMALLEST_SOFTNESS:
+        return ops.relu(lacking)
+    return softness * ops.softplus(lacking / softness)
+
+
+def check_hinge(margin, softness):
+    """Raises on a margin or a softness that is out of range."""
+    checks.number("margin", margin, -np.inf)
+    checks.number("softness", softness, 0)
+
+
+def _share(total, pairs):
+    """total / pairs, 0 where there are no pairs."""
+    some = pairs > 0
+    return ops.where(some, total / ops.where(some, pairs, 1), 0)
+
+
+def _column_of_ids(labels, logits):
+    checks.exact_ids(labels)
+    labels = ops.convert_to_tensor(labels)
+    if len(labels.shape) == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if not checks.fits(labels.shape, logits.shape[:1]):
+        raise ValueError(
+            f"`labels` must hold one class id per row of the embeddings. "
+            f"Received labels of shape {tuple(labels.shape)} for embeddings of "
+            f"shape {tuple(logits.shape)}. For match flags of given pairs use "
+            f"SoftplusHinge."
+        )
+    return labels
