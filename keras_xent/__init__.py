@@ -1,0 +1,10 @@
+"""Cross-entropy from logits, at any size, on any Keras backend.
+
+And the metrics that turn the scores into decisions.
+"""
+
+from keras_xent import callbacks, layers, losses, metrics, ops
+
+__version__ = "0.1.0"
+
+__all__ = ["callbacks", "layers", "losses", "metrics", "ops"]

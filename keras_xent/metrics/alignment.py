@@ -1,0 +1,233 @@
+"""How flags, scores, weights and masks of a metric line up."""
+
+import numpy as np
+from keras import ops
+
+from keras_xent.masking import get_keras_mask
+from keras_xent.ops import checks
+
+
+def flat_entries(match, score, sample_weight=None):
+    """Match flags, scores and weights as three tensors of one length.
+
+    A Keras mask on `score` sets the weight of what it masks to 0.
+
+    Args:
+        match: Flags 1/0, any dtype, of the shape of `score` up to a last axis
+            of 1.
+        score: Real numbers, any shape.
+        sample_weight: None, one number, or weights of the shape of `score` up
+            to a last axis of 1; trailing axes may be left out.
+
+    Returns:
+        Three float32 tensors `[n]` without gradient. The weights are None if
+        every entry weighs 1.
+
+    Raises:
+        ValueError: If shapes disagree, or host values of `match` that have a
+            weight are neither 0 nor 1.
+    """
+    mask = get_keras_mask(score)
+    if mask is None:
+        check_flags(match, sample_weight)
+    match, score = as_float32(match), as_float32(score)
+    if not _same_but_last_one(match.shape, score.shape):
+        raise ValueError(
+            "Expected one match flag for each score: shapes that agree up to "
+            f"a last axis of 1. Got y_true of shape {tuple(match.shape)} and "
+            f"y_pred of shape {tuple(score.shape)}. For class ids and "
+            "embeddings, give the metric a `distance`."
+        )
+    weight = None
+    if sample_weight is not None or mask is not None:
+        weight = full_weight(sample_weight, mask, score)
+        weight = ops.reshape(weight, (-1,))
+    score = ops.reshape(score, (-1,))
+    match = ops.reshape(match, (-1,))
+    return match, checks.sizes_agree(score, match, score), weight
+
+
+def all_pairs(ids, embeddings, sample_weight, pairwise):
+    """Match flags, scores and weights of all pairs of rows.
+
+    Each pair counts once: entries on and below the diagonal weigh 0.
+
+    Args:
+        ids: Class ids `[n]` or `[n, 1]`. Integers are compared as integers,
+            floats as floats; NaN is no id, and gives flags of -1.
+        embeddings: Float tensor `[n, d]`.
+        sample_weight: None, or `[n]` or `[n, 1]`.
+        pairwise: Callable from `[n, d]` to scores `[n, n]`.
+
+    Returns:
+        Flags, scores and weights, float32 `[n, n]`.
+
+    Raises:
+        ValueError: If shapes disagree or host ids cannot be held exactly.
+    """
+    mask = get_keras_mask(embeddings)
+    ids = class_ids(ids)
+    embeddings = ops.stop_gradient(ops.convert_to_tensor(embeddings))
+    sizes = {ids.shape[0], *embeddings.shape[:1]} - {None}
+    if len(embeddings.shape) != 2 or len(sizes) > 1:
+        raise ValueError(
+            "With a `distance`, expected class ids [n] and embeddings [n, d]. "
+            f"Got y_true of shape {tuple(ids.shape)} and y_pred of shape "
+            f"{tuple(embeddings.shape)}."
+        )
+    weight = full_weight(sample_weight, mask, ids)
+    row, column = ids[:, None], ids[None, :]
+    flag = ops.where(ops.equal(row, column), 1.0, 0.0)
+    known = ops.logical_and(ops.equal(row, row), ops.equal(column, column))
+    order = ops.arange(ops.shape(ids)[0])
+    once = order[:, None] < order[None, :]
+    # The product of two negative weights must not look like a good one.
+    good = ops.where(weight >= 0, weight, np.nan)
+    product = ops.where(once, good[:, None] * good[None, :], 0.0)
+    # A distance may look at all rows at once, so junk must not reach it.
+    counted = ops.not_equal(weight, 0.0)[:, None]
+    embeddings = ops.where(counted, embeddings, ops.zeros_like(embeddings))
+    score = as_float32(pairwise(embeddings))
+    if len(score.shape) != 2:
+        raise ValueError(
+            "`distance` must return one score for each pair of rows, [n, n]. "
+            f"Got shape {tuple(score.shape)}."
+        )
+    return ops.where(known, flag, -1.0), score, product
+
+
+def full_weight(sample_weight, mask, like):
+    """Weights of the shape of `like`; 0 where the Keras mask is False.
+
+    Args:
+        sample_weight: None, one number, or a tensor of the shape of `like` up
+            to a last axis of 1; trailing axes may be left out.
+        mask: None, or booleans under the same rule.
+        like: Tensor whose shape is taken.
+
+    Returns:
+        Float32 tensor of the shape of `like`.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    weight = 1.0 if sample_weight is None else sample_weight
+    weight = _spread(as_float32(weight), like, "sample_weight")
+    if mask is None:
+        return weight
+    mask = _spread(ops.cast(mask, "bool"), like, "mask")
+    return ops.where(mask, weight, 0.0)
+
+
+def check_flags(match, sample_weight):
+    """Raises a ValueError for host values that are no flags but would count."""
+    if not (on_host(match) and on_host(sample_weight)):
+        return
+    match = np.asarray(match)
+    wrong = (match != 0) & (match != 1)
+    if sample_weight is not None:
+        weight = np.asarray(sample_weight)
+        if weight.size not in (1, match.size):
+            return
+        if weight.size == match.size:
+            weight = weight.reshape(match.shape)
+        wrong &= weight != 0
+    if wrong.any():
+        raise ValueError(
+            "Expected match flags: 1 for a match, 0 for a non-match. Got "
+            f"{match[wrong][0]}. For class ids, give the metric a "
+            "`distance`; to leave a pair out, give it sample_weight 0."
+        )
+
+
+def on_host(values):
+    """Whether values can be looked at without reading device memory."""
+    if isinstance(values, list | tuple):
+        return all(on_host(value) for value in values)
+    known = np.ndarray | np.generic | int | float | None
+    return isinstance(values, known)
+
+
+def as_float32(values):
+    """`values` as a float32 tensor without gradient."""
+    if on_host(values):
+        # JAX would fold int64 into int32 first.
+        values = np.asarray(values).astype("float32")
+    return ops.cast(ops.stop_gradient(ops.convert_to_tensor(values)), "float32")
+
+
+def class_ids(ids):
+    """Class ids as a tensor `[n]` in which different ids stay different.
+
+    Args:
+        ids: `[n]` or `[n, 1]`, integers or floats.
+
+    Returns:
+        Tensor `[n]`: integers as integers, floats as floats.
+
+    Raises:
+        ValueError: If the shape is another, or host values are no numbers,
+            integers beyond int32, or floats that float32 does not hold.
+    """
+    ids = ops.convert_to_tensor(
+        _exact(np.asarray(ids)) if on_host(ids) else ids
+    )
+    if len(ids.shape) == 2 and ids.shape[1] == 1:
+        ids = ops.squeeze(ids, axis=1)
+    if len(ids.shape) != 1:
+        raise ValueError(
+            "With a `distance`, y_true holds class ids of shape [n] or [n, 1]. "
+            f"Got shape {tuple(ids.shape)}."
+        )
+    return ids
+
+
+def _exact(ids):
+    if ids.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Expected numbers as class ids, got {ids.dtype.name}. Number the "
+            "classes from 0 on."
+        )
+    exact = "float32" if ids.dtype.kind == "f" else "int32"
+    # In float64 every int32 is itself, and nothing beyond becomes one.
+    wide = ids.astype("float64")
+    if exact == "int32":
+        lost = (wide < -checks.INT32_MAX - 1) | (wide > checks.INT32_MAX)
+    else:
+        lost = (wide.astype(exact) != wide) & ~np.isnan(wide)
+    if lost.any():
+        raise ValueError(
+            f"Class id {ids[lost][0]} does not fit into {exact} and could "
+            "collide with another. Number the classes from 0 on, as integers."
+        )
+    return ids.astype(exact)
+
+
+def _spread(values, like, name):
+    """`values` repeated along the trailing axes of `like` they leave out."""
+    shape, target = tuple(values.shape), tuple(like.shape)
+    if len(shape) == len(target) + 1 and shape[-1] == 1:
+        values = ops.squeeze(values, axis=-1)
+        shape = shape[:-1]
+    missing = len(target) - len(shape)
+    fits = missing >= 0 and all(
+        a == b or None in (a, b) or (a == 1 and axis > 0)
+        for axis, (a, b) in enumerate(zip(shape, target, strict=False))
+    )
+    if not fits:
+        raise ValueError(
+            f"`{name}` must have the shape {target} of what it belongs to, "
+            f"or leave out trailing axes. Got {shape}."
+        )
+    for _ in range(missing):
+        values = ops.expand_dims(values, axis=-1)
+    return ops.broadcast_to(values, ops.shape(like))
+
+
+def _same_but_last_one(shape, other):
+    shape, other = tuple(shape), tuple(other)
+    if len(shape) == len(other) + 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(other) == len(shape) + 1 and other[-1] == 1:
+        other = other[:-1]
+    return checks.fits(shape, other)
