@@ -1,0 +1,94 @@
+"""The classes under contract: one line each.
+
+A case is a class, its arguments, and the kind of data that it takes:
+
+- "distributions": targets (n, 3), logits (n, 3)
+- "class ids": labels (n,), logits or embeddings (n, 3)
+- "yes or no": labels (n, 1), logits (n, 1)
+- "distances": match flags (n, 1), distances (n, 1)
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_xent import losses, metrics
+from tests.testing import normal
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    cls: type
+    kwargs: dict
+    data: str
+    # PyTorch compiles for 12 to 25 s a model: one class of each kind.
+    torch_compile: bool = False
+    # Whether rows meet each other, so that a batch is more than its rows.
+    pairs: bool = False
+
+    def __str__(self):
+        shown = ",".join(f"{k}={v}" for k, v in self.kwargs.items())
+        return f"{self.cls.__name__}({shown})"
+
+    def make(self, **kwargs):
+        return self.cls(**{**self.kwargs, **kwargs})
+
+    def labels(self, rows, seed=0):
+        """Targets of `rows` examples."""
+        if self.data == "distributions":
+            return np.eye(3, dtype="float32")[self._ids(rows, seed)]
+        if self.data == "class ids":
+            return self._ids(rows, seed)
+        return (self._ids(rows, seed)[:, None] > 0).astype("int32")
+
+    def predictions(self, rows, seed=1):
+        """Model outputs for `rows` examples."""
+        x = normal(rows, self.units, seed=seed)
+        return np.abs(x) if self.data == "distances" else x
+
+    def model(self, jit_compile=False, run_eagerly=False, **compile_args):
+        activation = "softplus" if self.data == "distances" else None
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [
+                keras.Input((4,)),
+                keras.layers.Dense(self.units, activation=activation),
+            ]
+        )
+        model.compile(
+            optimizer=keras.optimizers.SGD(0.1),
+            jit_compile=jit_compile,
+            run_eagerly=run_eagerly,
+            **compile_args,
+        )
+        return model
+
+    @property
+    def units(self):
+        return 3 if self.data in ("distributions", "class ids") else 1
+
+    def _ids(self, rows, seed):
+        ids = np.random.default_rng(seed).integers(0, 3, rows)
+        ids[:2] = [0, 1][:rows]
+        return ids.astype("int32")
+
+
+LOSSES = [
+    Case(losses.SoftmaxCrossentropy, {}, "distributions"),
+    Case(losses.SoftmaxCrossentropy, {"label_smoothing": 0.1, "class_weight": [1.0, 2.0, 0.5], "focal_gamma": 2.0, "z_loss": 1e-3}, "distributions"),
+    Case(losses.SparseSoftmaxCrossentropy, {}, "class ids", torch_compile=True),
+    Case(losses.SparseSoftmaxCrossentropy, {"label_smoothing": 0.1, "class_weight": [1.0, 2.0, 0.5], "focal_gamma": 2.0, "z_loss": 1e-3, "ignore_class": [2]}, "class ids"),
+    Case(losses.SigmoidCrossentropy, {"pos_weight": 2.0, "focal_gamma": 1.0, "label_smoothing": 0.1}, "yes or no"),
+    Case(losses.SoftplusHinge, {"margin": 1.0, "softness": 0.5}, "distances"),
+    Case(losses.SymmetricKLHinge, {"margin": 2.0}, "class ids", pairs=True),
+    Case(losses.SymmetricKLHinge, {"margin": 2.0, "softness": 0.0, "balanced": False, "directed": True}, "class ids", pairs=True),
+]  # fmt: skip
+
+METRICS = [
+    Case(metrics.MatchAccuracy, {}, "distances", torch_compile=True),
+    Case(metrics.MatchAccuracy, {"threshold": 0.7, "balanced": True}, "distances"),
+    Case(metrics.MatchAccuracy, {"similarity": True, "mantissa_bits": 5}, "yes or no"),
+    Case(metrics.MatchAccuracy, {"distance": "symmetric_kl"}, "class ids", pairs=True),
+    Case(metrics.MatchAccuracy, {"distance": "euclidean", "threshold": 1.0}, "class ids", pairs=True),
+]  # fmt: skip

@@ -1,0 +1,58 @@
+"""Keras masks reach losses and metrics from the layer that made them."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_xent
+from keras_xent.masking import get_keras_mask
+from tests.testing import to_numpy, with_mask
+
+TOKENS = np.array([[1, 2, 3, 0, 0, 0], [3, 1, 0, 0, 0, 0], [2, 2, 2, 1, 3, 0]])
+VALID = TOKENS != 0
+
+
+def test_a_tensor_keeps_the_mask_it_is_given():
+    tensor = with_mask(np.ones((2, 3), "float32"), VALID[:2, :3])
+    mask = to_numpy(get_keras_mask(tensor))
+    np.testing.assert_array_equal(mask, VALID[:2, :3])
+    assert get_keras_mask(keras.ops.ones(3)) is None
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_masked_time_steps_count_neither_in_a_loss_nor_in_a_metric(jit_compile):
+    if jit_compile and keras.backend.backend() == "torch":
+        pytest.skip("the contract test compiles one class of each kind")
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            keras.layers.Embedding(4, 3, mask_zero=True),
+            keras.layers.Dense(1),
+        ]
+    )
+    flags = np.random.default_rng(0).integers(0, 2, (3, 6, 1))
+    # A threshold at 0 makes the accuracy a count.
+    metric = keras_xent.metrics.MatchAccuracy(threshold=0.0)
+    loss = keras_xent.losses.SigmoidCrossentropy()
+    model.compile(
+        loss=loss,
+        metrics=[metric],
+        weighted_metrics=[],
+        jit_compile=jit_compile,
+    )
+    logs = model.evaluate(TOKENS, flags, verbose=0, return_dict=True)
+    scores = model.predict(TOKENS, verbose=0)[VALID]
+    right = (scores < 0) == (flags[VALID] == 1)
+    assert logs["match_accuracy"] == pytest.approx(right.mean())
+    expected = float(to_numpy(loss(flags[VALID], scores)))
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+    model.fit(TOKENS, flags, verbose=0)
+
+
+def test_a_row_that_is_masked_altogether_costs_nothing():
+    logits = with_mask(
+        np.full((2, 3, 4), np.nan, "float32"), np.zeros((2, 3), bool)
+    )
+    loss = keras_xent.losses.SparseSoftmaxCrossentropy()
+    assert float(to_numpy(loss(np.zeros((2, 3), "int32"), logits))) == 0
