@@ -1,0 +1,148 @@
+"""How good the distances of siamese_speaker.py are: figures and tables."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.metrics import roc_curve
+
+import keras_xent
+
+
+@dataclasses.dataclass
+class Result:
+    """The figures of one training on one set of speakers."""
+
+    mode: str
+    group: str  # "seen" or "unseen"
+    seed: int
+    distance: np.ndarray  # between all utterances
+    speaker: np.ndarray
+    threshold: float
+    reported: float = np.nan  # what Keras calls accuracy in mode naive
+    equal_error: float = dataclasses.field(init=False)
+    accuracy: float = dataclasses.field(init=False)
+    always_no: float = dataclasses.field(init=False)  # always "different"
+    misclassified: float = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        match, distance = every_pair(self.distance, self.speaker)
+        self.equal_error = equal_error_rate(match, distance)
+        self.accuracy = np.mean((distance < self.threshold) == match)
+        self.always_no = np.mean(~match)
+        self.misclassified = misclassification_rate(self.distance, self.speaker)
+
+    @property
+    def speakers(self):
+        return f"{len(np.unique(self.speaker))} {self.group}"
+
+
+def every_pair(distance, speaker):
+    """Every two utterances once: is it a match, and how far apart?"""
+    a, b = np.triu_indices(len(speaker), k=1)
+    return speaker[a] == speaker[b], distance[a, b]
+
+
+def tune_threshold(match, distance):
+    """The threshold of the best accuracy over these pairs."""
+    metric = keras_xent.metrics.MatchAccuracy()
+    metric.update_state(match, distance)
+    return float(metric.threshold)
+
+
+def equal_error_rate(match, distance):
+    """Where the two kinds of error cross, between two points of the ROC."""
+    false_match, hit, _ = roc_curve(match, -distance, drop_intermediate=False)
+    gap = (1 - hit) - false_match  # falls from 1 to -1
+    after = np.argmax(gap <= 0)
+    before = after - 1
+    part = gap[before] / (gap[before] - gap[after])
+    return false_match[before] + part * (
+        false_match[after] - false_match[before]
+    )
+
+
+def misclassification_rate(distance, speaker):
+    """Share of utterances in a wrong group, for the best naming of groups."""
+    names, speaker = np.unique(speaker, return_inverse=True)
+    group = AgglomerativeClustering(
+        n_clusters=len(names), metric="precomputed", linkage="average"
+    ).fit_predict((distance + distance.T) / 2)
+    together = np.zeros((len(names), len(names)))
+    np.add.at(together, (group, speaker), 1)
+    rows, columns = linear_sum_assignment(together, maximize=True)
+    return 1 - together[rows, columns].sum() / len(speaker)
+
+
+COLUMNS = {
+    "equal error": "equal_error",
+    "accuracy": "accuracy",
+    'always "no"': "always_no",
+    "misclassified": "misclassified",
+    "Keras says": "reported",
+}
+
+
+def print_table(results):
+    """One row per mode and group; with several seeds also mean and spread."""
+    width = {title: len(title) + 2 for title in COLUMNS}
+    print(f"\n{'mode':6}{'speakers':>12}{'seed':>7}{'threshold':>11}", end="")
+    print("".join(f"{title:>{width[title]}}" for title in COLUMNS))
+
+    def row(first, seed, threshold, figures):
+        line = f"{first.mode:6}{first.speakers:>12}{seed:>7}{threshold:>11}"
+        for wide, figure in zip(width.values(), figures, strict=True):
+            cell = "-" if np.isnan(figure) else f"{100 * figure:.2f} %"
+            line += f"{cell:>{wide}}"
+        print(line)
+
+    for same in grouped(results):
+        figures = np.array(
+            [[getattr(one, name) for name in COLUMNS.values()] for one in same]
+        )
+        for one, values in zip(same, figures, strict=True):
+            row(one, one.seed, f"{one.threshold:.3g}", values)
+        if len(same) > 1:
+            row(same[0], "mean", "", figures.mean(axis=0))
+            row(same[0], "spread", "", figures.std(axis=0, ddof=1))
+
+
+def grouped(results):
+    """The results in lists, one for each mode and group of speakers."""
+    lists = {}
+    for one in results:
+        lists.setdefault((one.mode, one.group), []).append(one)
+    return list(lists.values())
+
+
+def print_summary(results):
+    """The three figures, each the mean over all seeds."""
+    for title, name in [
+        ("equal error rate", "equal_error"),
+        ("accuracy at the tuned threshold", "accuracy"),
+        ("misclassification rate", "misclassified"),
+    ]:
+        mean = np.mean([getattr(one, name) for one in results])
+        print(f"{title}: {100 * mean:.2f} %")
+
+
+class Report(keras.callbacks.Callback):
+    """A line every few epochs."""
+
+    def __init__(self, mode, every):
+        super().__init__()
+        self.mode, self.every = mode, every
+
+    def on_epoch_end(self, epoch, logs=None):
+        last = epoch + 1 == self.params["epochs"]
+        if (epoch + 1) % self.every and not last:
+            return
+        line = f"{self.mode} epoch {epoch + 1:3}  loss {logs['loss']:.4f}"
+        if "threshold" in logs:
+            line += f"  validation accuracy {logs['val_match_accuracy']:.2%}"
+            line += f" at threshold {logs['threshold']:.3g}"
+        else:
+            line += f"  Keras's validation accuracy {logs['val_accuracy']:.2%}"
+        print(line, flush=True)
