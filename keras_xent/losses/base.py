@@ -65,10 +65,10 @@ class RowLoss(keras.losses.Loss):
             if sample_weight is None and mask is None:
                 losses = self.row_losses(y_true, y_pred, None)
             else:
-                weight, mask, keep = self._rows_that_count(
-                    y_pred, sample_weight, mask
-                )
                 axis = self.row_axis(y_pred)
+                weight, mask, keep = _rows_that_count(
+                    y_pred, axis, sample_weight, mask
+                )
                 checks.int32_range(y_true)
                 y_pred = ops.convert_to_tensor(y_pred)
                 y_pred = _blank(y_pred, keep, axis)
@@ -83,19 +83,6 @@ class RowLoss(keras.losses.Loss):
             if rows is not None:
                 mask = rows if mask is None else mask & rows
             return self._reduce(losses, weight, mask)
-
-    def _rows_that_count(self, y_pred, sample_weight, mask):
-        """Weight and mask in the shape of the rows, and which rows count."""
-        axis = self.row_axis(y_pred)
-        weight = keep = None
-        if sample_weight is not None:
-            weight = ops.convert_to_tensor(sample_weight)
-            weight = _per_row(ops.cast(weight, "float32"), y_pred, axis)
-            keep = weight != 0
-        if mask is not None:
-            mask = _per_row(ops.cast(mask, "float32"), y_pred, axis) != 0
-            keep = mask if keep is None else keep & mask
-        return weight, mask, keep
 
     def _reduce(self, losses, weight, mask):
         loss = reduce_weighted_values(
@@ -125,6 +112,19 @@ def match_rank(y_true, y_pred):
     if len(y_true.shape) == len(y_pred.shape) + 1 and y_true.shape[-1] == 1:
         return y_true[..., 0]
     return y_true
+
+
+def _rows_that_count(y_pred, axis, sample_weight, mask):
+    """Weight and mask in the shape of the rows, and which rows count."""
+    weight = keep = None
+    if sample_weight is not None:
+        weight = ops.convert_to_tensor(sample_weight)
+        weight = _per_row(ops.cast(weight, "float32"), y_pred, axis)
+        keep = weight != 0
+    if mask is not None:
+        mask = _per_row(ops.cast(mask, "float32"), y_pred, axis) != 0
+        keep = mask if keep is None else keep & mask
+    return weight, mask, keep
 
 
 def _per_row(weight, y_pred, axis):

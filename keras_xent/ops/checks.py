@@ -166,6 +166,19 @@ def host_array(x):
     return None
 
 
+def zero_to_one(name, x, cure):
+    """Raises on values in host memory that are no yes, no or share of it."""
+    array = host_array(x)
+    if array is None:
+        return
+    wrong = ~((array >= 0) & (array <= 1))
+    if np.any(wrong):
+        raise ValueError(
+            f"`{name}` must lie in [0, 1]: 1 is yes, 0 is no. Received values "
+            f"outside, for example {array[wrong].flat[0]}. {cure}"
+        )
+
+
 def sizes_agree(result, a, b):
     """`result`, or NaN where sizes unknown until the data flows differ.
 

@@ -275,14 +275,11 @@ def sigmoid_crossentropy(
     logits = checks.logits(logits)
     checks.number("label_smoothing", label_smoothing, 0, 1, high_open=True)
     checks.number("focal_gamma", focal_gamma, 0)
-    values = checks.host_array(targets)
-    if values is not None and not np.all((values >= 0) & (values <= 1)):
-        raise ValueError(
-            "`targets` of a sigmoid cross-entropy must lie in [0, 1]: 1 is "
-            "yes, 0 is no. Received values outside, for example "
-            f"{values[~((values >= 0) & (values <= 1))].flat[0]}. If yes and "
-            "no are +1 and -1, pass (targets + 1) / 2."
-        )
+    checks.zero_to_one(
+        "targets",
+        targets,
+        "If yes and no are +1 and -1, pass (targets + 1) / 2.",
+    )
     targets = ops.cast(ops.convert_to_tensor(targets), logits.dtype)
     checks.same_shape("targets", targets.shape, "logits", logits.shape)
     yes = targets

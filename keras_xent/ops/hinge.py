@@ -55,14 +55,12 @@ def softplus_hinge(match, distance, margin, softness=1.0):
     """
     check_hinge(margin, softness)
     distance = checks.logits(distance, "distance")
-    values = checks.host_array(match)
-    if values is not None and not np.all((values >= 0) & (values <= 1)):
-        raise ValueError(
-            "`match` must be 1 for a match and 0 for none. Received values "
-            f"outside, for example "
-            f"{values[~((values >= 0) & (values <= 1))].flat[0]}. If these are "
-            "class ids, use SymmetricKLHinge, or compare the ids of each pair."
-        )
+    checks.zero_to_one(
+        "match",
+        match,
+        "If these are class ids, use SymmetricKLHinge, or compare the ids of "
+        "each pair.",
+    )
     match = ops.cast(ops.convert_to_tensor(match), distance.dtype)
     checks.same_shape("match", match.shape, "distance", distance.shape)
     match = ops.where((match >= 0) & (match <= 1), match, np.nan)
