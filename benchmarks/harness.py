@@ -24,13 +24,21 @@ MODES = {
 }
 
 
-def main(cases, run, tables):
-    """Runs one case if this is the child, else all of them."""
+def main(cases, run, tables, usual=None, plot=None):
+    """Runs one case if this is the child, else all of them.
+
+    `usual` names the kinds that run where none are asked for; `plot` draws the
+    results into the file of `--plot`.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--modes", nargs="+", default=list(MODES))
-    parser.add_argument("--kinds", nargs="+", help="only these kinds of case")
+    parser.add_argument(
+        "--kinds", nargs="+", default=usual, help="only these kinds of case"
+    )
+    if plot:
+        parser.add_argument("--plot", help="a file to draw the results into")
     arguments = parser.parse_args()
     if arguments.case:
         print(json.dumps(run(json.loads(arguments.case))))
@@ -47,6 +55,8 @@ def main(cases, run, tables):
     ]
     for table in tables:
         table(chosen, rounds)
+    if plot and arguments.plot:
+        plot(chosen, rounds, arguments.plot)
 
 
 def _in_a_process(case):

@@ -6,8 +6,10 @@ from keras_xent.losses.crossentropy import (
     SparseSoftmaxCrossentropy,
 )
 from keras_xent.losses.hinge import SoftplusHinge, SymmetricKLHinge
+from keras_xent.losses.linear import LinearCrossentropy
 
 __all__ = [
+    "LinearCrossentropy",
     "SigmoidCrossentropy",
     "SoftmaxCrossentropy",
     "SoftplusHinge",

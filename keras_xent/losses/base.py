@@ -114,6 +114,11 @@ def match_rank(y_true, y_pred):
     return y_true
 
 
+def as_list(value):
+    """Arrays as plain numbers, which a configuration can hold."""
+    return None if value is None else np.asarray(value).tolist()
+
+
 def _rows_that_count(y_pred, axis, sample_weight, mask):
     """Weight and mask in the shape of the rows, and which rows count."""
     weight = keep = None

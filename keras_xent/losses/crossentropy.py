@@ -1,10 +1,9 @@
 """Cross-entropy losses that take logits, always."""
 
 import keras
-import numpy as np
 
 from keras_xent import ops
-from keras_xent.losses.base import RowLoss, match_rank
+from keras_xent.losses.base import RowLoss, as_list, match_rank
 from keras_xent.ops import checks, crossentropy
 
 
@@ -73,7 +72,7 @@ class SoftmaxCrossentropy(RowLoss):
         super().__init__(
             axis=axis,
             label_smoothing=label_smoothing,
-            class_weight=_as_list(class_weight),
+            class_weight=as_list(class_weight),
             focal_gamma=focal_gamma,
             z_loss=z_loss,
             reduction=reduction,
@@ -157,10 +156,10 @@ class SparseSoftmaxCrossentropy(RowLoss):
         super().__init__(
             axis=axis,
             label_smoothing=label_smoothing,
-            class_weight=_as_list(class_weight),
+            class_weight=as_list(class_weight),
             focal_gamma=focal_gamma,
             z_loss=z_loss,
-            ignore_class=_as_list(ignore_class),
+            ignore_class=as_list(ignore_class),
             reduction=reduction,
             name=name,
             dtype=dtype,
@@ -238,7 +237,7 @@ class SigmoidCrossentropy(RowLoss):
         crossentropy.check_pos_weight(pos_weight)
         super().__init__(
             label_smoothing=label_smoothing,
-            pos_weight=_as_list(pos_weight),
+            pos_weight=as_list(pos_weight),
             focal_gamma=focal_gamma,
             reduction=reduction,
             name=name,
@@ -258,8 +257,3 @@ class SigmoidCrossentropy(RowLoss):
         return keras.ops.sum(losses, axis=-1) / keras.ops.cast(
             count, losses.dtype
         )
-
-
-def _as_list(value):
-    """Arrays as plain numbers, which a configuration can hold."""
-    return None if value is None else np.asarray(value).tolist()

@@ -12,8 +12,10 @@ from keras_xent.ops.divergence import (
     symmetric_kl,
 )
 from keras_xent.ops.hinge import softplus_hinge, symmetric_kl_hinge
+from keras_xent.ops.linear import linear_softmax_crossentropy
 
 __all__ = [
+    "linear_softmax_crossentropy",
     "pairwise_cosine",
     "pairwise_euclidean",
     "pairwise_kl",

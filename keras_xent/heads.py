@@ -1,0 +1,38 @@
+"""How a loss finds the head, and the features, behind a model's output.
+
+In training the output of a head is its features, and the loss needs the weights
+as well. A loss that held the layer could not be saved: loaded again it would
+hold a second one, which does not train. So the head leaves a note on the tensor
+that it returns, as Keras does with masks.
+"""
+
+import typing
+
+from keras.src.backend.common.tensor_attributes import (
+    get_tensor_attr,
+    set_tensor_attr,
+)
+
+NOTE = "_keras_xent_head"
+
+
+class Note(typing.NamedTuple):
+    """What a head says of its output.
+
+    Attributes:
+        head: The layer.
+        features: What it multiplied; None where that is the output itself.
+    """
+
+    head: object
+    features: object = None
+
+
+def leave_note(tensor, note):
+    """Ties a note to this very tensor, not to its value."""
+    set_tensor_attr(tensor, NOTE, note)
+
+
+def read_note(tensor):
+    """The note on a tensor, None if there is none."""
+    return get_tensor_attr(tensor, NOTE)

@@ -1,0 +1,265 @@
+"""The last layer of a classifier, which leaves its product to the loss."""
+
+import keras
+from keras import ops
+
+from keras_xent import heads
+from keras_xent.ops import linear
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+class LinearHead(keras.layers.Layer):
+    """The last layer of a classifier whose logits are too many to store.
+
+    ```
+    logits = features · kernel + bias,   softcap · tanh(logits / softcap)
+    ```
+
+    It is a Dense layer without activation that, in training, returns its
+    *features* and leaves the product to `keras_xent.losses.LinearCrossentropy`,
+    which takes it block by block. `predict` gives logits. Two lines, then:
+
+    ```
+    outputs = keras_xent.layers.LinearHead(50_000)(hidden)
+    model.compile(optimizer, loss=keras_xent.losses.LinearCrossentropy())
+    ```
+
+    It must be the last layer: what comes after it would get features in
+    training and logits otherwise. The same holds for metrics in
+    `compile(metrics=…)`: in `fit` they would compare labels with features. Use
+    `metrics` here, which come out of the pass that the loss makes anyway.
+
+    Args:
+        units: v, the number of classes. May be left out for a tied head.
+        tied_to: An `Embedding` or `ReversibleEmbedding` whose matrix `(v, d)`
+            is the transposed kernel, so that the head has no weights but the
+            bias. In a functional model the embedding must lie on the way to
+            the head; a copy of the model finds its own embedding there, by
+            name.
+        use_bias: Whether to add a bias.
+        softcap: c > 0 keeps the logits within ±c. `None` takes that of a
+            `ReversibleEmbedding` (`logit_soft_cap`), if there is one.
+        metrics: Any of "accuracy" (the share of rows whose label has the
+            largest logit) and "perplexity" (exp of the mean of −log p, without
+            smoothing and z-loss), shown under these names by `fit` and
+            `evaluate`. Sample weights, masks and ignored classes count in both.
+        kernel_initializer: As in `keras.layers.Dense`.
+        bias_initializer: As in `keras.layers.Dense`.
+        **kwargs: What every `keras.layers.Layer` takes.
+
+    Shapes:
+        Input: features `(batch, ..., d)`.
+        Output: logits `(batch, ..., v)`; in training the features.
+
+    Raises:
+        ValueError: if the number of classes is missing or below 2, the features
+            do not fit the embedding, `tied_to` is no embedding, or a metric is
+            unknown.
+
+    References:
+        [Press and Wolf, 2017](https://arxiv.org/abs/1608.05859), tied weights.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import keras_xent
+    >>> head = keras_xent.layers.LinearHead(1000)
+    >>> features = np.ones((2, 8), "float32")
+    >>> head(features).shape == (2, 1000)
+    True
+    >>> head(features, training=True).shape == (2, 8)
+    True
+    """
+
+    def __init__(
+        self,
+        units=None,
+        *,
+        tied_to=None,
+        use_bias=False,
+        softcap=None,
+        metrics=(),
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        linear.check_softcap(softcap)
+        self.tied_to = _checked_embedding(tied_to)
+        self.units = _checked_units(units, tied_to)
+        self.use_bias = bool(use_bias)
+        self._softcap = softcap
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.metric_names = tuple(metrics)
+        self._trackers = [_tracker(name) for name in self.metric_names]
+        self.supports_masking = True
+        self.bias = None
+
+    def build(self, input_shape):
+        if self.tied_to is None:
+            self._kernel = self.add_weight(
+                name="kernel",
+                shape=(input_shape[-1], self.units),
+                initializer=self.kernel_initializer,
+            )
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(self.units,),
+                initializer=self.bias_initializer,
+            )
+
+    @property
+    def softcap(self):
+        """The soft cap in use, the embedding's if the head has none."""
+        if self._softcap is not None:
+            return self._softcap
+        return getattr(self.tied_to, "logit_soft_cap", None)
+
+    @property
+    def weights_of_classes(self):
+        """The matrix by its name in `ops.linear_softmax_crossentropy`."""
+        if self.tied_to is None:
+            return {"kernel": ops.convert_to_tensor(self._kernel)}
+        if not getattr(self.tied_to, "tie_weights", True):
+            kernel = self.tied_to.reverse_embeddings
+            return {"kernel": ops.convert_to_tensor(kernel)}
+        vectors = ops.convert_to_tensor(self.tied_to.embeddings)
+        return {"class_vectors": vectors}
+
+    def __call__(self, inputs, *args, **kwargs):
+        if isinstance(self.tied_to, str):
+            embedding = _layer_before(inputs, self.tied_to)
+            # A layer that is built, or loaded, takes no sublayers otherwise.
+            self._tracker.unlock()
+            self.tied_to = embedding
+            self._tracker.lock()
+        return super().__call__(inputs, *args, **kwargs)
+
+    def call(self, inputs, training=False):
+        self._check_features(inputs)
+        # A tensor of its own: two heads on the same features leave two notes.
+        features = ops.copy(inputs)
+        if training:
+            heads.leave_note(features, heads.Note(self))
+            return features
+        ((name, matrix),) = self.weights_of_classes.items()
+        matrix = ops.cast(matrix, features.dtype)
+        if name == "class_vectors":
+            matrix = ops.transpose(matrix)
+        logits = ops.matmul(features, matrix)
+        if self.bias is not None:
+            logits = logits + self.bias
+        if self.softcap is not None:
+            logits = self.softcap * ops.tanh(logits / self.softcap)
+        heads.leave_note(logits, heads.Note(self, features))
+        return logits
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def update_metrics(self, terms, weight):
+        """Adds the rows of a pass, in the `ops.blockwise.Terms` of them."""
+        for tracker in self._trackers:
+            value = terms.nll
+            if tracker.name == "accuracy":
+                value = ops.cast(terms.gap <= 0, "float32")
+            tracker.update_state(ops.stop_gradient(value), weight)
+
+    def get_config(self):
+        tied_to = self.tied_to
+        if isinstance(tied_to, keras.layers.Layer):
+            tied_to = tied_to.name
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "tied_to": tied_to,
+            "use_bias": self.use_bias,
+            "softcap": self._softcap,
+            "metrics": list(self.metric_names),
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+            "bias_initializer": keras.initializers.serialize(
+                self.bias_initializer
+            ),
+        }
+
+    def _check_features(self, inputs):
+        if self.tied_to is None or self.tied_to.output_dim == inputs.shape[-1]:
+            return
+        raise ValueError(
+            f"The features of a tied head must be as long as the vectors of "
+            f"its embedding, {self.tied_to.output_dim}. Received features of "
+            f"shape {tuple(inputs.shape)}: put a Dense("
+            f"{self.tied_to.output_dim}) before the head."
+        )
+
+
+class _Perplexity(keras.metrics.Mean):
+    """exp of the mean."""
+
+    def result(self):
+        return ops.exp(super().result())
+
+
+def _tracker(name):
+    if name == "accuracy":
+        return keras.metrics.Mean(name=name)
+    if name == "perplexity":
+        return _Perplexity(name=name)
+    raise ValueError(
+        'The metrics of a head are "accuracy" and "perplexity". Received: '
+        f"{name!r}"
+    )
+
+
+def _checked_embedding(layer):
+    """An embedding; or its name, to be looked up when the head is called."""
+    if layer is None or isinstance(layer, (str, keras.layers.Embedding)):
+        return layer
+    raise ValueError(
+        "`tied_to` must be the Embedding or ReversibleEmbedding whose vectors "
+        f"are the weights of the classes. Received: {layer!r}"
+    )
+
+
+def _checked_units(units, tied_to):
+    size = getattr(tied_to, "input_dim", None)
+    if units is None:
+        units = size
+    if not isinstance(units, int) or units < 2:
+        raise ValueError(
+            "`units` is the number of classes, a whole number from 2: the "
+            f"softmax of one logit is always 1. Received: units={units!r}"
+        )
+    if size is not None and units != size:
+        raise ValueError(
+            f"The embedding has {size} vectors, so the head has {size} "
+            f"classes. Received: units={units}. Leave `units` out."
+        )
+    return units
+
+
+def _layer_before(tensor, name):
+    """The layer of that name on the way to a symbolic tensor."""
+    waiting, seen = [tensor], set()
+    while waiting:
+        history = getattr(waiting.pop(), "_keras_history", None)
+        if history is None or history[:2] in seen:
+            continue
+        operation, node = history[:2]
+        seen.add((operation, node))
+        if isinstance(operation, keras.layers.Layer):
+            for layer in operation._flatten_layers():
+                if layer.name == name:
+                    return _checked_embedding(layer)
+        waiting.extend(operation._inbound_nodes[node].input_tensors)
+    raise ValueError(
+        f"This head is tied to the embedding {name!r}, and no layer of that "
+        "name lies on the way to it. In a functional model the embedding must "
+        "be among the layers before the head; in a model class of your own, "
+        "make the head by LinearHead(tied_to=self.embedding) rather than from "
+        "its configuration."
+    )
