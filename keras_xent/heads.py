@@ -19,12 +19,18 @@ NOTE = "_keras_xent_head"
 class Note(typing.NamedTuple):
     """What a head says of its output.
 
+    The weights are those that the call has read: in JAX's stateless calls they
+    are arguments of the step, and the layer's own are gone when the loss runs.
+
     Attributes:
         head: The layer.
+        weights: Its weights by their names in
+            `ops.linear_softmax_crossentropy`.
         features: What it multiplied; None where that is the output itself.
     """
 
     head: object
+    weights: dict
     features: object = None
 
 

@@ -13,7 +13,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_xent import losses, metrics
+from keras_xent import heads, layers, losses, metrics
 from tests.testing import normal
 
 
@@ -26,6 +26,8 @@ class Case:
     torch_compile: bool = False
     # Whether rows meet each other, so that a batch is more than its rows.
     pairs: bool = False
+    # Whether predictions are what a `LinearHead` returned.
+    head: bool = False
 
     def __str__(self):
         shown = ",".join(f"{k}={v}" for k, v in self.kwargs.items())
@@ -33,6 +35,23 @@ class Case:
 
     def make(self, **kwargs):
         return self.cls(**{**self.kwargs, **kwargs})
+
+    def loss(self, **kwargs):
+        """A loss to be called on `predictions`, which no model has made."""
+        loss = self.make(**kwargs)
+        if not self.head:
+            return loss
+        # Its products are the features themselves: both are `predictions`.
+        kernel = np.eye(self.units, dtype="float32")
+        note = heads.Note(layers.LinearHead(self.units), {"kernel": kernel})
+
+        def of_head(labels, features, weight=None):
+            if not keras.ops.is_tensor(features):
+                features = keras.ops.convert_to_tensor(features)
+            heads.leave_note(features, note)
+            return loss(labels, features, weight)
+
+        return of_head
 
     def labels(self, rows, seed=0):
         """Targets of `rows` examples."""
@@ -50,12 +69,10 @@ class Case:
     def model(self, jit_compile=False, run_eagerly=False, **compile_args):
         activation = "softplus" if self.data == "distances" else None
         keras.utils.set_random_seed(0)
-        model = keras.Sequential(
-            [
-                keras.Input((4,)),
-                keras.layers.Dense(self.units, activation=activation),
-            ]
-        )
+        last = keras.layers.Dense(self.units, activation=activation)
+        if self.head:
+            last = layers.LinearHead(self.units, use_bias=True)
+        model = keras.Sequential([keras.Input((4,)), last])
         model.compile(
             optimizer=keras.optimizers.SGD(0.1),
             jit_compile=jit_compile,
@@ -79,6 +96,8 @@ LOSSES = [
     Case(losses.SoftmaxCrossentropy, {"label_smoothing": 0.1, "class_weight": [1.0, 2.0, 0.5], "focal_gamma": 2.0, "z_loss": 1e-3}, "distributions"),
     Case(losses.SparseSoftmaxCrossentropy, {}, "class ids", torch_compile=True),
     Case(losses.SparseSoftmaxCrossentropy, {"label_smoothing": 0.1, "class_weight": [1.0, 2.0, 0.5], "focal_gamma": 2.0, "z_loss": 1e-3, "ignore_class": [2]}, "class ids"),
+    Case(losses.LinearCrossentropy, {}, "class ids", head=True),
+    Case(losses.LinearCrossentropy, {"label_smoothing": 0.1, "class_weight": [1.0, 2.0, 0.5], "z_loss": 1e-3, "ignore_class": [2], "softcap": 5.0, "block_size": 2}, "class ids", head=True),
     Case(losses.SigmoidCrossentropy, {"pos_weight": 2.0, "focal_gamma": 1.0, "label_smoothing": 0.1}, "yes or no"),
     Case(losses.SoftplusHinge, {"margin": 1.0, "softness": 0.5}, "distances"),
     Case(losses.SymmetricKLHinge, {"margin": 2.0}, "class ids", pairs=True),

@@ -28,7 +28,7 @@ REDUCTIONS = [
 
 
 def call(case, labels, predictions, weight=None, **kwargs):
-    return to_numpy(case.make(**kwargs)(labels, predictions, weight))
+    return to_numpy(case.loss(**kwargs)(labels, predictions, weight))
 
 
 def fit_and_evaluate(case, **compile_args):
@@ -99,7 +99,7 @@ def test_reductions_are_those_of_keras(case, reduction, weighted):
 def test_a_mask_is_as_good_as_taking_the_rows_out(case):
     y, z = case.labels(7), case.predictions(7)
     mask = np.array([True, True, False, True, False, True, True])
-    result = to_numpy(case.make()(y, with_mask(z, mask)))
+    result = to_numpy(case.loss()(y, with_mask(z, mask)))
     expected = call(case, y[mask], z[mask])
     np.testing.assert_allclose(result, expected, rtol=1e-5)
     assert not np.isclose(result, call(case, y, z))
@@ -128,7 +128,7 @@ def test_nothing_in_a_row_that_does_not_count_matters(case, how, value):
     y, z = case.labels(7), case.predictions(7)
     counts = np.array([True, True, False, True, False, True, True])
     broken = np.where(counts[:, None], z, np.float32(value))
-    loss = case.make()
+    loss = case.loss()
 
     def evaluate(predictions):
         if how == "weight":
@@ -171,9 +171,9 @@ def test_a_row_more_of_it_equals_weight_two(case):
 def test_low_precision_predictions_are_summed_in_float32(case, dtype):
     y, z = case.labels(7), case.predictions(7)
     low = keras.ops.cast(z, dtype)
-    grad, result = gradient(lambda x: case.make()(y, x), low)
+    grad, result = gradient(lambda x: case.loss()(y, x), low)
     expected_grad, expected = gradient(
-        lambda x: case.make()(y, x), to_numpy(keras.ops.cast(low, "float32"))
+        lambda x: case.loss()(y, x), to_numpy(keras.ops.cast(low, "float32"))
     )
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, expected, rtol=1e-6)
@@ -183,7 +183,7 @@ def test_low_precision_predictions_are_summed_in_float32(case, dtype):
 @each_loss
 def test_dtype_is_the_dtype_of_the_result(case):
     y, z = case.labels(7), case.predictions(7)
-    loss = case.make(dtype="bfloat16")
+    loss = case.loss(dtype="bfloat16")
     result = loss(y, z)
     assert keras.backend.standardize_dtype(result.dtype) == "bfloat16"
     np.testing.assert_allclose(to_numpy(result), call(case, y, z), rtol=1e-2)
@@ -222,7 +222,7 @@ def test_a_saved_model_goes_on_training_where_it_stopped(case, tmp_path):
 def test_a_batch_of_one_row_or_none_is_finite(case):
     for rows in (0, 1):
         y, z = case.labels(rows), case.predictions(rows)
-        grad, value = gradient(lambda x, y=y: case.make()(y, x), z)
+        grad, value = gradient(lambda x, y=y: case.loss()(y, x), z)
         assert value.shape == ()
         assert np.isfinite(value)
         assert np.isfinite(grad).all()
@@ -234,7 +234,7 @@ def test_a_batch_of_one_row_or_none_is_finite(case):
 def test_all_weights_zero_is_zero(case):
     y, z = case.labels(4), case.predictions(4)
     grad, value = gradient(
-        lambda x: case.make()(y, x, np.zeros(4, "float32")), z
+        lambda x: case.loss()(y, x, np.zeros(4, "float32")), z
     )
     assert value == 0
     assert np.all(grad == 0)
@@ -243,7 +243,7 @@ def test_all_weights_zero_is_zero(case):
 @each_loss
 def test_compiles_under_xla_with_the_same_result(case):
     y, z = case.labels(7), case.predictions(7)
-    result = compiled(case.make())(
+    result = compiled(case.loss())(
         keras.ops.convert_to_tensor(y), keras.ops.convert_to_tensor(z)
     )
     np.testing.assert_allclose(to_numpy(result), call(case, y, z), rtol=1e-5)
@@ -256,7 +256,7 @@ def test_the_batch_size_may_be_unknown(case):
     import tensorflow as tf
 
     y, z = case.labels(7), case.predictions(7)
-    loss = case.make()
+    loss = case.loss()
     for jit_compile in (False, True):
         traced = tf.function(
             loss,
@@ -275,14 +275,14 @@ def test_the_batch_size_may_be_unknown(case):
 def test_integer_predictions_are_an_error(case):
     y, z = case.labels(4), case.predictions(4).astype("int32")
     with pytest.raises(ValueError, match="floating point"):
-        case.make()(y, z)
+        case.loss()(y, z)
 
 
 @each_loss
 def test_labels_for_other_rows_are_an_error(case):
     y, z = case.labels(4), case.predictions(3)
     with pytest.raises(ValueError, match="shape"):
-        case.make()(y, z)
+        case.loss()(y, z)
 
 
 @each_loss
@@ -290,4 +290,4 @@ def test_labels_for_other_rows_are_an_error(case):
 def test_weights_for_other_rows_are_an_error(case, shape):
     y, z = case.labels(4), case.predictions(4)
     with pytest.raises(ValueError, match=r"`sample_weight`.*per row"):
-        case.make()(y, z, np.ones(shape, "float32"))
+        case.loss()(y, z, np.ones(shape, "float32"))

@@ -83,3 +83,45 @@ def with_mask(x, mask):
     x = keras.ops.convert_to_tensor(x)
     set_keras_mask(x, keras.ops.convert_to_tensor(mask))
     return x
+
+
+def gradients(function, *arrays):
+    """Σ function(*arrays) differentiated by every array, and the value.
+
+    Tensors, not NumPy: bfloat16 stays what it is.
+    """
+    arrays = [keras.ops.convert_to_tensor(x) for x in arrays]
+    if BACKEND == "torch":
+        arrays = [x.detach().clone().requires_grad_(True) for x in arrays]
+        value = function(*arrays)
+        value.sum().backward()
+        return [x.grad for x in arrays], value.detach()
+    if BACKEND == "jax":
+        import jax
+
+        def total(*arrays):
+            value = function(*arrays)
+            return value.sum(), value
+
+        every = tuple(range(len(arrays)))
+        # Compiled as a whole: op by op, every loop is compiled on its own.
+        return jax.jit(jax.grad(total, every, has_aux=True))(*arrays)
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(arrays)
+        value = function(*arrays)
+        total = tf.reduce_sum(value)
+    return [
+        tf.convert_to_tensor(x) for x in tape.gradient(total, arrays)
+    ], value
+
+
+def assert_all_close(results, expected, rtol=1e-5, atol=1e-6):
+    """As `np.testing.assert_allclose`, of several tensors or arrays each."""
+    for result, truth in zip(results, expected, strict=True):
+        result, truth = (
+            x if isinstance(x, np.ndarray) else to_numpy(x)
+            for x in (result, truth)
+        )
+        np.testing.assert_allclose(result, truth, rtol=rtol, atol=atol)

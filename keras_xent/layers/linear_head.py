@@ -1,7 +1,9 @@
 """The last layer of a classifier, which leaves its product to the loss."""
 
 import keras
+import numpy as np
 from keras import ops
+from keras.src.backend.common.variables import AutocastScope
 
 from keras_xent import heads
 from keras_xent.ops import linear
@@ -43,6 +45,8 @@ class LinearHead(keras.layers.Layer):
             largest logit) and "perplexity" (exp of the mean of −log p, without
             smoothing and z-loss), shown under these names by `fit` and
             `evaluate`. Sample weights, masks and ignored classes count in both.
+            Of several heads in a model give them to one: Keras shows a name
+            once.
         kernel_initializer: As in `keras.layers.Dense`.
         bias_initializer: As in `keras.layers.Dense`.
         **kwargs: What every `keras.layers.Layer` takes.
@@ -91,8 +95,10 @@ class LinearHead(keras.layers.Layer):
         self._softcap = softcap
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.metric_names = tuple(metrics)
-        self._trackers = [_tracker(name) for name in self.metric_names]
+        self.metric_names = _checked_names(metrics)
+        self._trackers = [
+            TRACKERS[name](name=name) for name in self.metric_names
+        ]
         self.supports_masking = True
         self.bias = None
 
@@ -117,44 +123,64 @@ class LinearHead(keras.layers.Layer):
             return self._softcap
         return getattr(self.tied_to, "logit_soft_cap", None)
 
-    @property
-    def weights_of_classes(self):
-        """The matrix by its name in `ops.linear_softmax_crossentropy`."""
-        if self.tied_to is None:
-            return {"kernel": ops.convert_to_tensor(self._kernel)}
-        if not getattr(self.tied_to, "tie_weights", True):
-            kernel = self.tied_to.reverse_embeddings
-            return {"kernel": ops.convert_to_tensor(kernel)}
-        vectors = ops.convert_to_tensor(self.tied_to.embeddings)
-        return {"class_vectors": vectors}
-
     def __call__(self, inputs, *args, **kwargs):
         if isinstance(self.tied_to, str):
-            embedding = _layer_before(inputs, self.tied_to)
-            # A layer that is built, or loaded, takes no sublayers otherwise.
-            self._tracker.unlock()
-            self.tied_to = embedding
-            self._tracker.lock()
+            self._tie(_layer_before(inputs, self.tied_to))
         return super().__call__(inputs, *args, **kwargs)
 
+    def _tie(self, embedding):
+        """Puts the embedding in the place of its name."""
+        _checked_units(self.units, embedding)
+        # A layer that is built, or loaded, takes no sublayers otherwise.
+        locked = self._tracker.locked
+        self._tracker.unlock()
+        self.tied_to = embedding
+        if locked:
+            self._tracker.lock()
+
     def call(self, inputs, training=False):
+        inputs = ops.convert_to_tensor(inputs)
+        if "float" not in keras.backend.standardize_dtype(inputs.dtype):
+            inputs = ops.cast(inputs, self.compute_dtype)
         self._check_features(inputs)
+        with AutocastScope(None):
+            weights = self._weights_of_classes()
         # A tensor of its own: two heads on the same features leave two notes.
         features = ops.copy(inputs)
         if training:
-            heads.leave_note(features, heads.Note(self))
+            heads.leave_note(features, heads.Note(self, weights))
             return features
-        ((name, matrix),) = self.weights_of_classes.items()
-        matrix = ops.cast(matrix, features.dtype)
-        if name == "class_vectors":
-            matrix = ops.transpose(matrix)
-        logits = ops.matmul(features, matrix)
-        if self.bias is not None:
-            logits = logits + self.bias
+        if "kernel" in weights:
+            kernel = ops.cast(weights["kernel"], features.dtype)
+        else:
+            vectors = ops.cast(weights["class_vectors"], features.dtype)
+            kernel = ops.transpose(vectors)
+        logits = ops.matmul(features, kernel)
+        if "bias" in weights:
+            logits = logits + ops.cast(weights["bias"], features.dtype)
         if self.softcap is not None:
             logits = self.softcap * ops.tanh(logits / self.softcap)
-        heads.leave_note(logits, heads.Note(self, features))
+        heads.leave_note(logits, heads.Note(self, weights, features))
         return logits
+
+    def _weights_of_classes(self):
+        """Weights by their names in `ops.linear_softmax_crossentropy`."""
+        weights = {}
+        if self.bias is not None:
+            weights["bias"] = self.bias
+        if self.tied_to is None:
+            weights["kernel"] = self._kernel
+        elif getattr(self.tied_to, "quantization_mode", None) is not None:
+            raise ValueError(
+                f"The embedding {self.tied_to.name!r} is quantized, and its "
+                "integers are no weights of classes. Quantize a model whose "
+                "head has a kernel of its own, or none."
+            )
+        elif getattr(self.tied_to, "tie_weights", True):
+            weights["class_vectors"] = self.tied_to.embeddings
+        else:
+            weights["kernel"] = self.tied_to.reverse_embeddings
+        return {k: ops.convert_to_tensor(x) for k, x in weights.items()}
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
@@ -164,7 +190,8 @@ class LinearHead(keras.layers.Layer):
         for tracker in self._trackers:
             value = terms.nll
             if tracker.name == "accuracy":
-                value = ops.cast(terms.gap <= 0, "float32")
+                right = ops.cast(terms.gap <= 0, value.dtype)
+                value = ops.where(ops.isnan(value), value, right)
             tracker.update_state(ops.stop_gradient(value), weight)
 
     def get_config(self):
@@ -204,15 +231,17 @@ class _Perplexity(keras.metrics.Mean):
         return ops.exp(super().result())
 
 
-def _tracker(name):
-    if name == "accuracy":
-        return keras.metrics.Mean(name=name)
-    if name == "perplexity":
-        return _Perplexity(name=name)
-    raise ValueError(
-        'The metrics of a head are "accuracy" and "perplexity". Received: '
-        f"{name!r}"
-    )
+TRACKERS = {"accuracy": keras.metrics.Mean, "perplexity": _Perplexity}
+
+
+def _checked_names(metrics):
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    if len(set(names)) != len(names) or not TRACKERS.keys() >= set(names):
+        raise ValueError(
+            '`metrics` is a list of "accuracy" and "perplexity", each once at '
+            f"most. Received: metrics={metrics!r}"
+        )
+    return tuple(names)
 
 
 def _checked_embedding(layer):
@@ -229,7 +258,7 @@ def _checked_units(units, tied_to):
     size = getattr(tied_to, "input_dim", None)
     if units is None:
         units = size
-    if not isinstance(units, int) or units < 2:
+    if not isinstance(units, (int, np.integer)) or units < 2:
         raise ValueError(
             "`units` is the number of classes, a whole number from 2: the "
             f"softmax of one logit is always 1. Received: units={units!r}"
@@ -239,12 +268,12 @@ def _checked_units(units, tied_to):
             f"The embedding has {size} vectors, so the head has {size} "
             f"classes. Received: units={units}. Leave `units` out."
         )
-    return units
+    return int(units)
 
 
 def _layer_before(tensor, name):
     """The layer of that name on the way to a symbolic tensor."""
-    waiting, seen = [tensor], set()
+    waiting, seen, found = [tensor], set(), {}
     while waiting:
         history = getattr(waiting.pop(), "_keras_history", None)
         if history is None or history[:2] in seen:
@@ -254,12 +283,15 @@ def _layer_before(tensor, name):
         if isinstance(operation, keras.layers.Layer):
             for layer in operation._flatten_layers():
                 if layer.name == name:
-                    return _checked_embedding(layer)
+                    found[id(layer)] = layer
         waiting.extend(operation._inbound_nodes[node].input_tensors)
+    if len(found) == 1:
+        return _checked_embedding(*found.values())
     raise ValueError(
-        f"This head is tied to the embedding {name!r}, and no layer of that "
-        "name lies on the way to it. In a functional model the embedding must "
-        "be among the layers before the head; in a model class of your own, "
-        "make the head by LinearHead(tied_to=self.embedding) rather than from "
+        f"This head is tied to the embedding {name!r}, and {len(found)} layers "
+        "of that name lie on the way to it. In a functional model the "
+        "embedding must be among the layers before the head, and the only one "
+        "of its name; in a model class of your own, make the head by "
+        "LinearHead(tied_to=self.embedding) rather than from "
         "its configuration."
     )

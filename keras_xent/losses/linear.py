@@ -96,7 +96,7 @@ class LinearCrossentropy(RowLoss):
             name=name,
             dtype=dtype,
         )
-        self._head = None
+        self._note = None
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         note = heads.read_note(y_pred)
@@ -110,20 +110,19 @@ class LinearCrossentropy(RowLoss):
                 masking.set_keras_mask(y_pred, mask)
         # A copy for this call: one loss may serve several heads.
         bound = copy.copy(self)
-        bound._head = None if note is None else note.head
+        bound._note = note
         return super(LinearCrossentropy, bound).__call__(
             y_true, y_pred, sample_weight
         )
 
     def row_losses(self, y_true, y_pred, weight):
-        head = self._head
-        if head is None:
+        if self._note is None:
             return self._of_logits(y_true, y_pred)
+        head = self._note.head
         losses, terms = linear.losses_and_terms(
             y_true,
             y_pred,
-            **head.weights_of_classes,
-            bias=head.bias,
+            **self._note.weights,
             **{**self.options, "softcap": self._softcap(head)},
         )
         counted = self.row_mask(y_true, y_pred)

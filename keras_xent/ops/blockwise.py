@@ -15,6 +15,7 @@ The loop is `ops.fori_loop`. XLA unrolls a Python loop and keeps most of the
 blocks alive at once.
 """
 
+import copy
 import typing
 
 import keras
@@ -29,12 +30,10 @@ BACKEND = keras.backend.backend()
 # exp(−inf − −inf) would be NaN.
 LOWEST = float(np.finfo("float32").min)
 
-# Bytes of a block of logits. Smaller blocks stay in the cache; larger ones make
-# better use of the matrix product. [2048, 256] × [256, 32768], forward and
-# backward, two cores, blocks of 8 MB / 32 MB: JAX 0.49 / 0.55 s, PyTorch
-# 1.02 / 1.56 s, TensorFlow XLA 0.82 / 0.52 s
-# (python benchmarks/linear_crossentropy.py --kinds blocks).
-BLOCK_BYTES = 2**25 if BACKEND == "tensorflow" else 2**23
+# Bytes of a block of logits, 1024 columns for 2048 rows. Smaller blocks make
+# poor use of the matrix product, larger ones take memory and save no time:
+# python benchmarks/linear_crossentropy.py --kinds blocks.
+BLOCK_BYTES = 2**23
 
 # A product with fewer columns wastes its time on the other factor.
 SMALLEST_BLOCK = 256
@@ -70,25 +69,35 @@ class SoftmaxLogits:
             the columns if out of range.
         softcap: c > 0, or None for x = product + bias.
         shares: s, a vector of one number per column, or None.
+
+    Attributes:
+        tensors: The names of the attributes that are tensors. They go through
+            the custom gradient as arguments: JAX loses those that are only
+            closed over when the gradient of a compiled function is taken.
     """
+
+    tensors = ("labels", "shares")
 
     def __init__(self, labels, softcap=None, shares=None):
         self.labels = labels
         self.softcap = softcap
         self.shares = shares
 
-    def logits(self, products, bias):
-        """A block of logits. It may take the memory of the products."""
+    def logits(self, products, bias, start):
+        """A block of logits, whose first column is `start` of all.
+
+        It may take the memory of the products.
+        """
         if bias is not None:
             products += bias[None, :]
         if self.softcap is None:
             return products
-        capped = self.softcap * ops.tanh(products / self.softcap)
+        capped = self.softcap * _tanh(products / self.softcap)
         if bias is None:
             return capped
         return ops.where(bias[None, :] > -np.inf, capped, -np.inf)
 
-    def through(self, gradient, logits, bias):
+    def through(self, gradient, logits, bias, start):
         """The gradient of the products from that of a block of logits."""
         if self.softcap is None:
             return gradient
@@ -106,8 +115,8 @@ class SoftmaxLogits:
     def add_targets(self, gradient, start, amount):
         """Adds amount · t_k to a block, in place where there is a place."""
         if BACKEND == "torch":
-            # 2048 numbers instead of a pass over the block, which was 1.2
-            # times the time of the whole backward pass.
+            # In place: n numbers, not a pass over the block. XLA makes that
+            # pass together with the exponential.
             column, inside = self._columns(gradient, start)
             rows = ops.arange(gradient.shape[0])
             gradient[rows, column] += ops.where(inside, amount, 0)
@@ -174,21 +183,33 @@ def crossentropy_terms(
     # TensorFlow's custom gradient takes no variables, and Keras converts a
     # variable into itself. A reshape reads it, and copies nothing anywhere.
     factors = [ops.reshape(x, ops.shape(x)) for x in factors]
-    both = _Pass(description, columns, block_size)
-    terms = ops.custom_gradient(both.forward)(*factors)
+    both = _Pass(description, len(factors), columns, block_size)
+    terms = ops.custom_gradient(both.forward)(*factors, *both.tensors)
     return Terms(*ops.unstack(terms, 4, axis=1))
 
 
 class _Pass:
     """Forward and backward over the blocks, as `custom_gradient` wants it."""
 
-    def __init__(self, description, columns, block_size):
-        self.description = description
+    def __init__(self, description, factors, columns, block_size):
+        self.description = copy.copy(description)
+        self.factors = factors
         self.columns = columns
         self.block_size = block_size
+        given = {
+            name: getattr(description, name) for name in description.tensors
+        }
+        given = {name: x for name, x in given.items() if x is not None}
+        self.names = list(given)
+        self.tensors = [ops.convert_to_tensor(x) for x in given.values()]
 
-    def forward(self, left, right, bias=None):
+    def forward(self, *arguments):
         """The stacked terms, and the function that makes the gradients."""
+        left, right, *rest = arguments[: self.factors]
+        bias = rest[0] if rest else None
+        tensors = arguments[self.factors :]
+        for name, tensor in zip(self.names, tensors, strict=True):
+            setattr(self.description, name, tensor)
         blocks = Blocks(
             ops.shape(right)[self.columns], left.shape[0], self.block_size
         )
@@ -214,9 +235,10 @@ class _Pass:
         def grad(*arguments, upstream=None):
             if upstream is None:
                 (upstream,) = arguments
-            return self._gradients(
+            gradients = self._gradients(
                 (left, right, bias), wide, blocks, upstream, state
             )
+            return *gradients, *[None] * len(tensors)
 
         return terms, grad
 
@@ -229,15 +251,24 @@ class _Pass:
             right = ops.transpose(right)
         if bias is not None:
             bias = ops.cast(_slice(bias, 0, start, size), left.dtype)
-        logits = self.description.logits(left @ right, bias)
+        products = left @ right
+        if products.dtype != left.dtype:
+            raise ValueError(
+                f"A product of two {left.dtype} factors came out as "
+                f"{products.dtype}: something like `torch.autocast` rounds it, "
+                "and would round forwards other than backwards. Compute this "
+                "loss outside of it."
+            )
+        logits = self.description.logits(products, bias, start)
         return logits, right, bias
 
     def _sums(self, factors, start, size):
         """What a block adds: maximum, Σ exp, target, Σ s (max − x), Σ s."""
         logits, _, _ = self._block(factors, start, size)
         target = self.description.pick(logits, start)
-        top = ops.max(logits, axis=1)
-        top = ops.where(top > LOWEST, top, LOWEST)
+        # Without rows there is no maximum, unless an initial value is given.
+        top = ops.max(logits, axis=1, initial=LOWEST)
+        top = top + ops.zeros_like(logits[:, 0])
         logits -= top[:, None]
         shared = ops.zeros((), dtype=logits.dtype)
         below = ops.zeros_like(top)
@@ -276,15 +307,17 @@ class _Pass:
             if shares is not None:
                 gradient -= spread[:, None] * shares[None, :]
             gradient = self.description.add_targets(gradient, start, -nll)
-            gradient = self.description.through(gradient, logits, block_bias)
+            gradient = self.description.through(
+                gradient, logits, block_bias, start
+            )
             if self.columns == 1:
                 block = ops.transpose(wide) @ gradient
             else:
                 block = ops.transpose(gradient) @ wide
             d_right = _write(d_right, self.columns, start, block)
             if bias is not None:
-                total = ops.sum(gradient, axis=0)
-                d_bias = [_write(*d_bias, 0, start, total)]
+                sums = ops.sum(gradient, axis=0)
+                d_bias = [_write(*d_bias, 0, start, sums)]
             d_left = d_left + gradient @ ops.transpose(factor)
             return d_left, d_right, *d_bias
 
@@ -312,6 +345,14 @@ def _merge(a, b):
 def _lowered(below, shared, rise):
     """Σ s (max − x) after the maximum has risen. 0 · ∞ is 0."""
     return below + ops.where(shared == 0, 0, shared * rise)
+
+
+def _tanh(x):
+    """tanh, in float64 as well: Keras's own takes that to float32 on JAX."""
+    if keras.backend.standardize_dtype(x.dtype) != "float64":
+        return ops.tanh(x)
+    rest = ops.expm1(-2 * abs(x))
+    return ops.sign(x) * -rest / (2 + rest)
 
 
 def _wide(x):

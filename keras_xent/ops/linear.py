@@ -50,8 +50,7 @@ def linear_softmax_crossentropy(
         z_loss: z ≥ 0, keeps log Σ exp(x) near 0.
         softcap: c > 0: keeps the logits within ±c.
         block_size: The number of classes in a block. `None` chooses it so that
-            a block of logits takes 8 MB (32 MB on TensorFlow), but not fewer
-            than 256 classes.
+            a block of logits takes 8 MB, but not fewer than 256 classes.
 
     Returns:
         The loss of every example in nats: the shape of `features` without its
@@ -150,7 +149,8 @@ def losses_and_terms(
 
     shares = None
     if label_smoothing:
-        shares = _shares(count, bias, class_weight)
+        dtype = checks.logits(features).dtype
+        shares = _shares(count, bias, class_weight, dtype)
     terms = blockwise.crossentropy_terms(
         features,
         matrix,
@@ -170,6 +170,7 @@ def losses_and_terms(
     if z_loss:
         losses = losses + z_loss * ops.square(terms.log_sum)
     losses = ops.where(exists, losses, np.nan)
+    terms = terms._replace(nll=ops.where(exists, terms.nll, np.nan))
     if counted is not None:
         losses = ops.where(counted, losses, 0)
     terms = blockwise.Terms(*(ops.reshape(x, rows) for x in terms))
@@ -188,11 +189,11 @@ def check_softcap(softcap):
     """Raises unless the soft cap is None or a positive number."""
     if softcap is None:
         return
-    checks.number("softcap", softcap, 0)
-    if softcap == 0:
+    checks.number("softcap", softcap, -np.inf)
+    if softcap <= 0:
         raise ValueError(
             "`softcap` must be above 0: it keeps the logits within ±softcap. "
-            "Received 0; pass None for no cap."
+            f"Received {softcap}; pass None for no cap."
         )
 
 
@@ -248,13 +249,13 @@ def _fold(labels):
     return ops.where(fits, ops.cast(labels, "int32"), crossentropy.NO_CLASS)
 
 
-def _shares(count, bias, class_weight):
+def _shares(count, bias, class_weight, dtype):
     """s_k = w_k / K over the K classes with a finite bias."""
     shares = np.ones(count) if class_weight is None else class_weight
-    shares = ops.cast(np.asarray(shares, "float32"), "float32")
+    shares = ops.convert_to_tensor(shares, dtype=dtype)
     if bias is None:
         return shares / count
-    finite = ops.cast(bias > -np.inf, "float32")
+    finite = ops.cast(bias > -np.inf, dtype)
     return shares * finite / ops.sum(finite)
 
 

@@ -1,0 +1,291 @@
+"""A model trained without logits equals one trained with them."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_xent.layers import LinearHead
+from keras_xent.losses import LinearCrossentropy, SparseSoftmaxCrossentropy
+from tests.testing import BACKEND, gradient, normal, to_numpy
+
+WORDS, SIZE, STEPS, ROWS = 20, 4, 3, 8
+TOKENS = np.random.default_rng(0).integers(1, WORDS, (ROWS, STEPS))
+TOKENS[::2, -1] = 0  # what mask_zero leaves out
+NEXT = np.roll(TOKENS, -1, axis=1)
+KINDS = ["own", "tied", "reversible", "mask_zero"]
+OPTIONS = [
+    {},
+    {"ignore_class": [0, -1]},
+    {"label_smoothing": 0.1},
+    {"class_weight": np.linspace(0, 2, WORDS)},
+    {"z_loss": 1e-2},
+]
+
+
+class Logits(layers.Layer):
+    """What a user writes by hand for an Embedding used twice."""
+
+    def __init__(self, embedding, **kwargs):
+        super().__init__(**kwargs)
+        self.embedding = embedding
+        self.supports_masking = True
+
+    def call(self, x):
+        kernel = keras.ops.transpose(self.embedding.embeddings)
+        return keras.ops.matmul(x, keras.ops.cast(kernel, x.dtype))
+
+
+def language_model(kind, fused=True):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((STEPS,), dtype="int32")
+    if kind == "reversible":
+        embedding = layers.ReversibleEmbedding(WORDS, SIZE, name="words")
+    else:
+        masked = kind == "mask_zero"
+        embedding = layers.Embedding(
+            WORDS, SIZE, mask_zero=masked, name="words"
+        )
+    hidden = layers.Dense(SIZE, activation="gelu")(embedding(inputs))
+    if fused and kind == "own":
+        outputs = LinearHead(WORDS, use_bias=True)(hidden)
+    elif fused:
+        outputs = LinearHead(tied_to=embedding)(hidden)
+    elif kind == "own":
+        outputs = layers.Dense(WORDS)(hidden)
+    elif kind == "reversible":
+        outputs = embedding(hidden, reverse=True)
+    else:
+        outputs = Logits(embedding)(hidden)
+    return keras.Model(inputs, outputs)
+
+
+def train(model, loss, epochs=3, **compile_args):
+    model.compile(keras.optimizers.SGD(0.5), loss, **compile_args)
+    history = model.fit(
+        TOKENS, NEXT, batch_size=3, epochs=epochs, shuffle=False, verbose=0
+    )
+    return history.history["loss"]
+
+
+@functools.cache
+def unfused(kind):
+    """Losses and weights of the model with logits, once for all tests."""
+    model = language_model(kind, fused=False)
+    before = model.get_weights()
+    losses = train(model, SparseSoftmaxCrossentropy())
+    return before, losses, model.get_weights()
+
+
+def same_weights(a, b, rtol=1e-5, atol=1e-6):
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        *((kind, {}) for kind in KINDS),
+        ("tied", {"run_eagerly": True}),
+        ("tied", {"jit_compile": False}),
+        pytest.param(
+            "tied",
+            {"jit_compile": True},
+            # 2 minutes on PyTorch.
+            marks=[pytest.mark.slow] if BACKEND == "torch" else [],
+        ),
+    ],
+    ids=str,
+)
+def test_a_fit_ends_where_the_fit_with_logits_ends(kind, how):
+    before, losses, after = unfused(kind)
+    model = language_model(kind)
+    same_weights(model.get_weights(), before, rtol=0, atol=0)
+    result = train(model, LinearCrossentropy(block_size=8), **how)
+    np.testing.assert_allclose(result, losses, rtol=1e-5)
+    same_weights(model.get_weights(), after, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["own", "tied"])
+def test_a_mixed_precision_fit_ends_near_it(kind):
+    _, losses, after = unfused(kind)
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = language_model(kind)
+        result = train(model, LinearCrossentropy())
+        assert model.predict(TOKENS, verbose=0).shape == (ROWS, STEPS, WORDS)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    assert {w.dtype for w in model.weights} == {"float32"}
+    np.testing.assert_allclose(result, losses, rtol=1e-2)
+    same_weights(model.get_weights(), after, rtol=5e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_model_goes_on_training_with_its_one_head(kind, tmp_path):
+    model = language_model(kind)
+    train(model, LinearCrossentropy(), epochs=1)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert len(loaded.weights) == len(model.weights)
+    heads = [x for x in loaded._flatten_layers() if isinstance(x, LinearHead)]
+    assert len(heads) == 1
+    if kind != "own":
+        assert heads[0].tied_to is loaded.get_layer("words")
+    same_weights(model.get_weights(), loaded.get_weights(), rtol=0, atol=0)
+    for each in (model, loaded):
+        each.fit(TOKENS, NEXT, batch_size=8, shuffle=False, verbose=0)
+    same_weights(model.get_weights(), loaded.get_weights())
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_evaluate_is_the_loss_of_the_logits_of_predict(weighted):
+    model = language_model("own")
+    loss = LinearCrossentropy(z_loss=1e-2)
+    model.compile(loss=loss)
+    weight = np.arange(ROWS, dtype="float32") if weighted else None
+    result = model.evaluate(
+        TOKENS, NEXT, sample_weight=weight, batch_size=ROWS, verbose=0
+    )
+    logits = model.predict(TOKENS, verbose=0)
+    assert logits.shape == (ROWS, STEPS, WORDS)
+    truth = SparseSoftmaxCrossentropy(z_loss=1e-2)
+    expected = float(to_numpy(truth(NEXT, logits, weight)))
+    assert result == pytest.approx(expected, rel=1e-5)
+    expected = float(to_numpy(loss(NEXT, logits, weight)))
+    assert result == pytest.approx(expected, rel=1e-5)
+
+
+def built_head(**kwargs):
+    keras.utils.set_random_seed(2)
+    head = LinearHead(WORDS, use_bias=True, **kwargs)
+    head.build((None, SIZE))
+    head.bias.assign(normal(WORDS))
+    return head
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_option_is_that_of_the_loss_of_logits(options, weighted):
+    head, x = built_head(), normal(ROWS, STEPS, SIZE)
+    weight = np.arange(ROWS, dtype="float32")[:, None] if weighted else None
+
+    def linear(x):
+        loss = LinearCrossentropy(block_size=8, **options)
+        return loss(NEXT, head(x, training=True), weight)
+
+    def of_logits(x):
+        loss = SparseSoftmaxCrossentropy(**options)
+        return loss(NEXT, head(x), weight)
+
+    grad, value = gradient(linear, x)
+    expected_grad, expected = gradient(of_logits, x)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(grad, expected_grad, rtol=1e-4, atol=1e-6)
+    # The same from logits that the head made, and from plain ones.
+    logits = head(x)
+    loss = LinearCrossentropy(block_size=8, **options)
+    for given in (logits, to_numpy(logits)):
+        result = to_numpy(loss(NEXT, given, weight))
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("where", ["head", "loss", "both"])
+def test_a_soft_cap_may_be_the_heads_or_the_losses(where):
+    x, labels = normal(ROWS, SIZE), TOKENS[:, 0]
+    head = built_head(softcap=None if where == "loss" else 0.5)
+    loss = LinearCrossentropy(softcap=None if where == "head" else 0.5)
+    capped = 0.5 * np.tanh(to_numpy(built_head()(x)) / 0.5)
+    expected = to_numpy(SparseSoftmaxCrossentropy()(labels, capped))
+    for training in (True, False):
+        result = to_numpy(loss(labels, head(x, training=training)))
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+def test_two_soft_caps_are_an_error():
+    features = built_head(softcap=0.5)(normal(ROWS, SIZE), training=True)
+    loss = LinearCrossentropy(softcap=0.75)
+    with pytest.raises(ValueError, match=r"softcap=0.5.*softcap=0.75.*head"):
+        loss(TOKENS[:, 0], features)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_no_head_returned_is_an_error(training):
+    outputs = built_head()(normal(ROWS, SIZE), training=training)
+    for other in (outputs + 0, keras.ops.ones((ROWS, WORDS))):
+        with pytest.raises(ValueError, match="LinearHead the last layer"):
+            LinearCrossentropy()(TOKENS[:, 0], other)
+
+
+def test_a_layer_after_the_head_is_an_error():
+    model = keras.Sequential(
+        [
+            keras.Input((SIZE,)),
+            LinearHead(WORDS),
+            layers.Activation("softmax"),
+        ]
+    )
+    model.compile(loss=LinearCrossentropy())
+    with pytest.raises(ValueError, match="LinearHead the last layer"):
+        model.fit(normal(ROWS, SIZE), TOKENS[:, 0], verbose=0)
+
+
+def test_a_dense_layer_as_the_head_is_an_error():
+    model = keras.Sequential([keras.Input((SIZE,)), layers.Dense(WORDS)])
+    model.compile(loss=LinearCrossentropy())
+    with pytest.raises(ValueError, match="SparseSoftmaxCrossentropy"):
+        model.fit(normal(ROWS, SIZE), TOKENS[:, 0], verbose=0)
+
+
+def test_one_loss_may_serve_several_heads():
+    loss = LinearCrossentropy()
+    x, labels = normal(ROWS, SIZE), TOKENS[:, 0]
+    keras.utils.set_random_seed(0)
+    for head in (LinearHead(WORDS), LinearHead(WORDS, softcap=1.0)):
+        result = to_numpy(loss(labels, head(x, training=True)))
+        expected = SparseSoftmaxCrossentropy()(labels, head(x))
+        np.testing.assert_allclose(result, to_numpy(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("label_smoothing", 1.5),
+        ("class_weight", [-1.0, 1.0]),
+        ("z_loss", -1.0),
+        ("softcap", 0),
+        ("block_size", 0),
+        ("ignore_class", "pad"),
+    ],
+)
+def test_options_out_of_range_are_an_error_at_once(name, value):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        LinearCrossentropy(**{name: value})
+
+
+def test_a_stateless_call_outside_the_model_trains_the_head_as_well():
+    if BACKEND != "jax":
+        pytest.skip("only JAX has stateless loops")
+    import jax
+
+    inputs = keras.Input((SIZE,))
+    model = keras.Model(inputs, LinearHead(WORDS)(layers.Dense(3)(inputs)))
+    x, labels = normal(ROWS, SIZE), np.arange(ROWS)
+    weights = [v.value for v in model.trainable_variables]
+
+    def fused(weights):
+        features, _ = model.stateless_call(weights, [], x, training=True)
+        return LinearCrossentropy()(labels, features)
+
+    def unfused(weights):
+        logits, _ = model.stateless_call(weights, [], x, training=False)
+        return SparseSoftmaxCrossentropy()(labels, logits)
+
+    for result, expected in zip(
+        jax.jit(jax.grad(fused))(weights),
+        jax.grad(unfused)(weights),
+        strict=True,
+    ):
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-6)
