@@ -22,7 +22,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xent.ops import checks
+from keras_xent.ops import checks, extrema
 
 BACKEND = keras.backend.backend()
 
@@ -266,9 +266,7 @@ class _Pass:
         """What a block adds: maximum, Σ exp, target, Σ s (max − x), Σ s."""
         logits, _, _ = self._block(factors, start, size)
         target = self.description.pick(logits, start)
-        # Without rows there is no maximum, unless an initial value is given.
-        top = ops.max(logits, axis=1, initial=LOWEST)
-        top = top + ops.zeros_like(logits[:, 0])
+        top = extrema.largest(logits, LOWEST, axis=1)
         logits -= top[:, None]
         shared = ops.zeros((), dtype=logits.dtype)
         below = ops.zeros_like(top)

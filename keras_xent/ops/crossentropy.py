@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xent.ops import checks
+from keras_xent.ops import checks, extrema
 
 # Each backend has a formula that beats the others; forward + backward on
 # [1024, 32768], first prototypes, two cores. TensorFlow's fused kernel takes
@@ -115,7 +115,7 @@ def softmax_crossentropy(
     else:
         log_p, log_sum = _log_softmax(logits, axis)
     # Before the smoothing: that would hide a negative or NaN target.
-    lowest = ops.min(targets, axis=axis, initial=np.inf)
+    lowest = extrema.smallest(targets, np.inf, axis=axis)
     given = targets
     if label_smoothing:
         targets = (1 - label_smoothing) * targets
@@ -439,8 +439,7 @@ def _log_softmax(logits, axis):
 
 def _top(logits, axis):
     """The row's maximum as a constant, and whether it is finite (else 0)."""
-    # An empty batch has a maximum only with an initial value.
-    top = ops.max(logits, axis=axis, keepdims=True, initial=-np.inf)
+    top = extrema.largest(logits, -np.inf, axis=axis, keepdims=True)
     top = ops.stop_gradient(top)
     defined = ops.isfinite(top)
     return ops.where(defined, top, 0), defined

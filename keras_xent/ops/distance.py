@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_xent.ops import divergence
+from keras_xent.ops import divergence, extrema
 
 
 def pairwise_euclidean(a, b=None):
@@ -167,7 +167,7 @@ def _at_least_float32(x):
 def _unit_rows(x):
     # Divided by their largest entry first: squares neither overflow nor vanish.
     largest = ops.stop_gradient(
-        ops.max(ops.abs(x), axis=1, keepdims=True, initial=0)
+        extrema.largest(ops.abs(x), 0, axis=1, keepdims=True)
     )
     zero = ops.equal(largest, 0.0)
     x = x / ops.where(zero, 1.0, largest)

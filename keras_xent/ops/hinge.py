@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_xent.ops import checks
+from keras_xent.ops import checks, extrema
 from keras_xent.ops.divergence import pairwise_kl, pairwise_symmetric_kl
 
 # softness · softplus(x / softness) is within softness · log 2 of the hard
@@ -143,7 +143,7 @@ def symmetric_kl_hinge(
     checks.same_shape("weight", weight.shape, "labels", labels.shape)
     possible = ops.all(weight >= 0)
     # Only their ratios count here; their products must not leave float32.
-    largest = ops.max(weight, initial=0)
+    largest = extrema.largest(weight, 0)
     weight = weight / ops.where(largest > 0, largest, 1)
 
     index = ops.arange(ops.shape(logits)[0])

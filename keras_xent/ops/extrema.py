@@ -1,0 +1,27 @@
+"""Maximum and minimum that are defined for an empty batch as well."""
+
+import keras
+from keras import ops
+
+BACKEND = keras.backend.backend()
+
+
+def largest(x, start, axis=None, keepdims=False):
+    """The maximum of `start` and the entries along an axis.
+
+    `ops.max(x, initial=start)`, wherever `x` is: on PyTorch Keras makes a
+    tensor of `initial` on the CPU, which fails beside one on a GPU, and returns
+    a single number for a batch without rows.
+    """
+    if BACKEND != "torch":
+        return ops.max(x, axis=axis, keepdims=keepdims, initial=start)
+    if 0 in x.shape:
+        return ops.sum(x, axis=axis, keepdims=keepdims) + start
+    return ops.maximum(ops.max(x, axis=axis, keepdims=keepdims), start)
+
+
+def smallest(x, start, axis=None, keepdims=False):
+    """The minimum of `start` and the entries along an axis; as `largest`."""
+    if BACKEND != "torch":
+        return ops.min(x, axis=axis, keepdims=keepdims, initial=start)
+    return -largest(-x, -start, axis=axis, keepdims=keepdims)
