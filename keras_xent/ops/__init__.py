@@ -13,17 +13,28 @@ from keras_xent.ops.divergence import (
 )
 from keras_xent.ops.hinge import softplus_hinge, symmetric_kl_hinge
 from keras_xent.ops.linear import linear_softmax_crossentropy
+from keras_xent.ops.sampled import nce, sampled_softmax_crossentropy
+from keras_xent.ops.sampling import (
+    log_uniform_sample,
+    uniform_sample,
+    unigram_sample,
+)
 
 __all__ = [
     "linear_softmax_crossentropy",
+    "log_uniform_sample",
+    "nce",
     "pairwise_cosine",
     "pairwise_euclidean",
     "pairwise_kl",
     "pairwise_symmetric_kl",
+    "sampled_softmax_crossentropy",
     "sigmoid_crossentropy",
     "softmax_crossentropy",
     "softplus_hinge",
     "sparse_softmax_crossentropy",
     "symmetric_kl",
     "symmetric_kl_hinge",
+    "uniform_sample",
+    "unigram_sample",
 ]

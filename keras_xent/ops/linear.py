@@ -111,25 +111,8 @@ def losses_and_terms(
     block_size=None,
 ):
     """As `linear_softmax_crossentropy`, with the `blockwise.Terms` as well."""
-    if (kernel is None) == (class_vectors is None):
-        raise ValueError(
-            "Give the weights of the classes once: either `kernel` of shape "
-            "(features, classes) or `class_vectors` of shape (classes, "
-            f"features). Received kernel={_shown(kernel)}, "
-            f"class_vectors={_shown(class_vectors)}."
-        )
-    columns = 1 if class_vectors is None else 0
-    name = "class_vectors" if kernel is None else "kernel"
-    matrix = _floats(class_vectors if kernel is None else kernel, name)
-    features = _floats(features, "features")
-    count = _check_shapes(features, matrix, columns, name)
-    if bias is not None:
-        bias = _floats(bias, "bias")
-        if not checks.fits(bias.shape, (count,)):
-            raise ValueError(
-                f"`bias` must hold one number per class, shape ({count},). "
-                f"Received shape {tuple(bias.shape)}."
-            )
+    features, matrix, columns, count = factors(features, kernel, class_vectors)
+    bias = checked_bias(bias, count)
     check_options(label_smoothing, class_weight, z_loss, softcap, count)
     check_block_size(block_size)
     ignored = checks.id_tuple("ignore_class", ignore_class)
@@ -137,7 +120,7 @@ def losses_and_terms(
 
     shape = (*features.shape[:-1], count)
     labels = crossentropy.integer_labels(labels, shape, len(shape) - 1)
-    labels = _fold(labels)
+    labels = fold(labels)
     rows = ops.shape(features)[:-1]
     features = ops.reshape(features, (-1, features.shape[-1]))
     labels = ops.reshape(labels, (-1,))
@@ -175,6 +158,41 @@ def losses_and_terms(
         losses = ops.where(counted, losses, 0)
     terms = blockwise.Terms(*(ops.reshape(x, rows) for x in terms))
     return ops.reshape(losses, rows), terms
+
+
+def factors(features, kernel, class_vectors):
+    """Checks and converts the factors of the logits.
+
+    Returns:
+        The features, the matrix of the classes, the axis of its classes, and
+        how many there are.
+    """
+    if (kernel is None) == (class_vectors is None):
+        raise ValueError(
+            "Give the weights of the classes once: either `kernel` of shape "
+            "(features, classes) or `class_vectors` of shape (classes, "
+            f"features). Received kernel={_shown(kernel)}, "
+            f"class_vectors={_shown(class_vectors)}."
+        )
+    columns = 1 if class_vectors is None else 0
+    name = "class_vectors" if kernel is None else "kernel"
+    matrix = _floats(class_vectors if kernel is None else kernel, name)
+    features = _floats(features, "features")
+    count = _check_shapes(features, matrix, columns, name)
+    return features, matrix, columns, count
+
+
+def checked_bias(bias, count):
+    """The bias as a tensor of one number per class, or None."""
+    if bias is None:
+        return None
+    bias = _floats(bias, "bias")
+    if not checks.fits(bias.shape, (count,)):
+        raise ValueError(
+            f"`bias` must hold one number per class, shape ({count},). "
+            f"Received shape {tuple(bias.shape)}."
+        )
+    return bias
 
 
 def check_options(label_smoothing, class_weight, z_loss, softcap, classes=None):
@@ -241,7 +259,7 @@ def _check_shapes(features, matrix, columns, name):
     return checks.classes(matrix.shape, columns)
 
 
-def _fold(labels):
+def fold(labels):
     """int64 labels as int32; those too large for it as no class."""
     if keras.backend.standardize_dtype(labels.dtype) == "int32":
         return labels

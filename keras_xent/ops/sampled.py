@@ -1,0 +1,294 @@
+"""Cross-entropy over a sample of the classes, for a linear classifier.
+
+The logits of the true classes and of the sample are made from the rows of
+`class_vectors` that belong to them. Nothing else of the matrix is read, so the
+work does not grow with the number of classes.
+"""
+
+import numpy as np
+from keras import ops
+
+from keras_xent.ops import checks, crossentropy, linear
+
+
+def sampled_softmax_crossentropy(
+    labels,
+    features,
+    class_vectors=None,
+    bias=None,
+    *,
+    kernel=None,
+    candidates,
+    remove_accidental_hits=True,
+    subtract_log_q=True,
+    softcap=None,
+):
+    """Softmax cross-entropy over the true classes and a sample of the others.
+
+    ```
+    x_k  = features · class_vectors_k + bias_k,  with a soft cap c · tanh(x / c)
+    z_k  = x_k − log E_k,                        E_k the expected count of k
+    loss = −(1 / T) Σ_t log (exp(z_t) / (Σ_true exp(z) + Σ_sample exp(z)))
+    ```
+
+    t goes over the T true classes of a row. Taking log E off makes the sampled
+    softmax an estimate of the full one: it approaches it as the sample grows,
+    and so does its gradient.
+
+    Args:
+        labels: Integer tensor `(...)` of class ids from 0, or `(..., T)` for
+            T true classes per row.
+        features: Float tensor `(..., d)`.
+        class_vectors: Float tensor `(v, d)`: one row per class, as in an
+            Embedding. On TensorFlow its gradient is sparse.
+        bias: Float tensor `(v,)`, or None.
+        kernel: Float tensor `(d, v)` instead of `class_vectors`, as in a Dense
+            layer. Its columns are far apart in memory.
+        candidates: `(ids, true_expected_count, sampled_expected_count)`: what
+            `keras_xent.ops.log_uniform_sample` and its like return, or
+            TensorFlow's `sampled_values`. Integers `(s,)`, floats of the shape
+            of `labels`, floats `(s,)`.
+        remove_accidental_hits: Whether a class of the sample that is a true
+            class of the row is left out of its sum.
+        subtract_log_q: Whether log E is taken off.
+        softcap: c > 0: keeps the logits within ±c.
+
+    Returns:
+        The loss of every row in nats: the shape of `features` without its last
+        axis, float32, or float64 for float64 factors. float16 and bfloat16 are
+        multiplied and summed in float32; the gradients come back in the dtype
+        of the factors. A label that does not exist, or that the distribution
+        never draws, gives NaN.
+
+    Raises:
+        ValueError: if the shapes do not fit, the factors are not floating
+            point, there is one class only, `softcap` is out of range, not
+            exactly one of `kernel` and `class_vectors` is given, or `labels` or
+            `ids` in host memory hold a number that is no class id.
+
+    References:
+        [Jean et al., 2015](https://arxiv.org/abs/1412.2007);
+        `tf.nn.sampled_softmax_loss`, which gives the same for the same
+        candidates, except that it removes a hit once that was drawn twice.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_xent import ops
+    >>> features = np.ones((1, 2), "float32")
+    >>> class_vectors = np.zeros((1000, 2), "float32")
+    >>> candidates = ops.uniform_sample([7], 10, classes=1000, seed=0)
+    >>> loss = ops.sampled_softmax_crossentropy(
+    ...     [7], features, class_vectors, candidates=candidates
+    ... )
+    >>> print(f"{float(loss[0]):.2f}, full: {np.log(1000):.2f}")
+    2.40, full: 6.91
+    """
+    true, sampled, possible, rows = _logits(
+        labels,
+        features,
+        class_vectors,
+        bias,
+        kernel,
+        candidates,
+        remove_accidental_hits,
+        subtract_log_q,
+        softcap,
+    )
+    logits = ops.concatenate([true, sampled], axis=-1)
+    several = true.shape[-1]
+    if several == 1:
+        losses = crossentropy.sparse_softmax_crossentropy(
+            ops.zeros_like(logits[:, 0], dtype="int32"), logits
+        )
+    else:
+        share = np.zeros(logits.shape[-1])
+        share[:several] = 1 / several
+        share = ops.convert_to_tensor(share, dtype=logits.dtype)
+        losses = crossentropy.softmax_crossentropy(
+            share * ops.ones_like(logits), logits
+        )
+    losses = ops.where(ops.all(possible, axis=-1), losses, np.nan)
+    return ops.reshape(losses, rows)
+
+
+def nce(
+    labels,
+    features,
+    class_vectors=None,
+    bias=None,
+    *,
+    kernel=None,
+    candidates,
+    remove_accidental_hits=False,
+    subtract_log_q=True,
+    softcap=None,
+):
+    """Noise-contrastive estimation: tell the true class from a sample.
+
+    ```
+    loss = Σ_t H(1 / T, z_t) + Σ_sample H(0, z_k),      z_k = x_k − log E_k
+    H(p, z) = p softplus(−z) + (1 − p) softplus(z)
+    ```
+
+    One yes/no question per class, is this a true one or noise, instead of a
+    softmax over them. The logits x learn to be log-probabilities by themselves,
+    given enough samples and time.
+
+    Args:
+        labels, features, class_vectors, bias, kernel, candidates,
+            subtract_log_q, softcap: As in
+            `keras_xent.ops.sampled_softmax_crossentropy`.
+        remove_accidental_hits: Whether a class of the sample that is a true
+            class of the row is no noise to it. NCE proper leaves it in.
+
+    Returns:
+        The loss of every row in nats, as
+        `keras_xent.ops.sampled_softmax_crossentropy`.
+
+    Raises:
+        ValueError: as `keras_xent.ops.sampled_softmax_crossentropy`.
+
+    References:
+        [Gutmann and Hyvärinen, 2010](
+        https://proceedings.mlr.press/v9/gutmann10a.html);
+        [Mnih and Teh, 2012](https://arxiv.org/abs/1206.6426);
+        `tf.nn.nce_loss`, which gives the same for the same candidates.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_xent import ops
+    >>> candidates = [1, 2], [0.5], [0.5, 0.5]
+    >>> loss = ops.nce(
+    ...     [0], np.ones((1, 2)), np.zeros((4, 2)), candidates=candidates
+    ... )
+    >>> print(f"{float(loss[0]):.4f}")
+    2.6027
+    """
+    true, sampled, possible, rows = _logits(
+        labels,
+        features,
+        class_vectors,
+        bias,
+        kernel,
+        candidates,
+        remove_accidental_hits,
+        subtract_log_q,
+        softcap,
+    )
+    yes = ops.ones_like(true) / true.shape[-1]
+    losses = ops.sum(
+        crossentropy.sigmoid_crossentropy(yes, true), axis=-1
+    ) + ops.sum(
+        crossentropy.sigmoid_crossentropy(ops.zeros_like(sampled), sampled),
+        axis=-1,
+    )
+    losses = ops.where(ops.all(possible, axis=-1), losses, np.nan)
+    return ops.reshape(losses, rows)
+
+
+def _logits(
+    labels,
+    features,
+    class_vectors,
+    bias,
+    kernel,
+    candidates,
+    remove_accidental_hits,
+    subtract_log_q,
+    softcap,
+):
+    """Logits of the true classes `(n, T)` and of the sample `(n, s)`.
+
+    Also which labels are possible, `(n, T)`, and the shape of the rows before
+    they were folded into n.
+    """
+    features, matrix, columns, count = linear.factors(
+        features, kernel, class_vectors
+    )
+    bias = linear.checked_bias(bias, count)
+    linear.check_softcap(softcap)
+    labels = true_classes(labels, features.shape, count)
+    ids, *expected = _checked_candidates(candidates, labels.shape, count)
+    rows = ops.shape(features)[:-1]
+    features = checks.logits(ops.reshape(features, (-1, features.shape[-1])))
+    several = labels.shape[-1]
+    labels = ops.reshape(labels, (-1, several))
+    exists = (labels >= 0) & (labels < count)
+    labels = ops.where(exists, labels, 0)
+
+    # One gather for both: on JAX and PyTorch its gradient is a whole matrix.
+    chosen = ops.concatenate([ops.reshape(labels, (-1,)), ids])
+    vectors = ops.take(matrix, chosen, axis=columns)
+    vectors = ops.cast(vectors, features.dtype)
+    if columns == 1:
+        vectors = ops.transpose(vectors)
+    first = ops.shape(chosen)[0] - ids.shape[0]
+    true = ops.reshape(vectors[:first], (-1, several, features.shape[-1]))
+    true = ops.sum(features[:, None, :] * true, axis=-1)
+    sampled = features @ ops.transpose(vectors[first:])
+    if bias is not None:
+        bias = ops.cast(ops.take(bias, chosen), features.dtype)
+        true = true + ops.reshape(bias[:first], (-1, several))
+        sampled = sampled + bias[first:]
+    if softcap is not None:
+        true = softcap * ops.tanh(true / softcap)
+        sampled = softcap * ops.tanh(sampled / softcap)
+    true_count, sampled_count = (
+        ops.cast(counts, features.dtype) for counts in expected
+    )
+    true_count = ops.reshape(true_count, (-1, several))
+    # Neither a class that does not exist nor one that is never drawn.
+    possible = exists & (true_count > 0)
+    if subtract_log_q:
+        true = true - ops.log(ops.where(possible, true_count, 1))
+        sampled = sampled - ops.log(sampled_count)
+    if remove_accidental_hits:
+        hit = ops.any(labels[:, :, None] == ids[None, None, :], axis=1)
+        sampled = ops.where(hit, -np.inf, sampled)
+    return true, sampled, possible, rows
+
+
+def true_classes(labels, shape, count):
+    """Labels as int32 `(..., T)`, for features of some shape."""
+    checks.label_range(labels, count)
+    if not hasattr(labels, "shape"):
+        labels = np.asarray(labels)
+    rows, last = tuple(shape[:-1]), len(shape) - 1
+    if len(labels.shape) == len(shape):
+        rows, last = (*rows, labels.shape[-1]), last + 1
+    labels = crossentropy.integer_labels(labels, (*rows, count), last)
+    labels = linear.fold(labels)
+    return labels if last == len(shape) else labels[..., None]
+
+
+def _checked_candidates(candidates, shape, count):
+    """Ids as int32, and the expected counts of the labels and of the ids."""
+    if len(candidates) != 3:
+        raise ValueError(
+            "`candidates` must be (ids, true_expected_count, "
+            "sampled_expected_count), as keras_xent.ops.log_uniform_sample "
+            f"returns them. Received {len(candidates)} things."
+        )
+    ids, true_count, sampled_count = candidates
+    checks.label_range(ids, count)
+    ids = linear.fold(ops.convert_to_tensor(ids))
+    true_count = ops.convert_to_tensor(true_count)
+    sampled_count = ops.convert_to_tensor(sampled_count)
+    rows = shape[:-1] if shape[-1] == 1 else shape
+    if (
+        len(ids.shape) != 1
+        or not checks.fits(sampled_count.shape, ids.shape)
+        or not (
+            checks.fits(true_count.shape, shape)
+            or checks.fits(true_count.shape, rows)
+        )
+    ):
+        raise ValueError(
+            "`candidates` must hold ids of shape (s,), the expected count of "
+            f"each label, shape {tuple(rows)}, and that of each id, shape "
+            f"(s,). Received shapes {tuple(ids.shape)}, "
+            f"{tuple(true_count.shape)} and {tuple(sampled_count.shape)}."
+        )
+    return ids, true_count, sampled_count
