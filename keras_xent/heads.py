@@ -8,6 +8,7 @@ that it returns, as Keras does with masks.
 
 import typing
 
+import keras
 from keras.src.backend.common.tensor_attributes import (
     get_tensor_attr,
     set_tensor_attr,
@@ -27,11 +28,26 @@ class Note(typing.NamedTuple):
         weights: Its weights by their names in
             `ops.linear_softmax_crossentropy`.
         features: What it multiplied; None where that is the output itself.
+        seed: A `DrawnSeed` of this call's own for a loss that draws, or None.
+            A generator of the loss would not do: Keras keeps the state of
+            those in layers only, and the compiled steps of JAX would draw the
+            same sample for ever.
     """
 
     head: object
     weights: dict
     features: object = None
+    seed: object = None
+
+
+class DrawnSeed(keras.random.SeedGenerator):
+    """A seed that was drawn before, in the form that `keras.random` takes."""
+
+    def __init__(self, seed):
+        self._seed = seed
+
+    def next(self, ordered=True):
+        return self._seed
 
 
 def leave_note(tensor, note):

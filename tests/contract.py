@@ -28,6 +28,8 @@ class Case:
     pairs: bool = False
     # Whether predictions are what a `LinearHead` returned.
     head: bool = False
+    # Whether it draws in training. A seed is not saved with a model.
+    random: bool = False
 
     def __str__(self):
         shown = ",".join(f"{k}={v}" for k, v in self.kwargs.items())
@@ -43,7 +45,8 @@ class Case:
             return loss
         # Its products are the features themselves: both are `predictions`.
         kernel = np.eye(self.units, dtype="float32")
-        note = heads.Note(layers.LinearHead(self.units), {"kernel": kernel})
+        head = layers.LinearHead(self.units)
+        note = heads.Note(head, {"kernel": kernel}, seed=0)
 
         def of_head(labels, features, weight=None):
             if not keras.ops.is_tensor(features):
@@ -71,7 +74,9 @@ class Case:
         keras.utils.set_random_seed(0)
         last = keras.layers.Dense(self.units, activation=activation)
         if self.head:
-            last = layers.LinearHead(self.units, use_bias=True)
+            last = layers.LinearHead(
+                self.units, use_bias=True, sampled=self.random
+            )
         model = keras.Sequential([keras.Input((4,)), last])
         model.compile(
             optimizer=keras.optimizers.SGD(0.1),
@@ -98,6 +103,8 @@ LOSSES = [
     Case(losses.SparseSoftmaxCrossentropy, {"label_smoothing": 0.1, "class_weight": [1.0, 2.0, 0.5], "focal_gamma": 2.0, "z_loss": 1e-3, "ignore_class": [2]}, "class ids"),
     Case(losses.LinearCrossentropy, {}, "class ids", head=True),
     Case(losses.LinearCrossentropy, {"label_smoothing": 0.1, "class_weight": [1.0, 2.0, 0.5], "z_loss": 1e-3, "ignore_class": [2], "softcap": 5.0, "block_size": 2}, "class ids", head=True),
+    Case(losses.SampledSoftmaxCrossentropy, {"num_sampled": 2}, "class ids", head=True, random=True),
+    Case(losses.NoiseContrastiveEstimation, {"num_sampled": 4, "unique": False, "distribution": [3.0, 2.0, 1.0], "ignore_class": [2]}, "class ids", head=True, random=True),
     Case(losses.SigmoidCrossentropy, {"pos_weight": 2.0, "focal_gamma": 1.0, "label_smoothing": 0.1}, "yes or no"),
     Case(losses.SoftplusHinge, {"margin": 1.0, "softness": 0.5}, "distances"),
     Case(losses.SymmetricKLHinge, {"margin": 2.0}, "class ids", pairs=True),

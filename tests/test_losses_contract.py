@@ -36,7 +36,8 @@ def fit_and_evaluate(case, **compile_args):
     x, y = normal(7, 4), case.labels(7)
     model = case.model(loss=case.make(), **compile_args)
     before = model.evaluate(x, y, batch_size=7, verbose=0)
-    expected = call(case, y, model.predict(x, verbose=0))
+    # A NumPy array is logits to a head's loss, as the predictions are.
+    expected = to_numpy(case.make()(y, model.predict(x, verbose=0)))
     np.testing.assert_allclose(before, expected, rtol=1e-5)
     model.fit(x, y, batch_size=4, epochs=8, verbose=0)
     after = model.evaluate(x, y, batch_size=7, verbose=0)
@@ -56,7 +57,8 @@ def test_fit_takes_sample_weights(case):
     x, y, weight = normal(7, 4), case.labels(7), np.array([1, 2, 0, 1, 0, 3, 1])
     model = case.model(loss=case.make())
     result = model.evaluate(x, y, sample_weight=weight, batch_size=7, verbose=0)
-    expected = call(case, y, model.predict(x, verbose=0), weight)
+    predictions = model.predict(x, verbose=0)
+    expected = to_numpy(case.make()(y, predictions, weight))
     np.testing.assert_allclose(result, expected, rtol=1e-5)
     model.fit(x, y, sample_weight=weight, batch_size=4, verbose=0)
     assert np.isfinite(model.get_weights()[0]).all()
@@ -207,6 +209,8 @@ def test_configuration_survives_the_round_trip(case):
 
 @each_loss
 def test_a_saved_model_goes_on_training_where_it_stopped(case, tmp_path):
+    if case.random:
+        pytest.skip("a loaded model draws other samples")
     x, y = normal(7, 4), case.labels(7)
     model = case.model(loss=case.make())
     model.fit(x, y, batch_size=7, verbose=0)

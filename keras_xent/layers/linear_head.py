@@ -47,6 +47,14 @@ class LinearHead(keras.layers.Layer):
             `evaluate`. Sample weights, masks and ignored classes count in both.
             Of several heads in a model give them to one: Keras shows a name
             once.
+        sampled: Whether the loss is one over a sample of the classes, such as
+            `keras_xent.losses.SampledSoftmaxCrossentropy`. Then the head draws
+            a seed for every training step, and its weights are stored as
+            `(v, d)`, one row per class as in an `Embedding`: the loss reads a
+            few rows, and on TensorFlow their gradient is sparse. A tied head
+            is stored as its embedding is.
+        seed: A whole number, to draw the same samples in every training.
+            `None` draws it, too.
         kernel_initializer: As in `keras.layers.Dense`.
         bias_initializer: As in `keras.layers.Dense`.
         **kwargs: What every `keras.layers.Layer` takes.
@@ -83,6 +91,8 @@ class LinearHead(keras.layers.Layer):
         use_bias=False,
         softcap=None,
         metrics=(),
+        sampled=False,
+        seed=None,
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
         **kwargs,
@@ -93,6 +103,8 @@ class LinearHead(keras.layers.Layer):
         self.units = _checked_units(units, tied_to)
         self.use_bias = bool(use_bias)
         self._softcap = softcap
+        self.sampled = bool(sampled)
+        self.seed = seed
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.metric_names = _checked_names(metrics)
@@ -101,12 +113,15 @@ class LinearHead(keras.layers.Layer):
         ]
         self.supports_masking = True
         self.bias = None
+        if sampled:
+            self._seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape):
         if self.tied_to is None:
+            shape = (input_shape[-1], self.units)
             self._kernel = self.add_weight(
-                name="kernel",
-                shape=(input_shape[-1], self.units),
+                name="class_vectors" if self.sampled else "kernel",
+                shape=shape[::-1] if self.sampled else shape,
                 initializer=self.kernel_initializer,
             )
         if self.use_bias:
@@ -148,7 +163,11 @@ class LinearHead(keras.layers.Layer):
         # A tensor of its own: two heads on the same features leave two notes.
         features = ops.copy(inputs)
         if training:
-            heads.leave_note(features, heads.Note(self, weights))
+            seed = None
+            if self.sampled:
+                seed = heads.DrawnSeed(self._seed_generator.next())
+            note = heads.Note(self, weights, seed=seed)
+            heads.leave_note(features, note)
             return features
         if "kernel" in weights:
             kernel = ops.cast(weights["kernel"], features.dtype)
@@ -169,7 +188,8 @@ class LinearHead(keras.layers.Layer):
         if self.bias is not None:
             weights["bias"] = self.bias
         if self.tied_to is None:
-            weights["kernel"] = self._kernel
+            name = "class_vectors" if self.sampled else "kernel"
+            weights[name] = self._kernel
         elif getattr(self.tied_to, "quantization_mode", None) is not None:
             raise ValueError(
                 f"The embedding {self.tied_to.name!r} is quantized, and its "
@@ -205,6 +225,8 @@ class LinearHead(keras.layers.Layer):
             "use_bias": self.use_bias,
             "softcap": self._softcap,
             "metrics": list(self.metric_names),
+            "sampled": self.sampled,
+            "seed": self.seed,
             "kernel_initializer": keras.initializers.serialize(
                 self.kernel_initializer
             ),

@@ -7,9 +7,15 @@ from keras_xent.losses.crossentropy import (
 )
 from keras_xent.losses.hinge import SoftplusHinge, SymmetricKLHinge
 from keras_xent.losses.linear import LinearCrossentropy
+from keras_xent.losses.sampled import (
+    NoiseContrastiveEstimation,
+    SampledSoftmaxCrossentropy,
+)
 
 __all__ = [
     "LinearCrossentropy",
+    "NoiseContrastiveEstimation",
+    "SampledSoftmaxCrossentropy",
     "SigmoidCrossentropy",
     "SoftmaxCrossentropy",
     "SoftplusHinge",

@@ -71,8 +71,8 @@ class RowLoss(keras.losses.Loss):
                 )
                 checks.int32_range(y_true)
                 y_pred = ops.convert_to_tensor(y_pred)
-                y_pred = _blank(y_pred, keep, axis)
-                y_true = _blank(ops.convert_to_tensor(y_true), keep, axis)
+                y_pred = blank(y_pred, keep, axis)
+                y_true = blank(ops.convert_to_tensor(y_true), keep, axis)
                 effective = 1 if weight is None else weight
                 effective = ops.where(keep, effective, 0)
                 losses = self.row_losses(
@@ -152,7 +152,7 @@ def _per_row(weight, y_pred, axis):
     return weight * ops.ones(size, dtype=weight.dtype)
 
 
-def _blank(x, keep, axis):
+def blank(x, keep, axis):
     """Zeros in the rows that do not count. A misfit is left for `call`."""
     if len(x.shape) == len(keep.shape) + 1:
         keep = ops.expand_dims(keep, -1 if axis is None else axis)

@@ -1,18 +1,15 @@
 """Cross-entropy of a linear classifier whose logits never exist."""
 
-import copy
-
 import keras
-import numpy as np
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
-from keras_xent import heads, masking, ops
-from keras_xent.losses.base import RowLoss, as_list
-from keras_xent.ops import checks, crossentropy, linear
+from keras_xent import ops
+from keras_xent.losses.base import as_list
+from keras_xent.losses.head_loss import HeadLoss
+from keras_xent.ops import linear
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
-class LinearCrossentropy(RowLoss):
+class LinearCrossentropy(HeadLoss):
     """Cross-entropy of integer labels and a `LinearHead`, without the logits.
 
     The loss of a row is `keras_xent.ops.linear_softmax_crossentropy`, which has
@@ -84,9 +81,8 @@ class LinearCrossentropy(RowLoss):
     ):
         linear.check_options(label_smoothing, class_weight, z_loss, softcap)
         linear.check_block_size(block_size)
-        checks.id_tuple("ignore_class", ignore_class)
         super().__init__(
-            ignore_class=as_list(ignore_class),
+            ignore_class=ignore_class,
             label_smoothing=label_smoothing,
             class_weight=as_list(class_weight),
             z_loss=z_loss,
@@ -96,57 +92,16 @@ class LinearCrossentropy(RowLoss):
             name=name,
             dtype=dtype,
         )
-        self._note = None
-
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        note = heads.read_note(y_pred)
-        if note is None:
-            _check_logits(y_pred)
-        elif note.features is not None:
-            # Where the step is compiled, nobody needs the logits any more.
-            mask = masking.get_keras_mask(y_pred)
-            y_pred = note.features
-            if mask is not None:
-                masking.set_keras_mask(y_pred, mask)
-        # A copy for this call: one loss may serve several heads.
-        bound = copy.copy(self)
-        bound._note = note
-        return super(LinearCrossentropy, bound).__call__(
-            y_true, y_pred, sample_weight
-        )
 
     def row_losses(self, y_true, y_pred, weight):
-        if self._note is None:
-            return self._of_logits(y_true, y_pred)
-        head = self._note.head
-        losses, terms = linear.losses_and_terms(
-            y_true,
-            y_pred,
-            **self._note.weights,
-            **{**self.options, "softcap": self._softcap(head)},
-        )
-        counted = self.row_mask(y_true, y_pred)
-        if counted is not None:
-            counted = keras.ops.cast(counted, "float32")
-            weight = counted if weight is None else weight * counted
-        head.update_metrics(terms, weight)
-        return losses
-
-    def row_mask(self, y_true, y_pred):
-        if self.ignore_class is None:
-            return None
-        axis = len(y_pred.shape) - 1
-        labels = crossentropy.integer_labels(y_true, y_pred.shape, axis)
-        ignored = checks.id_tuple("ignore_class", self.ignore_class)
-        return crossentropy.is_counted(labels, ignored)
-
-    def _of_logits(self, y_true, logits):
         options = dict(self.options)
-        del options["block_size"]
-        softcap = options.pop("softcap")
-        if softcap is not None:
-            logits = softcap * keras.ops.tanh(logits / softcap)
-        return ops.sparse_softmax_crossentropy(y_true, logits, **options)
+        if self._note is None:
+            return _of_logits(y_true, y_pred, options)
+        del options["ignore_class"]
+        options["softcap"] = self._softcap(self._note.head)
+        losses, terms = self.linear_losses(y_true, y_pred, **options)
+        self.update_metrics(terms, y_true, y_pred, weight)
+        return losses
 
     def _softcap(self, head):
         given = {self.softcap, head.softcap} - {None}
@@ -158,15 +113,9 @@ class LinearCrossentropy(RowLoss):
         return given.pop() if given else None
 
 
-def _check_logits(y_pred):
-    """Raises on a tensor that could be features whose head is unknown."""
-    if isinstance(y_pred, np.ndarray) or in_symbolic_scope():
-        return
-    raise ValueError(
-        "LinearCrossentropy takes what a keras_xent.layers.LinearHead has "
-        "returned, as it is: it finds the weights by it. Received a tensor of "
-        f"shape {tuple(np.shape(y_pred))} from elsewhere. Make the LinearHead "
-        "the last layer of the model, with no activation, reshape or cast "
-        "after it; for a model that returns logits use "
-        "SparseSoftmaxCrossentropy."
-    )
+def _of_logits(y_true, logits, options):
+    del options["block_size"]
+    softcap = options.pop("softcap")
+    if softcap is not None:
+        logits = softcap * keras.ops.tanh(logits / softcap)
+    return ops.sparse_softmax_crossentropy(y_true, logits, **options)

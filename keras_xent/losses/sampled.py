@@ -1,0 +1,333 @@
+"""Losses of a linear classifier over a sample of its classes."""
+
+import keras
+import numpy as np
+
+from keras_xent import ops
+from keras_xent.losses.base import as_list, blank
+from keras_xent.losses.head_loss import HeadLoss
+from keras_xent.ops import blockwise, checks, sampled, sampling
+
+DISTRIBUTIONS = ("log_uniform", "uniform")
+
+
+class SampledLoss(HeadLoss):
+    """A loss over a sample in training, and over all classes otherwise.
+
+    A subclass says which loss: `sampled_losses` is a function such as
+    `ops.sampled_softmax_crossentropy`. The arguments are those of
+    `SampledSoftmaxCrossentropy`.
+    """
+
+    def __init__(
+        self,
+        num_sampled,
+        *,
+        distribution,
+        power,
+        unique,
+        remove_accidental_hits,
+        subtract_log_q,
+        ignore_class,
+        reduction,
+        name,
+        dtype,
+    ):
+        sampling.check_num_sampled(num_sampled)
+        named = isinstance(distribution, str)
+        if named and distribution not in DISTRIBUTIONS:
+            raise ValueError(
+                f"`distribution` must be one of {DISTRIBUTIONS}, or hold one "
+                "non-negative number per class. Received: distribution="
+                f"{distribution!r}"
+            )
+        super().__init__(
+            num_sampled=num_sampled,
+            distribution=distribution if named else as_list(distribution),
+            power=power,
+            unique=bool(unique),
+            remove_accidental_hits=bool(remove_accidental_hits),
+            subtract_log_q=bool(subtract_log_q),
+            ignore_class=ignore_class,
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
+        )
+        self._counted = None
+        if not named:
+            self._counted = sampling.unigram_table(
+                distribution, power, num_sampled, self.unique
+            )
+
+    def row_losses(self, y_true, y_pred, weight):
+        if self._note is None or self._note.features is not None:
+            return self._over_all_classes(y_true, y_pred, weight)
+        return self._over_a_sample(y_true, y_pred, weight)
+
+    def row_mask(self, y_true, y_pred):
+        if self.ignore_class is not None and len(_columns(y_true, y_pred)) > 1:
+            raise ValueError(
+                "`ignore_class` goes with one label per row. Received labels "
+                f"of shape {tuple(np.shape(y_true))}: give the rows to ignore "
+                "a sample weight of 0."
+            )
+        return super().row_mask(y_true, y_pred)
+
+    def _over_a_sample(self, y_true, features, weight):
+        note, units = self._note, self._note.head.units
+        if note.seed is None:
+            raise ValueError(
+                f"{type(self).__name__} draws a sample in every training step, "
+                "and this head draws no seed for it. Make it by "
+                f"LinearHead({units}, sampled=True)."
+            )
+        ignored = checks.id_tuple("ignore_class", self.ignore_class)
+        checks.label_range(y_true, units, ignored)
+        counted = self.row_mask(y_true, features)
+        labels = keras.ops.convert_to_tensor(y_true)
+        if counted is not None:
+            labels, features = (
+                blank(x, counted, -1) for x in (labels, features)
+            )
+        labels = sampled.true_classes(labels, features.shape, units)
+        losses = self.sampled_losses(
+            labels,
+            features,
+            **note.weights,
+            candidates=sampling.draw(labels, self._table(units), note.seed),
+            remove_accidental_hits=self.remove_accidental_hits,
+            subtract_log_q=self.subtract_log_q,
+            softcap=note.head.softcap,
+        )
+        if counted is not None:
+            losses = keras.ops.where(counted, losses, 0)
+        # A sample knows neither the accuracy nor the perplexity.
+        unknown = blockwise.Terms(*4 * [losses * np.nan])
+        self.update_metrics(unknown, y_true, features, weight)
+        return losses
+
+    def _over_all_classes(self, y_true, y_pred, weight):
+        """The full softmax; the mean over the true classes of a row."""
+        columns = _columns(y_true, y_pred)
+        if self._note is None:
+            losses = [
+                ops.sparse_softmax_crossentropy(
+                    labels, y_pred, ignore_class=self.ignore_class
+                )
+                for labels in columns
+            ]
+            return sum(losses) / len(losses)
+        softcap = self._note.head.softcap
+        losses, terms = zip(
+            *(self.linear_losses(x, y_pred, softcap=softcap) for x in columns),
+            strict=True,
+        )
+        gap = terms[0].gap
+        for other in terms[1:]:
+            gap = keras.ops.minimum(gap, other.gap)
+        nll = sum(x.nll for x in terms) / len(terms)
+        self.update_metrics(
+            terms[0]._replace(nll=nll, gap=gap), y_true, y_pred, weight
+        )
+        return sum(losses) / len(losses)
+
+    def _table(self, units):
+        if self._counted is None:
+            return sampling.named_table(
+                self.distribution, units, self.num_sampled, self.unique
+            )
+        if self._counted.counts.size != units:
+            raise ValueError(
+                "`distribution` must hold one number per class. The head has "
+                f"{units} classes, `distribution` holds "
+                f"{self._counted.counts.size} numbers."
+            )
+        return self._counted
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+class SampledSoftmaxCrossentropy(SampledLoss):
+    """Softmax cross-entropy of a `LinearHead` over a sample of its classes.
+
+    The loss of a row is `keras_xent.ops.sampled_softmax_crossentropy`, which
+    has the formula:
+
+    ```
+    z_k  = logit_k − log E_k,      E_k how often class k is expected in a sample
+    loss = −(1 / T) Σ_t log (exp(z_t) / (Σ_true exp(z) + Σ_sample exp(z)))
+    ```
+
+    Every training step draws a sample of its own, the same for all rows, and
+    its work does not grow with the number of classes. It is an estimate of the
+    full softmax cross-entropy, lower than it, and no figure to report: in
+    `evaluate`, and so for the validation loss, it is the full one, block by
+    block as in `LinearCrossentropy`. The metrics of the head are NaN in
+    training, for the same reason.
+
+    The model ends in a `keras_xent.layers.LinearHead(…, sampled=True)`, which
+    draws a seed for every step.
+
+    Args:
+        num_sampled: How many classes to draw, below the number of classes with
+            `unique`.
+        distribution: What to draw them by. `"log_uniform"` fits classes that
+            are numbered from the most to the least frequent; `"uniform"`; or
+            one non-negative number per class, such as how often it occurs. A
+            label whose number is 0 makes the loss NaN.
+        power: The power of such numbers; 0.75 as in word2vec.
+        unique: Whether no class comes twice in a sample, as in
+            `keras_xent.ops.log_uniform_sample`.
+        remove_accidental_hits: Whether a class of the sample that is a true
+            class of the row is left out of its sum.
+        subtract_log_q: Whether to take off log E. Without, the model learns
+            logits from which it is missing.
+        ignore_class: A class id, or a list of them: such rows have no loss and
+            do not count in the mean.
+        reduction: As in `keras.losses.Loss`.
+        name: The name of the loss.
+        dtype: The dtype of the result. The sums run in float32 at least.
+
+    Shapes:
+        `y_pred` is what a `LinearHead` returned, features `(batch, ..., d)` in
+        training and logits `(batch, ..., classes)` otherwise; a NumPy array is
+        taken for logits. `y_true` is `(batch, ...)`, or `(batch, ..., T)` for T
+        true classes per row. The loss is in nats.
+
+    Raises:
+        ValueError: as the ops; if `distribution` is unknown, or does not fit
+            the classes of the head; if `y_pred` is a tensor that no head
+            returned, or one without `sampled=True`; if `ignore_class` is given
+            and there are several true classes per row.
+
+    References:
+        [Jean et al., 2015](https://arxiv.org/abs/1412.2007).
+
+    Example:
+
+    >>> import numpy as np
+    >>> import keras_xent
+    >>> head = keras_xent.layers.LinearHead(
+    ...     1000, sampled=True, kernel_initializer="zeros"
+    ... )
+    >>> loss = keras_xent.losses.SampledSoftmaxCrossentropy(
+    ...     10, distribution="uniform"
+    ... )
+    >>> labels, features = np.array([3, 7]), np.ones((2, 8), "float32")
+    >>> print(f"{float(loss(labels, head(features))):.2f}")
+    6.91
+    >>> print(f"{float(loss(labels, head(features, training=True))):.2f}")
+    2.40
+    """
+
+    sampled_losses = staticmethod(ops.sampled_softmax_crossentropy)
+
+    def __init__(
+        self,
+        num_sampled,
+        *,
+        distribution="log_uniform",
+        power=sampling.WORD2VEC_POWER,
+        unique=True,
+        remove_accidental_hits=True,
+        subtract_log_q=True,
+        ignore_class=None,
+        reduction="sum_over_batch_size",
+        name="sampled_softmax_crossentropy",
+        dtype=None,
+    ):
+        super().__init__(
+            num_sampled,
+            distribution=distribution,
+            power=power,
+            unique=unique,
+            remove_accidental_hits=remove_accidental_hits,
+            subtract_log_q=subtract_log_q,
+            ignore_class=ignore_class,
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+class NoiseContrastiveEstimation(SampledLoss):
+    """Noise-contrastive estimation: tell the true class from a sample.
+
+    The loss of a row is `keras_xent.ops.nce`, which has the formula:
+
+    ```
+    loss = Σ_t H(1 / T, z_t) + Σ_sample H(0, z_k),   z_k = logit_k − log E_k
+    H(p, z) = p softplus(−z) + (1 − p) softplus(z)
+    ```
+
+    In training it is a sum of `num_sampled` + T yes/no losses per row, of
+    another size than the cross-entropy; in `evaluate` it is the full softmax
+    cross-entropy, as with `SampledSoftmaxCrossentropy`, of which everything
+    else that is said there holds.
+
+    Args:
+        num_sampled, distribution, power, unique, remove_accidental_hits,
+            subtract_log_q, ignore_class, reduction, name, dtype: As in
+            `SampledSoftmaxCrossentropy`. Accidental hits stay in unless they
+            are removed.
+
+    Shapes:
+        As in `SampledSoftmaxCrossentropy`. The loss is in nats.
+
+    Raises:
+        ValueError: as `SampledSoftmaxCrossentropy`.
+
+    References:
+        [Gutmann and Hyvärinen, 2010](
+        https://proceedings.mlr.press/v9/gutmann10a.html);
+        [Mnih and Teh, 2012](https://arxiv.org/abs/1206.6426).
+
+    Example:
+
+    >>> import numpy as np
+    >>> import keras_xent
+    >>> head = keras_xent.layers.LinearHead(
+    ...     1000, sampled=True, kernel_initializer="zeros"
+    ... )
+    >>> loss = keras_xent.losses.NoiseContrastiveEstimation(10)
+    >>> labels, features = np.array([3, 7]), np.ones((2, 8), "float32")
+    >>> print(f"{float(loss(labels, head(features))):.2f}")
+    6.91
+    """
+
+    sampled_losses = staticmethod(ops.nce)
+
+    def __init__(
+        self,
+        num_sampled,
+        *,
+        distribution="log_uniform",
+        power=sampling.WORD2VEC_POWER,
+        unique=True,
+        remove_accidental_hits=False,
+        subtract_log_q=True,
+        ignore_class=None,
+        reduction="sum_over_batch_size",
+        name="noise_contrastive_estimation",
+        dtype=None,
+    ):
+        super().__init__(
+            num_sampled,
+            distribution=distribution,
+            power=power,
+            unique=unique,
+            remove_accidental_hits=remove_accidental_hits,
+            subtract_log_q=subtract_log_q,
+            ignore_class=ignore_class,
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
+        )
+
+
+def _columns(y_true, y_pred):
+    """The labels of a row one by one; most have one."""
+    shape = np.shape(y_true)
+    if len(shape) == len(y_pred.shape) and shape[-1] != 1:
+        return [y_true[..., i] for i in range(shape[-1])]
+    return [y_true]
