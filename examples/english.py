@@ -13,6 +13,7 @@ import collections
 import itertools
 import re
 import sysconfig
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,35 @@ def text_file(path):
         f"part {start}": "".join(words[start:end])
         for start, end in itertools.pairwise(ends)
     }
+
+
+class Corpus(typing.NamedTuple):
+    """A text in numbers.
+
+    Attributes:
+        vocabulary: The words of the part to train on.
+        train, test: Ids, int32. Whole documents are held out to test on.
+        documents: How many there are in each of the two.
+    """
+
+    vocabulary: "Vocabulary"
+    train: np.ndarray
+    test: np.ndarray
+    documents: tuple
+
+
+def corpus(size, text=None, small=False, seed=0):
+    """Python's own text, or a file, with a vocabulary of at most `size`."""
+    if text:
+        documents = text_file(text)
+    else:
+        documents = help_topics() if small else python_text()
+    parts = hold_out(documents, seed=seed)
+    vocabulary = Vocabulary(parts[0], size)
+    train, test = (
+        vocabulary.encode("\n\n".join(part.values())) for part in parts
+    )
+    return Corpus(vocabulary, train, test, tuple(map(len, parts)))
 
 
 def tidy(text):

@@ -165,23 +165,14 @@ def train(options):
     """From the text to a trained model and what it says."""
     start = time.perf_counter()
     size = options.vocabulary
-    if options.text:
-        documents = english.text_file(options.text)
-    elif options.small:
-        documents = english.help_topics()
-    else:
-        documents = english.python_text()
-    seen, held = english.hold_out(documents, seed=options.seed)
-    vocabulary = english.Vocabulary(seen, size)
-    ids, test = (
-        vocabulary.encode("\n\n".join(part.values())) for part in (seen, held)
-    )
+    corpus = english.corpus(size, options.text, options.small, options.seed)
+    vocabulary, ids, test, (seen, held) = corpus
     known = test[test != english.UNKNOWN]
     if len(ids) <= options.window or not len(known):
         raise english.TextError("the text is too short for these windows")
     print(
-        f"{len(seen)} documents to train on, {len(ids):,} words; "
-        f"{len(held)} held out, {len(test):,} words\n"
+        f"{seen} documents to train on, {len(ids):,} words; "
+        f"{held} held out, {len(test):,} words\n"
         f"vocabulary: {size:,} entries, {len(vocabulary) - 1:,} in use\n"
         f"unknown words: {1 - len(known) / len(test):.1%} of those held out; "
         "they count nowhere"
