@@ -92,14 +92,17 @@ def ratio(rounds, index, other, key):
 
 def step(function, mode, count=1):
     """value and gradients of Σ function(*arrays) in the first `count`."""
+    return compiled(gradients(function, mode, count), mode)
+
+
+def gradients(function, mode, count):
+    """As `step`, not compiled: to be used in something larger."""
     if mode == "PyTorch":
         return lambda *arrays: _torch_step(function, arrays, count)
     if mode == "JAX":
         import jax
 
-        return jax.jit(
-            jax.value_and_grad(function, argnums=tuple(range(count)))
-        )
+        return jax.value_and_grad(function, argnums=tuple(range(count)))
     import tensorflow as tf
 
     def differentiate(*arrays):
@@ -109,7 +112,20 @@ def step(function, mode, count=1):
             value = function(*arrays)
         return value, tape.gradient(value, arrays[:count])
 
-    return tf.function(differentiate, jit_compile=mode == "TensorFlow XLA")
+    return differentiate
+
+
+def compiled(function, mode):
+    """`function` as the mode runs it."""
+    if mode == "PyTorch":
+        return function
+    if mode == "JAX":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=mode == "TensorFlow XLA")
 
 
 def _torch_step(function, arrays, count):
@@ -136,7 +152,7 @@ def time_and_memory(make_step, tiny, arrays, repeats=5):
     del warm
     gc.collect()
     timed = make_step()
-    before = _reset_peak()
+    before, read_peak = _memory()
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -146,7 +162,7 @@ def time_and_memory(make_step, tiny, arrays, repeats=5):
         del result
     measured = {"seconds": statistics.median(seconds[1:])}
     if before is not None:
-        measured["peak_mb"] = (_status("VmHWM") - before) / 1024
+        measured["peak_mb"] = (read_peak() - before) / 2**20
     return measured
 
 
@@ -162,19 +178,43 @@ def call_time(call, repeats=400):
     return statistics.median(seconds) * 1e6
 
 
-def _reset_peak():
-    """Resident memory in kB, the peak reset to it. Linux only."""
+def _memory():
+    """Bytes in use, and a function that reads the peak since now.
+
+    Of the GPU where the backend has one, else of the process (Linux only).
+    """
+    backend = os.environ.get("KERAS_BACKEND")
+    if backend == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            return (
+                torch.cuda.memory_allocated(),
+                torch.cuda.max_memory_allocated,
+            )
+    if backend == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        if device.platform == "gpu":
+            # This peak cannot be reset: it may be that of what came before.
+            return (
+                device.memory_stats()["bytes_in_use"],
+                lambda: device.memory_stats()["peak_bytes_in_use"],
+            )
     reset = pathlib.Path("/proc/self/clear_refs")
     if not reset.exists():
-        return None
+        return None, None
     reset.write_text("5")
-    return _status("VmRSS")
+    return _status("VmRSS"), lambda: _status("VmHWM")
 
 
 def _status(key):
+    """A line of the process's status, in bytes."""
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key):
-            return int(line.split()[1])
+            return 1024 * int(line.split()[1])
     raise KeyError(key)
 
 
