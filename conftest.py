@@ -14,6 +14,8 @@ import concurrent.futures
 import os
 import subprocess
 import sys
+import tempfile
+import time
 
 import pytest
 
@@ -39,8 +41,11 @@ def pytest_cmdline_main(config):
         return None
     children = list(_children(config))
     # Compiling keeps one core busy, most of the time.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        codes = [pool.submit(_run, config, *child) for child in children]
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        codes = [pool.submit(_run, config, cache, *child) for child in children]
         codes = [code.result() for code in codes]
     ran = [code for code in codes if code != pytest.ExitCode.NO_TESTS_COLLECTED]
     return max(ran, default=pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -59,11 +64,15 @@ def _children(config):
             yield backend, {"JAX_ENABLE_X64": "1"}, ["-m", marks]
 
 
-def _run(config, backend, environment, arguments):
+def _run(config, cache, backend, environment, arguments):
     """One process. Its output is shown when it is done, in one piece."""
     switches = "".join(f" {k}={v}" for k, v in environment.items())
     environment = {
         **os.environ,
+        # JAX compiles the same step for many tests: once is enough.
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         **environment,
         CHILD: "1",
         "KERAS_BACKEND": backend,
@@ -72,6 +81,7 @@ def _run(config, backend, environment, arguments):
     given = map(str, config.invocation_params.args)
     # No cache: the processes would write to one file at the same time.
     command = [*PYTEST, *given, *arguments, "-p", "no:cacheprovider"]
+    start = time.monotonic()
     print(f"===== {backend}{switches}: started", flush=True)
     done = subprocess.run(
         command,
@@ -82,7 +92,9 @@ def _run(config, backend, environment, arguments):
         text=True,
         check=False,
     )
-    print(f"===== {backend}{switches}\n{done.stdout}", flush=True)
+    seconds = round(time.monotonic() - start)
+    print(f"===== {backend}{switches}: {seconds} s", flush=True)
+    print(done.stdout, flush=True)
     return done.returncode
 
 
