@@ -193,7 +193,7 @@ def test_a_block_too_large_for_a_float32_sum_is_split(monkeypatch):
 @quick
 @given(st.floats(0, 2**24 - 1, width=32), st.integers(0, 2**20))
 def test_the_carry_loses_nothing(low, high):
-    new_low, new_high = carry(ops.array([low]), ops.array([float(high)]))
+    new_high, new_low = carry([ops.array([float(high)]), ops.array([low])])
     new_low, new_high = float(new_low[0]), float(new_high[0])
     assert 0 <= new_low < 4096
     assert new_low + 4096 * new_high == low + 4096 * high
