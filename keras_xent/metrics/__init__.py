@@ -1,6 +1,7 @@
 """Metrics: thin `keras.metrics.Metric` classes over a few kinds of state."""
 
 from keras_xent.metrics.cllr import Cllr, CllrMin, DPrime
+from keras_xent.metrics.clustering import cluster_misclassification_rate
 from keras_xent.metrics.detection_cost import DetectionCost, MinDetectionCost
 from keras_xent.metrics.equal_error_rate import EqualErrorRate
 from keras_xent.metrics.match_accuracy import MatchAccuracy
@@ -27,4 +28,5 @@ __all__ = [
     "ThresholdMetric",
     "TrueMatchRateAt",
     "VerificationMetrics",
+    "cluster_misclassification_rate",
 ]

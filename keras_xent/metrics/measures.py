@@ -220,6 +220,10 @@ class DPrime(Measure):
         return roc.d_prime(*self._moments(curve)[0], curve.xp)
 
     def bounds(self, curve):
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self._bounds(curve)
+
+    def _bounds(self, curve):
         moments, size = self._moments(curve)
         # No score is farther from the middle of its bin than half its width,
         # and standard deviations obey the triangle inequality.
@@ -250,11 +254,13 @@ class DPrime(Measure):
         )
 
     def threshold(self, curve):
-        (mean, variance), (other, other_variance) = self._moments(curve)[0]
+        with np.errstate(invalid="ignore"):
+            moments, size = self._moments(curve)
+        (mean, variance), (other, other_variance) = moments
         spread, other_spread = np.sqrt([variance, other_variance])
         total = spread + other_spread
         share = spread / total if total > 0 else 0.5
-        return (mean + share * (other - mean)) * self._moments(curve)[1]
+        return (mean + share * (other - mean)) * size
 
 
 def _positive(name, value):
