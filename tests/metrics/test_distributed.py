@@ -65,29 +65,18 @@ evaluate(keras.Sequential([keras.Input((1,)), keras.layers.Identity()]))
 
 # The two lines under "in every process" are those of docs/decisions.md.
 TWO_PROCESSES = """
-import sys
-import torch
 import torch.distributed as dist
-import torch.multiprocessing
-
-def work(rank, port):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    metric = VerificationMetrics(**options)
-    rows = slice(rank, None, 2)
-    metric.update_state(match[rows], score[rows], weight[rows])
-    # in every process
-    for variable in metric.variables:
-        dist.all_reduce(variable.value)
-    check(metric)
-    dist.destroy_process_group()
-
-if __name__ == "__main__":
-    import socket
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(work, (port,), nprocs=2)
+rank = int(os.environ["RANK"])
+dist.init_process_group("gloo", init_method="file://" + os.environ["MEET"],
+                        rank=rank, world_size=2)
+metric = VerificationMetrics(**options)
+rows = slice(rank, None, 2)
+metric.update_state(match[rows], score[rows], weight[rows])
+# in every process
+for variable in metric.variables:
+    dist.all_reduce(variable.value)
+check(metric)
+dist.destroy_process_group()
 """
 
 SCRIPTS = {
@@ -100,21 +89,27 @@ SCRIPTS = {
 def test_the_sum_over_devices_is_that_of_one_pass(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(PAIRS + SCRIPTS[BACKEND])
-    done = subprocess.run(
-        [sys.executable, script],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-            "JAX_ENABLE_X64": "0",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    # Both processes of PyTorch have the sum.
-    assert done.stdout.count("same") == (2 if BACKEND == "torch" else 1)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_ENABLE_X64": "0",
+        "MEET": str(tmp_path / "meet"),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script],
+            env={**environment, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2 if BACKEND == "torch" else 1)
+    ]
+    for process in processes:
+        said, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-3000:]
+        assert said.split() == ["same"]
 
 
 def test_the_documented_lines_are_those_that_are_tested():

@@ -6,10 +6,10 @@ import pytest
 
 mpl.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
-from scipy.stats import norm  # noqa: E402
+import matplotlib.pyplot as plt
+from scipy.stats import norm
 
-from keras_xent.metrics import EqualErrorRate, MinDetectionCost  # noqa: E402
+from keras_xent.metrics import EqualErrorRate, MinDetectionCost
 
 KINDS = ("det", "roc", "histogram", "cost")
 
