@@ -6,10 +6,7 @@ from keras import ops
 
 from keras_xent.metrics import measures
 from keras_xent.metrics.threshold_metric import ThresholdMetric
-
-# Adding sixteen numbers at a time rounds as little as pairwise summation nearly
-# does, in a quarter of its steps.
-_SUMMED_AT_ONCE = 16
+from keras_xent.ops import roc
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -107,7 +104,7 @@ class MatchAccuracy(ThresholdMetric):
     def result(self):
         masses = self.histogram.masses()
         non_match, match = masses[0], masses[1]
-        n, m = _sum(non_match), _sum(match)
+        n, m = roc.total(non_match), roc.total(match)
         if self.balanced:
             per_match, per_non_match = 0.5 / m, 0.5 / n
         else:
@@ -152,21 +149,8 @@ def largest_prefix_sum(x):
     """
     total, best = x, ops.maximum(x, 0.0)
     while total.shape[0] > 1:
-        total, best = _blocks(total), _blocks(best)
+        total, best = roc.rows(total), roc.rows(best)
         upto = ops.cumsum(total, axis=1)
         best = ops.max(upto - total + best, axis=1)
         total = upto[:, -1]
     return best[0]
-
-
-def _sum(x):
-    """The sum of all entries, by blocks of blocks as well."""
-    while x.shape[0] > 1:
-        x = ops.sum(_blocks(x), axis=1)
-    return x[0]
-
-
-def _blocks(x):
-    """`x` as rows to sum at once, zeros appended to fill the last one."""
-    width = min(_SUMMED_AT_ONCE, x.shape[0])
-    return ops.reshape(ops.pad(x, (0, -x.shape[0] % width)), (-1, width))

@@ -364,9 +364,7 @@ def carry(parts):
     """
     parts, carried = list(parts), 0.0
     for i in range(len(parts) - 1, 0, -1):
-        part = parts[i] + carried
-        carried = ops.floor(part / _RATIO)
-        parts[i] = part - carried * _RATIO
+        carried, parts[i] = split(parts[i] + carried, _RATIO)
     return [parts[0] + carried, *parts[1:]]
 
 
@@ -383,18 +381,24 @@ def _digits(weight):
 
 
 def _parts_of_digits(sums):
-    """The four parts, carried, of sums of `_digits`."""
-    # Each sum in the unit of the part that is the next smaller one.
-    scale, place = (256.0, 1.0, 16.0, 256.0, 1.0, 1.0), (1, 1, 2, 3, 3, 3)
-    total = None
-    for digit, factor, where in zip(sums, scale, place, strict=True):
-        parts = [ops.zeros_like(digit)] * 4
-        parts[where] = digit * factor
-        parts = carry(parts)
-        if total is not None:
-            parts = carry([a + b for a, b in zip(total, parts, strict=True)])
-        total = parts
-    return total
+    """The four parts, all but the first carried, of sums of `_digits`."""
+    # A digit is 1/16 of the unit of one part, and 256 units of the next.
+    (high, b), (c, d), (e, f), (g, h), (k, m), (n, rest) = (
+        split(part, ratio)
+        for part, ratio in zip(
+            sums, (16.0, _RATIO, 256.0, 16.0, _RATIO, _RATIO), strict=True
+        )
+    )
+    o, m = split(256.0 * h + m, _RATIO)
+    return carry(
+        [high + c, 256.0 * b + d + e, 16.0 * f + g + k + n + o, m + rest]
+    )
+
+
+def split(x, unit):
+    """Whole units in x, and what is left; exact for a power of two."""
+    units = ops.floor(x / unit)
+    return units, x - unit * units
 
 
 def only_zeros_and_ones(weight):

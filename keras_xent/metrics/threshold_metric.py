@@ -110,14 +110,13 @@ class ThresholdMetric(keras.metrics.Metric):
         )
 
     def result(self):
-        return self._if_known(self._measure.value(self._curve(ops)))
+        curve = self._curve(ops)
+        return self._if_known(curve, self._measure.value(curve))
 
-    def _if_known(self, value):
-        masses = ops.sum(self.histogram.masses(), axis=1)
-        known = ops.logical_and(
-            ops.all(masses > 0.0), ops.equal(self.histogram.uncounted(), 0.0)
-        )
-        return ops.where(known, value, np.nan)
+    def _if_known(self, curve, value):
+        both = ops.logical_and(curve.matches > 0.0, curve.non_matches > 0.0)
+        known = ops.equal(self.histogram.uncounted(), 0.0)
+        return ops.where(ops.logical_and(both, known), value, np.nan)
 
     @property
     def threshold(self):

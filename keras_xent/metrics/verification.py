@@ -98,7 +98,7 @@ class VerificationMetrics(ThresholdMetric):
 
     def result(self):
         curve = self._curve(ops)
-        return self._each(lambda m: self._if_known(m.value(curve)))
+        return self._each(lambda m: self._if_known(curve, m.value(curve)))
 
     def bounds(self):
         return self._each(self._bounds_of)

@@ -73,23 +73,23 @@ class Curve:
         sums = prefix_sums(flip(self.match, axis=0), self.xp)
         return flip(sums, axis=0)
 
-    @property
+    @functools.cached_property
     def non_matches(self):
         """The weight of all of them."""
-        return self.non_match_sums[-1]
+        return total(self.non_match, self.xp)
 
-    @property
+    @functools.cached_property
     def matches(self):
         """The weight of all of them."""
-        return self.miss_sums[0]
+        return total(self.match, self.xp)
 
     @functools.cached_property
     def false_match(self):
-        return self.non_match_sums / self.non_matches
+        return self.non_match_sums / self.non_match_sums[-1]
 
     @functools.cached_property
     def miss(self):
-        return self.miss_sums / self.matches
+        return self.miss_sums / self.miss_sums[0]
 
     @functools.cached_property
     def hit(self):
@@ -124,20 +124,32 @@ def prefix_sums(x, xp=ops):
     """
     if xp is np:
         return np.concatenate([[0.0], np.cumsum(x)])
-    return xp.concatenate([xp.zeros_like(x[:1]), _inclusive_sums(x, xp)])
+    return ops.concatenate([ops.zeros_like(x[:1]), _inclusive_sums(x)])
 
 
-def _inclusive_sums(x, xp):
+def _inclusive_sums(x):
     n = x.shape[0]
     if n <= _SUMMED_AT_ONCE:
-        return xp.cumsum(x, axis=0)
-    rows = xp.reshape(
-        xp.pad(x, (0, -n % _SUMMED_AT_ONCE)), (-1, _SUMMED_AT_ONCE)
-    )
-    upto = xp.cumsum(rows, axis=1)
-    before = _inclusive_sums(upto[:, -1], xp)
-    before = xp.concatenate([xp.zeros_like(before[:1]), before[:-1]])
-    return xp.reshape(upto + before[:, None], (-1,))[:n]
+        return ops.cumsum(x, axis=0)
+    upto = ops.cumsum(rows(x), axis=1)
+    before = _inclusive_sums(upto[:, -1])
+    before = ops.concatenate([ops.zeros_like(before[:1]), before[:-1]])
+    return ops.reshape(upto + before[:, None], (-1,))[:n]
+
+
+def rows(x):
+    """`x` as rows to sum at once, zeros appended to fill the last one."""
+    missing = -x.shape[0] % _SUMMED_AT_ONCE
+    if missing:
+        x = ops.concatenate([x, ops.zeros((missing,), x.dtype)])
+    return ops.reshape(x, (-1, _SUMMED_AT_ONCE))
+
+
+def total(x, xp=ops):
+    """The sum of `[n]`, n known, with the error of as few additions."""
+    while xp is not np and x.shape[0] > _SUMMED_AT_ONCE:
+        x = xp.sum(rows(x), axis=1)
+    return xp.sum(x)
 
 
 def equal_error_rate(curve):
@@ -252,9 +264,9 @@ def precision(curve):
     """Share of matches among the first k bins, `[B + 1]`; 1 for none."""
     xp = curve.xp
     match, non_match = curve.match_sums, curve.non_match_sums
-    total = match + non_match
-    none = total <= 0
-    return xp.where(none, 1.0, match / xp.where(none, 1.0, total))
+    called = match + non_match
+    none = called <= 0
+    return xp.where(none, 1.0, match / xp.where(none, 1.0, called))
 
 
 def average_precision(curve):
@@ -318,7 +330,7 @@ def moments(weight, score, xp=ops):
     """Mean and variance of weighted scores; what weighs 0 plays no part."""
     present = weight > 0
     score = xp.where(present, score, 0.0)
-    share = weight / xp.sum(weight)
+    share = weight / total(weight, xp)
     mean = xp.sum(share * score)
     offset = xp.where(present, score - mean, 0.0)
     return mean, xp.sum(share * offset * offset)
@@ -342,10 +354,10 @@ def log_likelihood_ratio_cost(curve, match_llr, non_match_llr):
     """
     xp = curve.xp
 
-    def mean(weight, total, llr):
+    def mean(weight, count, llr):
         present = weight > 0
         cost = xp.logaddexp(0.0, xp.where(present, llr, 0.0))
-        return xp.sum(xp.where(present, weight * cost, 0.0)) / total
+        return xp.sum(xp.where(present, weight * cost, 0.0)) / count
 
     both = mean(curve.match, curve.matches, -match_llr) + mean(
         curve.non_match, curve.non_matches, non_match_llr
