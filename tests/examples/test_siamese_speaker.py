@@ -53,7 +53,7 @@ def test_every_pair_comes_once():
     assert found == expected
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_equal_error_rate_is_where_the_errors_cross(seed):
     match, distance = random_scores(seed)
     steps = []
@@ -65,18 +65,17 @@ def test_the_equal_error_rate_is_where_the_errors_cross(seed):
         if a <= b and c >= d:
             part = (b - a) / ((b - a) + (c - d))
             crossing.append(a + part * (c - a))
-    metric = speaker_scores.verification(match, distance)
-    low, high = metric.bounds()["test_equal_error_rate"]
+    metric, _ = speaker_scores.verification(match, distance)
+    low, high = metric.bounds()
     assert low - 1e-12 <= crossing[0] <= high + 1e-12
     assert high - low < 0.05
-    found = float(metric.result()["test_equal_error_rate"])
+    found = float(metric.result())
     assert low - 1e-6 <= found <= high + 1e-6
 
 
 def test_the_equal_error_rate_of_known_scores():
     def rate(match, distance):
-        metric = speaker_scores.verification(match, distance)
-        return float(metric.result()["test_equal_error_rate"])
+        return float(speaker_scores.verification(match, distance)[0].result())
 
     match = np.array([True, True, False, False])
     assert rate(match, np.array([1.0, 2.0, 3.0, 4.0])) == 0

@@ -94,7 +94,7 @@ scores = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     data=scores,
     flags=st.lists(st.booleans(), min_size=10, max_size=10),
