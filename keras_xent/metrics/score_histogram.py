@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent.metrics.alignment import flat_entries, on_host
-from keras_xent.ops import checks
+from keras_xent.ops import checks, exact_sum
 
 # float32: a sign, 8 bits of exponent, 23 of mantissa. The bits of |score| are
 # what is left without the sign, and those of infinity come right before NaN.
@@ -16,20 +16,10 @@ _INFINITY = 0x7F800000
 # Beyond 12 bits the two histograms of two parts each pass 32 MiB.
 _MOST_MANTISSA_BITS = 12
 
-# A sum of weights is kept in parts, of 4096, 1, 1/4096 and 1/4096**2 each.
-# float32 holds whole numbers to 2**24, so the parts of 2**12 states can be
-# summed before one is lost, and the first part reaches 2**36. The last part may
-# be fractional: what is left of a float32 weight there is a few bits.
-_RATIO = 4096.0
-_UNITS = (_RATIO, 1.0, 1 / _RATIO, 1 / _RATIO**2)
-
 # One update adds at most this many ones to a bin at once: stays under 2**24.
 _LARGEST_BLOCK = 2**23
 
-# Weights that are not just 0 and 1 are summed digit by digit, 8 bits each, so
-# that 2**16 of them stay under 2**24, too.
-_DIGIT = 256.0
-_DIGIT_UNITS = np.float32([2**8, 1, 2**-8, 2**-16, 2**-24, 2**-24])
+# So do as many weights, summed digit by digit.
 _LARGEST_WEIGHTED_BLOCK = 2**16
 
 # Of linear bins: their number per score must not overflow float32.
@@ -55,15 +45,15 @@ class ScoreHistogram(keras.metrics.Metric):
     the last bin holds +inf alone.
 
     With `range=(lo, hi)` there are 2**(mantissa_bits + 9) bins of one width
-    from lo to hi, for scores that crowd far from 0; fewer, where float32 has no
-    as many numbers there. What lies outside is counted in three more bins,
+    from lo to hi, for scores that crowd far from 0; fewer, where float32 has
+    not so many numbers. What lies outside is counted in three more bins,
     [-inf, lo), [hi, inf) and +inf alone.
 
     The state is additive: sums over devices, and `merge_state`, give what one
     pass gives. Counts are exact to 2**36 in a bin. So are sums of weights, up
     to the precision of a float64: every weight from 2**-12 on is added without
-    rounding, 65,536 at a time; smaller ones are rounded to 2**-24 of the lowest
-    part of the sum, which is below 2**-24.
+    rounding, 65,536 at a time; smaller ones are rounded as float32 rounds the
+    lowest part of the sum, which is below 2**-12.
 
     Args:
         mantissa_bits: Bits of mantissa that tell bins apart, 0 to 12. 7 gives
@@ -181,15 +171,19 @@ class ScoreHistogram(keras.metrics.Metric):
         if weight is not None:
             # segment_sum leaves out what has the id -1.
             slot = ops.where(ops.equal(weight, 0.0), -1, slot)
-        values = amount if zero_one else ops.stack(_digits(amount), axis=1)
+        values = (
+            amount if zero_one else ops.stack(exact_sum.digits(amount), axis=1)
+        )
         sums = ops.segment_sum(
             values, slot, num_segments=self._slots + _EXTRA_SLOTS
         )
         if zero_one:
             self._add([None, sums, None, None])
             return
-        parts = _parts_of_digits(ops.unstack(sums[: self._slots], 6, axis=1))
-        extra = ops.matmul(sums[self._slots :], _DIGIT_UNITS)
+        parts = exact_sum.parts_of_digits(
+            ops.unstack(sums[: self._slots], 6, axis=1)
+        )
+        extra = ops.matmul(sums[self._slots :], exact_sum.DIGIT_UNITS)
         parts[1] = ops.concatenate([parts[1], extra])
         self._add(parts)
 
@@ -222,9 +216,9 @@ class ScoreHistogram(keras.metrics.Metric):
         ]
         extra, sums[1] = sums[1][self._slots :], sums[1][: self._slots]
         if parts[2] is None:
-            sums[:2] = carry(sums[:2])
+            sums[:2] = exact_sum.carry(sums[:2])
         else:
-            sums = carry(sums)
+            sums = exact_sum.carry(sums)
         sums[1] = ops.concatenate([sums[1], extra])
         for mine, total, other in zip(self._parts, sums, parts, strict=True):
             if other is not None or mine is self._parts[0]:
@@ -253,7 +247,8 @@ class ScoreHistogram(keras.metrics.Metric):
         parts = [ops.convert_to_tensor(part) for part in self._parts]
         parts[1] = parts[1][: self._slots]
         sums = sum(
-            part * unit for part, unit in zip(parts, _UNITS, strict=True)
+            part * unit
+            for part, unit in zip(parts, exact_sum.UNITS, strict=True)
         )
         return ops.reshape(sums, (2, self.bins))
 
@@ -282,7 +277,9 @@ class ScoreHistogram(keras.metrics.Metric):
         """
         sums = 0.0
         # From the smallest part on, so that as little as can be is rounded.
-        for part, unit in zip(self._parts[::-1], _UNITS[::-1], strict=True):
+        for part, unit in zip(
+            self._parts[::-1], exact_sum.UNITS[::-1], strict=True
+        ):
             part = ops.convert_to_numpy(part)[: self._slots].astype("float64")
             sums = sums + unit * part
         return sums.reshape(2, self.bins)
@@ -347,58 +344,6 @@ def _order_keys(scores):
 
 def _order_key_of_number(number):
     return int(_order_keys(number))
-
-
-def carry(parts):
-    """Moves whole units of each part to the part before it.
-
-    A unit of a part is worth `4096` of the next, a power of two, so nothing is
-    rounded, and 0 <= part < 4096 afterwards for all but the first. Added part
-    by part, such sums stay exact.
-
-    Args:
-        parts: List of tensors of one shape, the largest unit first.
-
-    Returns:
-        The parts of the same sum, a list.
-    """
-    parts, carried = list(parts), 0.0
-    for i in range(len(parts) - 1, 0, -1):
-        carried, parts[i] = split(parts[i] + carried, _RATIO)
-    return [parts[0] + carried, *parts[1:]]
-
-
-def _digits(weight):
-    """Six tensors: whole numbers in units of 256, 1, 2**-8, 2**-16, 2**-24, and
-    what is left, in the last unit. All but the first are below 256.
-    """
-    digits, rest = [], weight / _DIGIT
-    for _ in range(5):
-        digit = ops.floor(rest)
-        digits.append(digit)
-        rest = (rest - digit) * _DIGIT
-    return [*digits, rest / _DIGIT]
-
-
-def _parts_of_digits(sums):
-    """The four parts, all but the first carried, of sums of `_digits`."""
-    # A digit is 1/16 of the unit of one part, and 256 units of the next.
-    (high, b), (c, d), (e, f), (g, h), (k, m), (n, rest) = (
-        split(part, ratio)
-        for part, ratio in zip(
-            sums, (16.0, _RATIO, 256.0, 16.0, _RATIO, _RATIO), strict=True
-        )
-    )
-    o, m = split(256.0 * h + m, _RATIO)
-    return carry(
-        [high + c, 256.0 * b + d + e, 16.0 * f + g + k + n + o, m + rest]
-    )
-
-
-def split(x, unit):
-    """Whole units in x, and what is left; exact for a power of two."""
-    units = ops.floor(x / unit)
-    return units, x - unit * units
 
 
 def only_zeros_and_ones(weight):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_xent.metrics import ScoreHistogram
-from keras_xent.metrics.score_histogram import carry, order_key
+from keras_xent.metrics.score_histogram import order_key
 from tests.testing import BACKEND, compiled
 
 INF, NAN = np.float32(np.inf), np.float32(np.nan)
@@ -191,15 +191,6 @@ def test_a_block_too_large_for_a_float32_sum_is_split(monkeypatch):
     whole = filled(scores, match)
     monkeypatch.setattr(module, 3)
     assert np.array_equal(filled(scores, match).counts(), whole.counts())
-
-
-@quick
-@given(st.floats(0, 2**24 - 1, width=32), st.integers(0, 2**20))
-def test_the_carry_loses_nothing(low, high):
-    new_high, new_low = carry([ops.array([float(high)]), ops.array([low])])
-    new_low, new_high = float(new_low[0]), float(new_high[0])
-    assert 0 <= new_low < 4096
-    assert new_low + 4096 * new_high == low + 4096 * high
 
 
 # Fractional weights --------------------------------------------------------
