@@ -178,7 +178,7 @@ class ScoreHistogram(keras.metrics.Metric):
             values, slot, num_segments=self._slots + _EXTRA_SLOTS
         )
         if zero_one:
-            self._add([None, sums, None, None])
+            self._add_whole(sums)
             return
         parts = exact_sum.parts_of_digits(
             ops.unstack(sums[: self._slots], 6, axis=1)
@@ -204,25 +204,22 @@ class ScoreHistogram(keras.metrics.Metric):
         below = key < ops.take(edge, guess)
         return guess + ops.cast(above, "int32") - ops.cast(below, "int32")
 
-    def _add(self, parts):
-        """Adds parts; None stands for zeros.
+    def _add_whole(self, numbers):
+        """Adds whole numbers, one for each slot."""
+        high, low = self._parts[:2]
+        is_bin = np.arange(self._slots + _EXTRA_SLOTS) < self._slots
+        units, rest = exact_sum.carried(low + numbers)
+        low.assign(ops.where(is_bin, rest, low + numbers))
+        high.assign(high + units[: self._slots])
 
-        They are carried, so that no sum loses a bit, or are whole numbers to
-        the part of whole numbers alone.
-        """
-        sums = [
-            ops.convert_to_tensor(mine) if other is None else mine + other
-            for mine, other in zip(self._parts, parts, strict=True)
-        ]
+    def _add(self, parts):
+        """Adds parts that are carried, so that no sum loses a bit."""
+        sums = [a + b for a, b in zip(self._parts, parts, strict=True)]
         extra, sums[1] = sums[1][self._slots :], sums[1][: self._slots]
-        if parts[2] is None:
-            sums[:2] = exact_sum.carry(sums[:2])
-        else:
-            sums = exact_sum.carry(sums)
+        sums = exact_sum.carry(sums)
         sums[1] = ops.concatenate([sums[1], extra])
-        for mine, total, other in zip(self._parts, sums, parts, strict=True):
-            if other is not None or mine is self._parts[0]:
-                mine.assign(total)
+        for part, total in zip(self._parts, sums, strict=True):
+            part.assign(total)
 
     def merge_state(self, histograms):
         """Adds what other histograms of the same bins have counted."""

@@ -34,10 +34,10 @@ def carry(parts):
     Returns:
         The parts of the same sum, a list.
     """
-    parts, carried = list(parts), 0.0
+    parts, units = list(parts), 0.0
     for i in range(len(parts) - 1, 0, -1):
-        carried, parts[i] = split(parts[i] + carried, _RATIO)
-    return [parts[0] + carried, *parts[1:]]
+        units, parts[i] = carried(parts[i] + units)
+    return [parts[0] + units, *parts[1:]]
 
 
 def digits(weight):
@@ -67,10 +67,15 @@ def parts_of_digits(sums):
             sums, (16.0, _RATIO, 256.0, 16.0, _RATIO, _RATIO), strict=True
         )
     )
-    o, m = split(256.0 * h + m, _RATIO)
+    o, m = carried(256.0 * h + m)
     return carry(
         [high + c, 256.0 * b + d + e, 16.0 * f + g + k + n + o, m + rest]
     )
+
+
+def carried(part):
+    """What a part hands on to the part before it, and what it keeps."""
+    return split(part, _RATIO)
 
 
 def split(x, unit):
