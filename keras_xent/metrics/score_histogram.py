@@ -356,7 +356,8 @@ def only_zeros_and_ones(weight):
 def _linear_edges(lo, hi, count):
     """Edges from lo to hi, at least one float32 apart."""
     lo, hi = np.float64(lo), np.float64(hi)
-    spacing = np.spacing(np.float32(max(abs(lo), abs(hi))))
+    largest = np.float32(max(abs(lo), abs(hi)))
+    spacing = np.spacing(np.nextafter(largest, np.float32(0.0)))
     count = max(1, int(min(count, (hi - lo) / spacing)))
     return np.linspace(lo, hi, count + 1).astype("float32")
 
