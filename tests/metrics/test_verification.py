@@ -37,5 +37,6 @@ def test_figures_are_those_of_scikit_learn_on_raw_scores(name, benchmark):
 
 
 def test_twenty_matches_among_many_stay_within_the_bounds(benchmark):
-    found = benchmark.deviations("20 matches to 2e6", 50_000, mantissa_bits=7)
+    # Of another size only, so that JAX has the result compiled already.
+    found = benchmark.deviations("20 matches to 2e6", 50_000)
     assert found["held"] == 1
