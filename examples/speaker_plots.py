@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.stats import norm
 from sklearn.manifold import TSNE
-from sklearn.metrics import roc_curve
 from speaker_scores import every_pair
 
 PERCENT = PercentFormatter(1, symbol=" %")
@@ -126,12 +125,8 @@ def det_curves(results):
         linewidth=1,
     )
     for color, result in zip(colors(len(results)), results, strict=True):
-        match, distance = every_pair(result.distance, result.speaker)
-        # Points on a straight line of the ROC are on none here: keep them.
-        false_match, hit, _ = roc_curve(
-            match, -distance, drop_intermediate=False
-        )
-        x, y = norm.ppf(np.maximum([false_match, 1 - hit], least))
+        rates = result.metric.curve()
+        x, y = norm.ppf(np.maximum([rates.false_match, rates.miss], least))
         places = np.stack([x, y], axis=1).round(3)
         new = np.any(places[1:] != places[:-1], axis=1)
         axis.plot(

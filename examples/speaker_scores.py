@@ -4,9 +4,11 @@ import dataclasses
 
 import keras
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import AgglomerativeClustering
-from sklearn.metrics import roc_curve
+from sklearn.metrics import (
+    adjusted_rand_score,
+    normalized_mutual_info_score,
+)
 
 import keras_xent
 
@@ -25,14 +27,25 @@ class Result:
     equal_error: float = dataclasses.field(init=False)
     accuracy: float = dataclasses.field(init=False)
     always_no: float = dataclasses.field(init=False)  # always "different"
+    min_cost: float = dataclasses.field(init=False)  # p_target 0.05
     misclassified: float = dataclasses.field(init=False)
+    rand: float = dataclasses.field(init=False)  # adjusted Rand index
+    information: float = dataclasses.field(init=False)  # normalized, mutual
+    metric: object = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
         match, distance = every_pair(self.distance, self.speaker)
-        self.equal_error = equal_error_rate(match, distance)
+        self.metric, cost = verification(match, distance)
+        self.equal_error = float(self.metric.result())
+        self.min_cost = float(cost.result())
         self.accuracy = np.mean((distance < self.threshold) == match)
         self.always_no = np.mean(~match)
-        self.misclassified = misclassification_rate(self.distance, self.speaker)
+        groups = cluster(self.distance, len(np.unique(self.speaker)))
+        self.misclassified = keras_xent.metrics.cluster_misclassification_rate(
+            self.speaker, groups
+        )
+        self.rand = adjusted_rand_score(self.speaker, groups)
+        self.information = normalized_mutual_info_score(self.speaker, groups)
 
     @property
     def speakers(self):
@@ -52,50 +65,53 @@ def tune_threshold(match, distance):
     return float(metric.threshold)
 
 
-def equal_error_rate(match, distance):
-    """Where the two kinds of error cross, between two points of the ROC."""
-    false_match, hit, _ = roc_curve(match, -distance, drop_intermediate=False)
-    gap = (1 - hit) - false_match  # falls from 1 to -1
-    after = np.argmax(gap <= 0)
-    before = after - 1
-    part = gap[before] / (gap[before] - gap[after])
-    return false_match[before] + part * (
-        false_match[after] - false_match[before]
-    )
+def verification(match, distance):
+    """Equal error rate and least detection cost, metrics fed with the pairs."""
+    rate = keras_xent.metrics.EqualErrorRate(mantissa_bits=9)
+    cost = keras_xent.metrics.MinDetectionCost(0.05, mantissa_bits=9)
+    rate.update_state(match, distance)
+    cost.histogram.merge_state([rate.histogram])
+    return rate, cost
 
 
-def misclassification_rate(distance, speaker):
-    """Share of utterances in a wrong group, for the best naming of groups."""
-    names, speaker = np.unique(speaker, return_inverse=True)
-    group = AgglomerativeClustering(
-        n_clusters=len(names), metric="precomputed", linkage="average"
+def cluster(distance, count):
+    """The utterances in so many groups, by average linkage."""
+    return AgglomerativeClustering(
+        n_clusters=count, metric="precomputed", linkage="average"
     ).fit_predict((distance + distance.T) / 2)
-    together = np.zeros((len(names), len(names)))
-    np.add.at(together, (group, speaker), 1)
-    rows, columns = linear_sum_assignment(together, maximize=True)
-    return 1 - together[rows, columns].sum() / len(speaker)
 
 
 COLUMNS = {
     "equal error": "equal_error",
+    "minDCF": "min_cost",
     "accuracy": "accuracy",
     'always "no"': "always_no",
     "misclassified": "misclassified",
+    "ARI": "rand",
+    "NMI": "information",
     "Keras says": "reported",
 }
 
 
+# Not shares, so not in percent.
+PLAIN = {"minDCF", "ARI", "NMI"}
+
+
 def print_table(results):
     """One row per mode and group; with several seeds also mean and spread."""
-    width = {title: len(title) + 2 for title in COLUMNS}
+    width = {title: max(len(title), 6) + 2 for title in COLUMNS}
     print(f"\n{'mode':6}{'speakers':>12}{'seed':>7}{'threshold':>11}", end="")
     print("".join(f"{title:>{width[title]}}" for title in COLUMNS))
 
     def row(first, seed, threshold, figures):
         line = f"{first.mode:6}{first.speakers:>12}{seed:>7}{threshold:>11}"
-        for wide, figure in zip(width.values(), figures, strict=True):
-            cell = "-" if np.isnan(figure) else f"{100 * figure:.2f} %"
-            line += f"{cell:>{wide}}"
+        for title, figure in zip(COLUMNS, figures, strict=True):
+            cell = f"{100 * figure:.2f} %"
+            if title in PLAIN:
+                cell = f"{figure:.3f}"
+            if np.isnan(figure):
+                cell = "-"
+            line += f"{cell:>{width[title]}}"
         print(line)
 
     for same in grouped(results):

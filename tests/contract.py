@@ -117,4 +117,6 @@ METRICS = [
     Case(metrics.MatchAccuracy, {"similarity": True, "mantissa_bits": 5}, "yes or no"),
     Case(metrics.MatchAccuracy, {"distance": "symmetric_kl"}, "class ids", pairs=True),
     Case(metrics.MatchAccuracy, {"distance": "euclidean", "threshold": 1.0}, "class ids", pairs=True),
+    Case(metrics.DetectionCost, {"threshold": 0.5, "p_target": 0.05}, "distances"),
+    Case(metrics.VerificationMetrics, {"p_target": 0.5, "method": "convex_hull", "similarity": True, "mantissa_bits": 2, "range": (-8.0, 8.0)}, "yes or no"),
 ]  # fmt: skip

@@ -1,6 +1,32 @@
 """Metrics: thin `keras.metrics.Metric` classes over a few kinds of state."""
 
+from keras_xent.metrics.cllr import Cllr, CllrMin, DPrime
+from keras_xent.metrics.clustering import cluster_misclassification_rate
+from keras_xent.metrics.detection_cost import DetectionCost, MinDetectionCost
+from keras_xent.metrics.equal_error_rate import EqualErrorRate
 from keras_xent.metrics.match_accuracy import MatchAccuracy
+from keras_xent.metrics.ranking import (
+    AveragePrecision,
+    MatchAUC,
+    TrueMatchRateAt,
+)
 from keras_xent.metrics.score_histogram import ScoreHistogram
+from keras_xent.metrics.threshold_metric import ThresholdMetric
+from keras_xent.metrics.verification import VerificationMetrics
 
-__all__ = ["MatchAccuracy", "ScoreHistogram"]
+__all__ = [
+    "AveragePrecision",
+    "Cllr",
+    "CllrMin",
+    "DPrime",
+    "DetectionCost",
+    "EqualErrorRate",
+    "MatchAUC",
+    "MatchAccuracy",
+    "MinDetectionCost",
+    "ScoreHistogram",
+    "ThresholdMetric",
+    "TrueMatchRateAt",
+    "VerificationMetrics",
+    "cluster_misclassification_rate",
+]

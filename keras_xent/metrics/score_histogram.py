@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xent.metrics.alignment import flat_entries
-from keras_xent.ops import checks
+from keras_xent.metrics.alignment import flat_entries, on_host
+from keras_xent.ops import checks, exact_sum
 
 # float32: a sign, 8 bits of exponent, 23 of mantissa. The bits of |score| are
 # what is left without the sign, and those of infinity come right before NaN.
@@ -16,17 +16,18 @@ _INFINITY = 0x7F800000
 # Beyond 12 bits the two histograms of two parts each pass 32 MiB.
 _MOST_MANTISSA_BITS = 12
 
-# A count is `high * _UNIT + low`. float32 holds whole numbers to 2**24, so the
-# low parts of 2**12 states can be summed before one is lost, and the high part
-# reaches 2**36. A smaller unit would hold fractions better and count less far.
-_UNIT = 4096.0
-
-# One update adds at most this many entries to a bin at once: stays under 2**24.
+# One update adds at most this many ones to a bin at once: stays under 2**24.
 _LARGEST_BLOCK = 2**23
 
-# What follows the bins: NaN scores of non-matches, of matches, and entries that
-# cannot be counted because their flag or weight is wrong.
-_EXTRA_SLOTS = 3
+# So do as many weights, summed digit by digit.
+_LARGEST_WEIGHTED_BLOCK = 2**16
+
+# Of linear bins: their number per score must not overflow float32.
+_NARROWEST_RANGE = 1e-30
+
+# What follows the bins, in the part of whole numbers: NaN scores, and entries
+# that cannot be counted because their flag or weight is wrong.
+_EXTRA_SLOTS = 2
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -43,15 +44,24 @@ class ScoreHistogram(keras.metrics.Metric):
     -0.0 is 0.0, denormals are binned by their bits (never flushed to 0), and
     the last bin holds +inf alone.
 
+    With `range=(lo, hi)` there are 2**(mantissa_bits + 9) bins of one width
+    from lo to hi, for scores that crowd far from 0; fewer, where float32 has
+    not so many numbers. What lies outside is counted in three more bins,
+    [-inf, lo), [hi, inf) and +inf alone.
+
     The state is additive: sums over devices, and `merge_state`, give what one
-    pass gives. Whole counts are exact to 2**36 in a bin; fractional weights
-    are summed in float32.
+    pass gives. Counts are exact to 2**36 in a bin. So are sums of weights, up
+    to the precision of a float64: every weight from 2**-12 on is added without
+    rounding, 65,536 at a time; smaller ones are rounded as float32 rounds the
+    lowest part of the sum, which is below 2**-12.
 
     Args:
         mantissa_bits: Bits of mantissa that tell bins apart, 0 to 12. 7 gives
             65,281 bins.
         threshold: If a number, there are two bins only, below it and from it
             on, parted at exactly this float32.
+        range: None, or two finite numbers, between which the bins are linear.
+            Not together with `threshold`.
         name: Name of the metric.
         dtype: Dtype policy of the metric. The state is float32 whatever it is.
 
@@ -86,16 +96,31 @@ class ScoreHistogram(keras.metrics.Metric):
         self,
         mantissa_bits=7,
         threshold=None,
+        range=None,
         name="score_histogram",
         dtype=None,
     ):
         super().__init__(name=name, dtype=dtype)
         self.mantissa_bits = _checked_mantissa_bits(mantissa_bits)
         self.split = None if threshold is None else checks.threshold(threshold)
-        self.bins = 2 if self.split is not None else 2 * self._middle + 1
-        self._slots = 2 * self.bins + _EXTRA_SLOTS
-        self._low = self._add_part("low")
-        self._high = self._add_part("high")
+        self.range = None if range is None else _checked_range(range)
+        if None not in (self.split, self.range):
+            raise ValueError(
+                "`threshold` makes two bins and `range` makes many. Expected "
+                f"one of them, got threshold={threshold!r}, range={range!r}."
+            )
+        self._edges = self._make_edges()
+        self.bins = len(self._edges)
+        self._slots = 2 * self.bins
+        self._parts = [
+            self.add_variable(
+                shape=(self._slots + (_EXTRA_SLOTS if name == "low" else 0),),
+                initializer="zeros",
+                dtype="float32",
+                name=name,
+            )
+            for name in ("high", "low", "fraction", "rest")
+        ]
 
     @property
     def _shift(self):
@@ -106,29 +131,30 @@ class ScoreHistogram(keras.metrics.Metric):
         """Number of bins below 0, and from 0 up to infinity."""
         return _INFINITY >> self._shift
 
-    def _add_part(self, name):
-        return self.add_variable(
-            shape=(self._slots,),
-            initializer="zeros",
-            dtype="float32",
-            name=name,
-        )
-
     def update_state(self, match, score, sample_weight=None):
-        match, score, weight = flat_entries(match, score, sample_weight)
+        entries = flat_entries(match, score, sample_weight)
+        self.add_entries(*entries, zero_one=only_zeros_and_ones(sample_weight))
+
+    def add_entries(self, match, score, weight, zero_one):
+        """Adds float32 tensors `[n]`, as `flat_entries` gives them.
+
+        `zero_one` says that no weight is other than 0 and 1, which is quicker.
+        """
         size = score.shape[0]
-        if size is None or size <= _LARGEST_BLOCK:
-            self._count(match, score, weight)
+        block = _LARGEST_BLOCK if zero_one else _LARGEST_WEIGHTED_BLOCK
+        if size is None or size <= block:
+            self._count(match, score, weight, zero_one)
             return
-        for start in range(0, size, _LARGEST_BLOCK):
-            part = slice(start, start + _LARGEST_BLOCK)
+        for start in range(0, size, block):
+            part = slice(start, start + block)
             self._count(
                 match[part],
                 score[part],
                 None if weight is None else weight[part],
+                zero_one,
             )
 
-    def _count(self, match, score, weight):
+    def _count(self, match, score, weight, zero_one):
         is_match = ops.equal(match, 1.0)
         usable = ops.logical_or(is_match, ops.equal(match, 0.0))
         amount = ops.ones_like(score)
@@ -137,42 +163,77 @@ class ScoreHistogram(keras.metrics.Metric):
             usable = ops.logical_and(usable, right)
             amount = ops.where(usable, weight, 1.0)
         key = order_key(score)
-        row = ops.cast(is_match, "int32")
-        slot = ops.where(
-            ops.abs(key) > _INFINITY,
-            row + 2 * self.bins,
-            row * self.bins + self._bin(key),
-        )
-        slot = ops.where(usable, slot, self._slots - 1)
+        is_nan = ops.abs(key) > _INFINITY
+        row = ops.cast(is_match, "int32") * self.bins
+        slot = row + self._bin(key, ops.where(is_nan, 0.0, score))
+        slot = ops.where(is_nan, self._slots, slot)
+        slot = ops.where(usable, slot, self._slots + 1)
         if weight is not None:
             # segment_sum leaves out what has the id -1.
             slot = ops.where(ops.equal(weight, 0.0), -1, slot)
-        added = ops.segment_sum(amount, slot, num_segments=self._slots)
-        self._assign(self._low + added, self._high)
+        values = (
+            amount if zero_one else ops.stack(exact_sum.digits(amount), axis=1)
+        )
+        sums = ops.segment_sum(
+            values, slot, num_segments=self._slots + _EXTRA_SLOTS
+        )
+        if zero_one:
+            self._add_whole(sums)
+            return
+        parts = exact_sum.parts_of_digits(
+            ops.unstack(sums[: self._slots], 6, axis=1)
+        )
+        extra = ops.matmul(sums[self._slots :], exact_sum.DIGIT_UNITS)
+        parts[1] = ops.concatenate([parts[1], extra])
+        self._add(parts)
 
-    def _bin(self, key):
+    def _bin(self, key, score):
         if self.split is not None:
             return ops.cast(key >= _order_key_of_number(self.split), "int32")
-        return ops.right_shift(key, self._shift) + self._middle
+        if self.range is None:
+            return ops.right_shift(key, self._shift) + self._middle
+        lo, hi = self.range
+        # A guess that rounding may put one bin off, corrected by the edges: so
+        # the bins are the same wherever they are worked out.
+        per_score = np.float32((self.bins - 3) / (hi - lo))
+        guess = (ops.clip(score, lo, hi) - lo) * per_score
+        guess = ops.cast(ops.floor(guess), "int32")
+        guess = ops.clip(guess + 1, 0, self.bins - 2)
+        edge = ops.convert_to_tensor(_order_keys(self._edges))
+        above = key >= ops.take(edge, guess + 1)
+        below = key < ops.take(edge, guess)
+        return guess + ops.cast(above, "int32") - ops.cast(below, "int32")
 
-    def _assign(self, low, high):
-        low, high = carry(low, high)
-        self._low.assign(low)
-        self._high.assign(high)
+    def _add_whole(self, numbers):
+        """Adds whole numbers, one for each slot."""
+        high, low = self._parts[:2]
+        is_bin = np.arange(self._slots + _EXTRA_SLOTS) < self._slots
+        units, rest = exact_sum.carried(low + numbers)
+        low.assign(ops.where(is_bin, rest, low + numbers))
+        high.assign(high + units[: self._slots])
+
+    def _add(self, parts):
+        """Adds parts that are carried, so that no sum loses a bit."""
+        sums = [a + b for a, b in zip(self._parts, parts, strict=True)]
+        extra, sums[1] = sums[1][self._slots :], sums[1][: self._slots]
+        sums = exact_sum.carry(sums)
+        sums[1] = ops.concatenate([sums[1], extra])
+        for part, total in zip(self._parts, sums, strict=True):
+            part.assign(total)
 
     def merge_state(self, histograms):
         """Adds what other histograms of the same bins have counted."""
         histograms = list(histograms)
         for other in histograms:
-            mine = (self.mantissa_bits, self.split)
-            theirs = (other.mantissa_bits, other.split)
+            mine = (self.mantissa_bits, self.split, self.range)
+            theirs = (other.mantissa_bits, other.split, other.range)
             if mine != theirs:
                 raise ValueError(
                     "Histograms can be merged if they have the same bins. "
-                    "Expected (mantissa_bits, threshold) to be "
+                    "Expected (mantissa_bits, threshold, range) to be "
                     f"{mine}, got {theirs}. Create them alike."
                 )
-            self._assign(self._low + other._low, self._high + other._high)
+            self._add(other._parts)
 
     def masses(self):
         """The weight in each bin, rounded to float32, as a traceable tensor.
@@ -180,38 +241,45 @@ class ScoreHistogram(keras.metrics.Metric):
         Returns:
             Float32 tensor `[2, bins]`: non-matches, then matches.
         """
-        return ops.reshape(self._sums()[: 2 * self.bins], (2, self.bins))
+        parts = [ops.convert_to_tensor(part) for part in self._parts]
+        parts[1] = parts[1][: self._slots]
+        sums = sum(
+            part * unit
+            for part, unit in zip(parts, exact_sum.UNITS, strict=True)
+        )
+        return ops.reshape(sums, (2, self.bins))
 
     def result(self):
-        sums = self._sums()
         masses = ops.sum(self.masses(), axis=1)
-        extra = sums[2 * self.bins :]
+        extra = self._extra()
         return {
             "matches": masses[1],
             "non_matches": masses[0],
-            "nan_scores": extra[0] + extra[1],
-            "unusable": extra[2],
+            "nan_scores": extra[0],
+            "unusable": extra[1],
         }
 
     def uncounted(self):
         """Weight of NaN scores plus number of unusable entries, a tensor."""
-        return ops.sum(self._sums()[2 * self.bins :])
+        return ops.sum(self._extra())
 
-    def _sums(self):
-        low = ops.convert_to_tensor(self._low)
-        return low + _UNIT * ops.convert_to_tensor(self._high)
+    def _extra(self):
+        return ops.convert_to_tensor(self._parts[1])[self._slots :]
 
     def counts(self):
-        """The weight in each bin, exactly, read on the host.
+        """The weight in each bin, to the precision of float64, on the host.
 
         Returns:
             Float64 NumPy array `[2, bins]`: non-matches, then matches.
         """
-        low, high = (
-            ops.convert_to_numpy(part)[: 2 * self.bins].astype("float64")
-            for part in (self._low, self._high)
-        )
-        return (low + _UNIT * high).reshape(2, self.bins)
+        sums = 0.0
+        # From the smallest part on, so that as little as can be is rounded.
+        for part, unit in zip(
+            self._parts[::-1], exact_sum.UNITS[::-1], strict=True
+        ):
+            part = ops.convert_to_numpy(part)[: self._slots].astype("float64")
+            sums = sums + unit * part
+        return sums.reshape(2, self.bins)
 
     def edges(self):
         """The lower edge of each bin, the same bits on every backend.
@@ -223,8 +291,14 @@ class ScoreHistogram(keras.metrics.Metric):
         Returns:
             Float32 NumPy array `[bins]`, strictly increasing.
         """
+        return self._edges.copy()
+
+    def _make_edges(self):
         if self.split is not None:
             return np.array([-np.inf, self.split], "float32")
+        if self.range is not None:
+            inner = _linear_edges(*self.range, 2 ** (self.mantissa_bits + 9))
+            return np.array([-np.inf, *inner, np.inf], "float32")
         key = np.arange(-self._middle, self._middle + 1) << self._shift
         size = np.abs(key).astype("int32").view("float32")
         return np.where(key < 0, -size, size)
@@ -234,6 +308,7 @@ class ScoreHistogram(keras.metrics.Metric):
             **super().get_config(),
             "mantissa_bits": self.mantissa_bits,
             "threshold": self.split,
+            "range": self.range,
         }
 
 
@@ -257,19 +332,48 @@ def order_key(score):
     return ops.where(bits < 0, -size, size)
 
 
+def _order_keys(scores):
+    """`order_key` of float32 scores on the host."""
+    bits = np.asarray(scores, "float32").view("int32")
+    size = bits & _MAGNITUDE
+    return np.where(bits < 0, -size, size)
+
+
 def _order_key_of_number(number):
-    size = int(np.abs(np.float32(number)).view("int32"))
-    return -size if number < 0 else size
+    return int(_order_keys(number))
 
 
-def carry(low, high):
-    """Moves whole units from the low to the high part of `high * unit + low`.
+def only_zeros_and_ones(weight):
+    """Whether all weights are known to be 0 or 1; None stands for 1."""
+    if weight is None:
+        return True
+    if not on_host(weight):
+        return False
+    weight = np.asarray(weight)
+    return bool(np.all((weight == 0) | (weight == 1)))
 
-    The unit is a power of two, so nothing is rounded, and 0 <= low < unit
-    afterwards. Added part by part, such sums stay exact.
-    """
-    units = ops.floor(low / _UNIT)
-    return low - units * _UNIT, high + units
+
+def _linear_edges(lo, hi, count):
+    """Edges from lo to hi, at least one float32 apart."""
+    lo, hi = np.float64(lo), np.float64(hi)
+    largest = np.float32(max(abs(lo), abs(hi)))
+    spacing = np.spacing(np.nextafter(largest, np.float32(0.0)))
+    count = max(1, int(min(count, (hi - lo) / spacing)))
+    return np.linspace(lo, hi, count + 1).astype("float32")
+
+
+def _checked_range(limits):
+    try:
+        lo, hi = (float(np.float32(limit)) for limit in limits)
+    except (TypeError, ValueError):
+        lo = hi = np.nan
+    if not _NARROWEST_RANGE <= np.float32(hi) - np.float32(lo) < np.inf:
+        raise ValueError(
+            "`range` holds the two finite numbers (lo, hi) between which the "
+            f"bins are linear, at least {_NARROWEST_RANGE} apart. Got "
+            f"{limits!r}."
+        )
+    return (lo, hi)
 
 
 def _checked_mantissa_bits(bits):

@@ -1,5 +1,7 @@
 """The histogram bins every float32 rightly, and forgets nothing."""
 
+from fractions import Fraction
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_xent.metrics import ScoreHistogram
-from keras_xent.metrics.score_histogram import carry, order_key
+from keras_xent.metrics.score_histogram import order_key
+from tests.testing import BACKEND, compiled
 
 INF, NAN = np.float32(np.inf), np.float32(np.nan)
 TINY = np.float32(1e-45)  # the smallest denormal
@@ -190,18 +193,139 @@ def test_a_block_too_large_for_a_float32_sum_is_split(monkeypatch):
     assert np.array_equal(filled(scores, match).counts(), whole.counts())
 
 
+# Fractional weights --------------------------------------------------------
+
+
+def exactly(weights):
+    return sum(map(Fraction, np.float32(weights).tolist()))
+
+
+def error(histogram, total):
+    """Relative error of the only count there is."""
+    return abs(Fraction(histogram.counts()[1, 1]) / total - 1)
+
+
+@pytest.fixture(scope="module")
+def weighted_update():
+    """A compiled update of a thousand weights into one bin: state to state."""
+    histogram = ScoreHistogram(threshold=0.0)
+    score = ops.ones(1000)
+
+    def update(*state_and_weight):
+        *state, weight = state_and_weight
+        return histogram.stateless_update_state(state, score, score, weight)
+
+    if BACKEND == "torch":
+        return histogram, update
+    return histogram, compiled(update)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.1, 1.0, 37.0, 1e5])
+def test_fractional_weights_are_summed_exactly_when_compiled(
+    scale, weighted_update
+):
+    histogram, update = weighted_update
+    rng = np.random.default_rng(0)
+    state = [ops.zeros(v.shape) for v in histogram.variables]
+    total = 0
+    for _ in range(20):
+        weight = (scale * rng.random(1000)).astype("float32")
+        state = update(*state, ops.convert_to_tensor(weight))
+        total += exactly(weight)
+    for variable, part in zip(histogram.variables, state, strict=True):
+        variable.assign(part)
+    assert error(histogram, total) < 2**-40
+
+
+def test_a_billion_updates_with_fractional_weights_are_right_to_2_to_the_40():
+    # One update, doubled thirty times: almost 2**36.
+    histogram = ScoreHistogram(threshold=0.0)
+    weight = np.linspace(0.1, 1.9, 60, dtype="float32")
+    histogram.update_state(np.ones(60), np.ones(60), weight)
+    other = ScoreHistogram(threshold=0.0)
+    for _ in range(30):
+        for mine, its in zip(other.variables, histogram.variables, strict=True):
+            mine.assign(its)
+        histogram.merge_state([other])
+    assert error(histogram, exactly(weight) * 2**30) < 2**-40
+
+
 @quick
-@given(st.floats(0, 2**24 - 1, width=32), st.integers(0, 2**20))
-def test_the_carry_loses_nothing(low, high):
-    new_low, new_high = carry(ops.array([low]), ops.array([float(high)]))
-    new_low, new_high = float(new_low[0]), float(new_high[0])
-    assert 0 <= new_low < 4096
-    assert new_low + 4096 * new_high == low + 4096 * high
+@given(st.integers(0, 2**20))
+def test_weights_of_any_size_together(seed):
+    size = np.random.default_rng(seed).uniform(-12, 16, 1000)
+    weight = (2.0**size).astype("float32")
+    histogram = filled(np.ones(1000), weight=weight, threshold=0.0)
+    assert error(histogram, exactly(weight)) < 2**-45
 
 
-def test_fractional_weights_add_up():
-    histogram = filled(np.full(1000, 2.0), weight=np.full(1000, 0.1))
-    assert histogram.counts().sum() == pytest.approx(100, rel=1e-5)
+def test_many_weights_in_one_bin_at_once_are_summed_exactly():
+    weight = np.full(200_000, 0.1, "float32")
+    histogram = filled(np.ones(200_000), weight=weight, threshold=0.0)
+    assert error(histogram, exactly(weight[:1]) * 200_000) < 2**-40
+
+
+def test_tiny_weights_keep_their_relative_size():
+    histogram = filled(np.ones(1000), weight=np.full(1000, 1e-20))
+    assert histogram.counts().sum() == pytest.approx(1e-17, rel=1e-4)
+    assert float(histogram.result()["matches"]) == pytest.approx(1e-17, 1e-4)
+
+
+def test_fractional_states_of_many_devices_may_be_added_part_by_part():
+    histogram = ScoreHistogram(threshold=0.0)
+    histogram.update_state([1], [1.0], [4095.999])
+    devices = 2**12
+    for variable in histogram.variables:
+        variable.assign(ops.convert_to_tensor(variable) * devices)
+    assert error(histogram, exactly([4095.999]) * devices) == 0
+
+
+# Linear bins ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "limits", [(0.98, 1.0), (-3.0, 5.0), (0.0, 1e-6), (1e9, 1e9 + 512)]
+)
+def test_linear_bins_are_half_open_and_of_one_width(limits):
+    histogram = ScoreHistogram(mantissa_bits=2, range=limits)
+    edges = histogram.edges()
+    lo, hi = np.float32(limits)
+    assert np.all(np.diff(edges) > 0)
+    assert edges[[0, 1, -2, -1]].tolist() == [-np.inf, lo, hi, np.inf]
+    assert histogram.bins <= 2**11 + 3
+    inner = edges[1:-1].astype("float64")
+    even = np.linspace(inner[0], inner[-1], len(inner))
+    np.testing.assert_allclose(
+        inner, even, atol=float(np.spacing(np.float32(max(abs(lo), abs(hi)))))
+    )
+    rng = np.random.default_rng(0)
+    # On the edges, next to them, in between and outside.
+    scores = np.concatenate(
+        [
+            edges,
+            np.nextafter(edges, np.float32(-np.inf)),
+            np.nextafter(edges, np.float32(np.inf)),
+            rng.uniform(limits[0], limits[1], 1000).astype("float32"),
+            SPECIAL,
+        ]
+    ).astype("float32")
+    histogram.update_state(np.ones(len(scores)), scores)
+    place = np.searchsorted(edges, scores, side="right") - 1
+    expected = np.bincount(place, minlength=histogram.bins)
+    assert np.array_equal(histogram.counts()[1], expected)
+
+
+def test_nan_is_counted_apart_from_linear_bins_too():
+    histogram = filled([NAN, 0.5, -1.0], mantissa_bits=0, range=(0, 1))
+    assert float(histogram.result()["nan_scores"]) == 1
+    assert histogram.counts().sum() == 2
+
+
+def test_where_float32_has_fewer_numbers_there_are_fewer_bins():
+    histogram = ScoreHistogram(mantissa_bits=9, range=(0.999, 1.0))
+    spacing = np.spacing(np.float32(0.999))
+    assert histogram.bins < 2**18
+    assert np.diff(histogram.edges()[1:-1]).min() >= spacing
 
 
 def test_with_a_threshold_there_are_two_bins_parted_exactly_there():
@@ -238,6 +362,11 @@ def test_an_empty_batch_changes_nothing():
         ({"threshold": NAN}, "not NaN"),
         ({"threshold": [1.0, 2.0]}, "one number"),
         ({"threshold": "0.5"}, "one number"),
+        ({"range": (1.0, 1.0)}, "two finite numbers"),
+        ({"range": (0.0, NAN)}, "two finite numbers"),
+        ({"range": (0.0, 1.0, 2.0)}, "two finite numbers"),
+        ({"range": (0.0, 1e-40)}, "two finite numbers"),
+        ({"range": (0.0, 1.0), "threshold": 0.5}, "one of them"),
     ],
 )
 def test_wrong_arguments_raise(arguments, message):
@@ -291,7 +420,12 @@ def test_histograms_of_other_bins_do_not_merge():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"mantissa_bits": 3}, {"threshold": 0.5, "name": "at_half"}]
+    "arguments",
+    [
+        {"mantissa_bits": 3},
+        {"threshold": 0.5, "name": "at_half"},
+        {"range": (0.5, 1), "mantissa_bits": 1},
+    ],
 )
 def test_the_configuration_comes_back_whole(arguments):
     histogram = ScoreHistogram(**arguments)

@@ -1,0 +1,291 @@
+"""What all metrics share that are functions of two histograms of scores."""
+
+import dataclasses
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_xent.metrics.alignment import all_pairs, flat_entries
+from keras_xent.metrics.score_histogram import (
+    ScoreHistogram,
+    only_zeros_and_ones,
+)
+from keras_xent.ops.distance import name_of, pairwise_distance
+from keras_xent.ops.roc import Alikeness, Curve
+
+
+class ErrorRates(NamedTuple):
+    """Error rates at rising thresholds, NumPy arrays of one length."""
+
+    threshold: np.ndarray
+    miss: np.ndarray
+    false_match: np.ndarray
+
+
+class ThresholdMetric(keras.metrics.Metric):
+    """A figure of merit of scores that a threshold turns into decisions.
+
+    A pair is called a match iff distance < threshold, or, with
+    `similarity=True`, iff similarity >= threshold. The state is one
+    `ScoreHistogram`: it takes scores of any range, does not grow, and adds up
+    over updates, devices and `merge_state`.
+
+    Args:
+        measure: A `Measure`: what is made of the histograms.
+        distance: None if scores come in. `"symmetric_kl"`, `"euclidean"`,
+            `"cosine"`, or a callable from embeddings `[n, d]` to distances
+            `[n, n]` if class ids and embeddings come in: then all pairs of a
+            batch count, each once, and a pair weighs the product of the weights
+            of its rows.
+        similarity: Whether large scores mean alike, as of logits.
+        mantissa_bits: How fine the bins are, as in `ScoreHistogram`: 7 while
+            training, 9 for an evaluation.
+        range: None, or `(lo, hi)` for linear bins between the two, where scores
+            crowd far from 0, as cosines near 1 do.
+        name: Name of the metric.
+        dtype: Dtype policy of the metric. State and result are float32
+            whatever it is.
+        threshold: None, or the number the scores are compared with; then there
+            are two bins.
+
+    Shapes:
+        `update_state(y_true, y_pred, sample_weight=None)`. Without `distance`:
+        `y_true` match flags 1/0 of any dtype, `y_pred` real scores, of one
+        shape up to a last axis of 1; `sample_weight` too, or without trailing
+        axes. With `distance`: `y_true` class ids `[n]` or `[n, 1]`, integers of
+        int32 range or floats that float32 holds exactly; `y_pred` embeddings
+        `[n, d]`; `sample_weight` `[n]` or `[n, 1]`. What has weight 0 or is
+        masked by Keras does not count, whatever it holds.
+        `result()`: float32 scalar. NaN if no match or no non-match was counted,
+        if a score is NaN (`metric.histogram.result()` says how many), or if a
+        flag is neither 0 nor 1 or a weight negative, infinite or NaN.
+
+    Raises:
+        ValueError: If an argument or a shape is wrong, or a flag or class id is
+            and this can be seen without reading device memory.
+    """
+
+    def __init__(
+        self,
+        measure,
+        distance=None,
+        similarity=False,
+        mantissa_bits=7,
+        range=None,
+        name=None,
+        dtype=None,
+        threshold=None,
+    ):
+        super().__init__(name=name, dtype=dtype)
+        distance = name_of(distance)
+        if distance is not None:
+            self._pairwise = pairwise_distance(distance)
+        if similarity and isinstance(distance, str):
+            raise ValueError(
+                f"distance={distance!r} is small for rows that are alike, so "
+                "similarity=True would call the most different rows matches. "
+                "Leave similarity=False, or give a callable that returns "
+                "similarities."
+            )
+        self._measure = measure
+        self.distance = distance
+        self.similarity = bool(similarity)
+        self.histogram = ScoreHistogram(
+            mantissa_bits, threshold=threshold, range=range
+        )
+        self.mantissa_bits = self.histogram.mantissa_bits
+        self.range = self.histogram.range
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        if self.distance is None:
+            self.histogram.update_state(y_true, y_pred, sample_weight)
+            return
+        entries = flat_entries(
+            *all_pairs(y_true, y_pred, sample_weight, self._pairwise)
+        )
+        self.histogram.add_entries(
+            *entries, zero_one=only_zeros_and_ones(sample_weight)
+        )
+
+    def result(self):
+        curve = self._curve(ops)
+        return self._if_known(curve, self._measure.value(curve))
+
+    def _if_known(self, curve, value):
+        both = ops.logical_and(curve.matches > 0.0, curve.non_matches > 0.0)
+        known = ops.equal(self.histogram.uncounted(), 0.0)
+        return ops.where(ops.logical_and(both, known), value, np.nan)
+
+    @property
+    def threshold(self):
+        """The threshold that is given or that the result implies.
+
+        A float, read on the host and worked out from exact counts in float64.
+        NaN while `result()` is NaN and no threshold was given. Where a run of
+        neighboring edges of bins is equally good, the middle one, of the run
+        that holds the lowest of the best edges.
+        """
+        if self.histogram.split is not None:
+            return self.histogram.split
+        return self._threshold_of(self._measure)
+
+    def _threshold_of(self, measure):
+        if not self._is_known():
+            return float("nan")
+        curve = self._curve(np)
+        alike = measure.threshold(curve)
+        if alike is not None:
+            return float(alike if self.similarity else 0.0 - alike)
+        best = self._by_edge(measure.badness(curve))
+        best = best == best.min()
+        first = int(np.argmax(best))
+        worse = np.flatnonzero(~best[first:])
+        last = first + int(worse[0]) - 1 if worse.size else best.size - 1
+        return float(self.histogram.edges()[(first + last) // 2])
+
+    def bounds(self):
+        """What exact scores, without bins, may give at least and at most.
+
+        The result lies between the two as well, up to the rounding of float32.
+        Within a bin the order of matches and non-matches is not known, nor is
+        the place of a score: the bounds are those of the best and of the worst
+        case. Both are NaN while `result()` is.
+
+        Returns:
+            Two floats, worked out on the host from exact counts in float64.
+        """
+        return self._bounds_of(self._measure)
+
+    def _bounds_of(self, measure):
+        if not self._is_known():
+            return float("nan"), float("nan")
+        return measure.bounds(self._curve(np))
+
+    def curve(self):
+        """Both error rates at all thresholds where one of them changes.
+
+        Returns:
+            `ErrorRates(threshold, miss, false_match)`, float64 NumPy arrays,
+            the thresholds rising, from exact counts. Of a run of neighboring
+            edges of bins with the same rates, the highest stands for all.
+
+        Raises:
+            ValueError: If there is not at least one match and one non-match.
+        """
+        if not self._is_known():
+            seen = {k: float(v) for k, v in self.histogram.result().items()}
+            raise ValueError(
+                f"{self.name} has no curve: it takes at least one match and "
+                f"one non-match, and no NaN. Got {seen}."
+            )
+        curve = self._curve(np)
+        miss, false_match = map(self._by_edge, (curve.miss, curve.false_match))
+        moves = (np.diff(miss) != 0) | (np.diff(false_match) != 0)
+        keep = np.append(moves, True)
+        edges = self.histogram.edges().astype("float64")
+        return ErrorRates(edges[keep], miss[keep], false_match[keep])
+
+    def plot(self, kind="det", ax=None):
+        """Draws the error rates, with the threshold marked.
+
+        Args:
+            kind: `"det"`, both errors on normal deviates; `"roc"`;
+                `"histogram"`, where the scores of both kinds lie; or `"cost"`,
+                the errors and the detection cost over the threshold.
+            ax: Axes of matplotlib, or None for new ones.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: If matplotlib or scikit-learn is not installed.
+            ValueError: As `curve`, or if `kind` is another.
+        """
+        from keras_xent.metrics import plots
+
+        return plots.plot(self, kind, ax)
+
+    def merge_state(self, metrics):
+        """Adds what other metrics of the same configuration have counted."""
+        metrics = list(metrics)
+        for other in metrics:
+            mine, theirs = (
+                {**metric.get_config(), "name": None, "dtype": None}
+                for metric in (self, other)
+            )
+            if mine != theirs:
+                raise ValueError(
+                    "Metrics can be merged if they are configured alike. "
+                    f"Expected {mine}, got {theirs}."
+                )
+        self.histogram.merge_state([metric.histogram for metric in metrics])
+
+    def get_config(self):
+        distance = self.distance
+        if distance is not None and not isinstance(distance, str):
+            distance = keras.saving.serialize_keras_object(distance)
+        config = {
+            **super().get_config(),
+            **self._own_config(),
+            "distance": distance,
+            "similarity": self.similarity,
+            "mantissa_bits": self.mantissa_bits,
+        }
+        if self.histogram.split is not None:
+            return {**config, "threshold": self.histogram.split}
+        return {**config, "range": self.range}
+
+    def _own_config(self):
+        return dataclasses.asdict(self._measure)
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if isinstance(config.get("distance"), dict):
+            config["distance"] = keras.saving.deserialize_keras_object(
+                config["distance"]
+            )
+        return cls(**config)
+
+    def _is_known(self):
+        counts = self.histogram.counts().sum(axis=1)
+        uncounted = ops.convert_to_numpy(self.histogram.uncounted())
+        return bool(np.all(counts > 0) and uncounted == 0)
+
+    def _curve(self, xp):
+        """The curve of the state, bins from the most alike on."""
+        host = xp is np
+        weights = self.histogram.counts() if host else self.histogram.masses()
+        if self.similarity:
+            weights = xp.flip(weights, axis=1)
+
+        def alike():
+            parts = self._alikeness()
+            if host:
+                return parts
+            return Alikeness(
+                *(ops.convert_to_tensor(part, "float32") for part in parts)
+            )
+
+        return Curve(weights[0], weights[1], xp, alike)
+
+    def _alikeness(self):
+        low = self.histogram.edges().astype("float64")
+        high = np.append(low[1:], np.inf)
+        middle = 0.5 * low + 0.5 * high
+        if self.range is not None:
+            # Open ends: where their scores lie is not known.
+            middle[[0, -2]] = np.nan
+        if self.similarity:
+            return Alikeness(low[::-1], middle[::-1], high[::-1])
+        return Alikeness(-high, -middle, -low)
+
+    def _by_edge(self, by_point):
+        """One number for each lower edge of a bin, out of one for each point.
+
+        For distances nothing calls +inf a match, for similarities nothing calls
+        it a non-match: these points are no threshold.
+        """
+        return by_point[:0:-1] if self.similarity else by_point[:-1]

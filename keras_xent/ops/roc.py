@@ -1,0 +1,365 @@
+"""What a threshold does to two histograms of scores, and figures of merit.
+
+Every function takes a `Curve`, and computes in the numbers it was made of: in
+float32 tensors by `keras.ops` within a training step, in NumPy's float64 from
+exact counts on the host.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+
+# Prefix sums add so many numbers at a time: rounds as little as pairwise
+# summation nearly does, in a quarter of its steps.
+_SUMMED_AT_ONCE = 16
+
+
+class Alikeness(NamedTuple):
+    """How alike the pairs in each bin are: the similarity, or -distance.
+
+    `low` and `high` are the ends of the bins, `middle` what stands for them.
+    Float32 tensors or float64 NumPy arrays `[B]`, in the order of the bins.
+    """
+
+    low: object
+    middle: object
+    high: object
+
+
+class Curve:
+    """The error rates at every threshold between bins.
+
+    Bins come in the order of scores, those that are most alike first. Point k
+    is the decision "the first k bins are matches", for k from 0 to their
+    number B:
+
+        false_match[k] = Σ_{i<k} non_match_i / N       rises from 0 to 1
+        miss[k]        = Σ_{i≥k} match_i / M           falls from 1 to 0
+        hit[k]         = 1 - miss[k]
+
+    Each is summed from its own small end, so that rates near 0 are right to a
+    relative 1e-6.
+
+    Args:
+        non_match, match: Weight in each bin, `[B]`, from the most alike on:
+            float32 tensors, or float64 NumPy arrays.
+        xp: `keras.ops` or `numpy`, whichever the weights belong to.
+        alike: None, or a function that gives the `Alikeness` of the bins, for
+            figures that depend on more than the order of scores.
+    """
+
+    def __init__(self, non_match, match, xp=ops, alike=None):
+        self.non_match, self.match, self.xp = non_match, match, xp
+        self._alike = alike
+
+    @functools.cached_property
+    def alike(self):
+        return self._alike()
+
+    @functools.cached_property
+    def non_match_sums(self):
+        return prefix_sums(self.non_match, self.xp)
+
+    @functools.cached_property
+    def match_sums(self):
+        return prefix_sums(self.match, self.xp)
+
+    @functools.cached_property
+    def miss_sums(self):
+        flip = self.xp.flip
+        sums = prefix_sums(flip(self.match, axis=0), self.xp)
+        return flip(sums, axis=0)
+
+    @functools.cached_property
+    def non_matches(self):
+        """The weight of all of them."""
+        return total(self.non_match, self.xp)
+
+    @functools.cached_property
+    def matches(self):
+        """The weight of all of them."""
+        return total(self.match, self.xp)
+
+    @functools.cached_property
+    def false_match(self):
+        return self.non_match_sums / self.non_match_sums[-1]
+
+    @functools.cached_property
+    def miss(self):
+        return self.miss_sums / self.miss_sums[0]
+
+    @functools.cached_property
+    def hit(self):
+        return self.match_sums / self.match_sums[-1]
+
+    def ordered(self, matches_first):
+        """The curve if all scores of a bin were in one order; NumPy only.
+
+        Matches first is the best that may hide in the bins, non-matches first
+        the worst: every curve of scores that fall into these bins lies between
+        the two.
+        """
+        none = np.zeros_like(self.match)
+        match, non_match = (self.match, none), (none, self.non_match)
+        if not matches_first:
+            match, non_match = match[::-1], non_match[::-1]
+        match, non_match = (
+            np.stack(pair, axis=1).ravel() for pair in (match, non_match)
+        )
+        return Curve(non_match, match, np, self._alike)
+
+
+def prefix_sums(x, xp=ops):
+    """0, x_0, x_0 + x_1, ..., each with the error of about 60 additions.
+
+    Args:
+        x: Float tensor `[n]`, n known.
+        xp: `keras.ops` or `numpy`.
+
+    Returns:
+        `[n + 1]`, of the dtype of `x`.
+    """
+    if xp is np:
+        return np.concatenate([[0.0], np.cumsum(x)])
+    return ops.concatenate([ops.zeros_like(x[:1]), _inclusive_sums(x)])
+
+
+def _inclusive_sums(x):
+    n = x.shape[0]
+    if n <= _SUMMED_AT_ONCE:
+        return ops.cumsum(x, axis=0)
+    upto = ops.cumsum(rows(x), axis=1)
+    before = _inclusive_sums(upto[:, -1])
+    before = ops.concatenate([ops.zeros_like(before[:1]), before[:-1]])
+    return ops.reshape(upto + before[:, None], (-1,))[:n]
+
+
+def rows(x):
+    """`x` as rows to sum at once, zeros appended to fill the last one."""
+    missing = -x.shape[0] % _SUMMED_AT_ONCE
+    if missing:
+        x = ops.concatenate([x, ops.zeros((missing,), x.dtype)])
+    return ops.reshape(x, (-1, _SUMMED_AT_ONCE))
+
+
+def total(x, xp=ops):
+    """The sum of `[n]`, n known, with the error of as few additions."""
+    while xp is not np and x.shape[0] > _SUMMED_AT_ONCE:
+        x = xp.sum(rows(x), axis=1)
+    return xp.sum(x)
+
+
+def equal_error_rate(curve):
+    """The rate at which false matches and misses are equally frequent.
+
+        EER = false_match = miss, on straight lines between points
+
+    Args:
+        curve: `Curve`.
+
+    Returns:
+        Scalar in [0, 1].
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_xent.ops import roc
+    >>> non_match, match = np.array([[0.0, 1, 0, 1], [1, 0, 1, 0]])
+    >>> curve = roc.Curve(non_match, match, np)
+    >>> float(roc.equal_error_rate(curve))
+    0.5
+    """
+    xp = curve.xp
+    gap = curve.miss - curve.false_match  # falls from 1 to -1
+    return _crossing(curve, xp.sum(xp.where(gap > 0, 1, 0)))
+
+
+def _crossing(curve, after):
+    """Where the line to point `after` from the one before has equal errors."""
+    xp = curve.xp
+    after = xp.maximum(after, 1)  # 0 where the curve is NaN
+    x, y = (
+        (xp.take(rate, after - 1), xp.take(rate, after))
+        for rate in (curve.false_match, curve.miss)
+    )
+    return crossing_of_segment((x[0], y[0]), (x[1], y[1]))
+
+
+def crossing_of_segment(start, end):
+    """The rate where the line from `start` to `end` has equal errors.
+
+    Args:
+        start, end: Points (false_match, miss), the first with no fewer misses
+            than false matches, the second with no more.
+    """
+    gap, next_gap = start[1] - start[0], end[1] - end[0]
+    return start[0] + gap / (gap - next_gap) * (end[0] - start[0])
+
+
+def match_auc(curve):
+    """Probability that a match scores more alike than a non-match.
+
+        AUC = P(match more alike) + P(both in one bin) / 2
+
+    the area under the ROC. Computed from 1 - AUC, which keeps its digits.
+
+    Args:
+        curve: `Curve`.
+
+    Returns:
+        Scalar in [0, 1].
+
+    Source: Hanley and McNeil, "The meaning and use of the area under a receiver
+    operating characteristic (ROC) curve", Radiology 1982.
+    """
+    rate = curve.false_match
+    middle = 0.5 * (rate[:-1] + rate[1:])
+    return 1.0 - curve.xp.sum(curve.match / curve.matches * middle)
+
+
+def detection_cost(false_match, miss, p_target, c_miss, c_false_alarm):
+    """Expected cost of a decision, over that of the better trivial one.
+
+        DCF = (c_miss p miss + c_false_alarm (1 - p) false_match)
+              / min(c_miss p, c_false_alarm (1 - p))
+
+    Args:
+        false_match, miss: Rates, of one shape.
+        p_target: p, the probability of a match where the system is used.
+        c_miss, c_false_alarm: Costs of the two errors.
+
+    Returns:
+        Costs of the same shape; 1 for always, or never, saying match.
+
+    Source: NIST 2016 Speaker Recognition Evaluation Plan, section 3.1.
+    """
+    miss_weight = c_miss * p_target
+    false_weight = c_false_alarm * (1.0 - p_target)
+    unit = min(miss_weight, false_weight)
+    return miss_weight / unit * miss + false_weight / unit * false_match
+
+
+def true_match_rate_at(curve, false_match_rate):
+    """The largest share of matches found with so few false matches.
+
+        max { hit[k] : false_match[k] <= false_match_rate }
+
+    Args:
+        curve: `Curve`.
+        false_match_rate: Number in [0, 1].
+
+    Returns:
+        Scalar in [0, 1].
+    """
+    xp = curve.xp
+    within = curve.false_match <= false_match_rate
+    count = xp.sum(xp.where(within, 1, 0))
+    return xp.take(curve.hit, xp.maximum(count - 1, 0))
+
+
+def precision(curve):
+    """Share of matches among the first k bins, `[B + 1]`; 1 for none."""
+    xp = curve.xp
+    match, non_match = curve.match_sums, curve.non_match_sums
+    called = match + non_match
+    none = called <= 0
+    return xp.where(none, 1.0, match / xp.where(none, 1.0, called))
+
+
+def average_precision(curve):
+    """Mean over the matches of the precision down to their bin.
+
+        AP = Σ_k (hit[k + 1] - hit[k]) precision[k + 1]
+
+    Args:
+        curve: `Curve`.
+
+    Returns:
+        Scalar in [0, 1]. It depends on the share of matches in the data.
+
+    Source: as `sklearn.metrics.average_precision_score`.
+    """
+    share = curve.match / curve.matches
+    return curve.xp.sum(share * precision(curve)[1:])
+
+
+def least_average_precision(curve):
+    """What the scores within bins cannot take the average precision below.
+
+    Every bin has its non-matches first, and its matches arrive one after the
+    other; in the limit of many small ones, a bin with m of them after TP
+    matches and FP non-matches adds
+
+        ∫_TP^{TP+m} x / (x + FP) dx = m - FP log(1 + m / (TP + FP))
+
+    Args:
+        curve: `Curve` of NumPy arrays.
+    """
+    before, false = curve.match_sums[:-1], curve.non_match_sums[1:]
+    base = before + false
+    ratio = np.divide(
+        curve.match, base, out=np.zeros_like(base), where=base > 0
+    )
+    gain = curve.match - false * np.log1p(ratio)
+    return gain.sum() / curve.matches
+
+
+def d_prime(match_moments, non_match_moments, xp=ops):
+    """How far apart the means are, in standard deviations.
+
+        d' = (mean_m - mean_n) / sqrt((variance_m + variance_n) / 2)
+
+    Args:
+        match_moments, non_match_moments: Mean and variance of the scores.
+        xp: `keras.ops` or `numpy`.
+
+    Returns:
+        Scalar.
+
+    Source: Daugman, "Biometric decision landscapes", University of Cambridge
+    technical report 482, 2000.
+    """
+    spread = 0.5 * (match_moments[1] + non_match_moments[1])
+    return (match_moments[0] - non_match_moments[0]) / xp.sqrt(spread)
+
+
+def moments(weight, score, xp=ops):
+    """Mean and variance of weighted scores; what weighs 0 plays no part."""
+    present = weight > 0
+    score = xp.where(present, score, 0.0)
+    share = weight / total(weight, xp)
+    mean = xp.sum(share * score)
+    offset = xp.where(present, score - mean, 0.0)
+    return mean, xp.sum(share * offset * offset)
+
+
+def log_likelihood_ratio_cost(curve, match_llr, non_match_llr):
+    """Cllr, what log-likelihood ratios cost over all priors, in bits.
+
+        Cllr = (mean_m log2(1 + exp(-llr)) + mean_n log2(1 + exp(llr))) / 2
+
+    Args:
+        curve: `Curve`.
+        match_llr, non_match_llr: Natural log-likelihood ratio of the matches
+            and of the non-matches of each bin, `[B]`.
+
+    Returns:
+        Scalar, at least 0. Always saying 0 costs 1.
+
+    Source: Brümmer and du Preez, "Application-independent evaluation of speaker
+    detection", Computer Speech and Language 2006.
+    """
+    xp = curve.xp
+
+    def mean(weight, count, llr):
+        present = weight > 0
+        cost = xp.logaddexp(0.0, xp.where(present, llr, 0.0))
+        return xp.sum(xp.where(present, weight * cost, 0.0)) / count
+
+    both = mean(curve.match, curve.matches, -match_llr) + mean(
+        curve.non_match, curve.non_matches, non_match_llr
+    )
+    return both / (2.0 * math.log(2.0))

@@ -1,0 +1,130 @@
+"""The table of a file of trials is what scikit-learn makes of it."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "examples"))
+
+import verification  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    monkeypatch.setattr(verification, "BLOCK", 128)
+
+
+def random_trials(n=300):
+    rng = np.random.default_rng(0)
+    match = np.arange(n) % 3 == 0
+    return match, np.round(rng.normal(size=n) + 2 * match, 4)
+
+
+def write(path, lines):
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+FORMATS = {
+    "score label": lambda m, s: f"{s} {int(m)}",
+    "label,score": lambda m, s: f"{['nontarget', 'target'][int(m)]},{s}",
+    "trial list": lambda m, s: f"{int(m)} a/1.wav b/2.wav {s}",
+    "words": lambda m, s: f"\n{s}\tsome pair\t{['Different', 'Same'][int(m)]}",
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_any_of_these_formats_is_read(name):
+    match, score = random_trials()
+    lines = "\n".join(map(FORMATS[name], match, score)).splitlines()
+    blocks = list(verification.trials(lines))
+    assert [len(flags) for flags, _ in blocks] == [128, 128, 44]
+    assert np.array_equal(np.concatenate([b[0] for b in blocks]), match)
+    assert np.array_equal(np.concatenate([b[1] for b in blocks]), score)
+
+
+def test_the_table_and_the_plots(tmp_path, capsys):
+    match, score = random_trials()
+    path = write(tmp_path / "t", map(FORMATS["score label"], match, score))
+    plots = tmp_path / "plots"
+    verification.main(["--scores", path, "--bits", "7", "--plots", str(plots)])
+    printed = capsys.readouterr().out
+    assert "100 matches, 200 others" in printed
+    rows = {
+        title: list(map(float, re.findall(r"-?(?:inf|nan|\d\S*)", rest)))
+        for title, rest in (
+            (line[:22].strip(), line[22:]) for line in printed.splitlines()[4:]
+        )
+    }
+    assert set(rows) == set(verification.TITLES.values()) - {"detection cost"}
+    for title, (value, low, high, _) in rows.items():
+        assert low - 6e-5 <= value <= high + 6e-5, title
+    low, high = rows["area under the ROC"][1:3]
+    assert low - 1e-6 <= roc_auc_score(match, score) <= high + 1e-6
+    assert {p.name for p in plots.iterdir()} == {
+        *("det.png", "roc.png", "histogram.png", "cost.png")
+    }
+    assert min(p.stat().st_size for p in plots.iterdir()) > 5000
+
+
+def test_a_tuned_threshold_is_the_best_one_and_can_be_reported(
+    tmp_path, capsys
+):
+    match, score = random_trials()
+    path = write(tmp_path / "t", map(FORMATS["score label"], match, -score))
+    common = ["--scores", path, "--distances", "--bits", "7"]
+    verification.main([*common, "--tune", "0.3"])
+    threshold = float(capsys.readouterr().out)
+
+    def cost(threshold):
+        called = -score < threshold
+        return (
+            0.3 * np.mean(~called[match]) + 0.7 * np.mean(called[~match])
+        ) / 0.3
+
+    best = min(cost(t) for t in [*(-score), np.inf])
+    assert cost(threshold) == pytest.approx(best, abs=0.01)
+    verification.main(
+        [*common, "--p-target", "0.3", "--threshold", str(threshold)]
+    )
+    line = re.search(r"^detection cost +(\S+)", capsys.readouterr().out, re.M)
+    assert float(line[1]) == pytest.approx(cost(threshold), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["0.5 1", "0.4 2"], "line 2: '2' in column 2 is no label"),
+        (["0.5 1", "x 0"], "line 2: 'x 0' has no score in column 1"),
+        (["0.5 1", "0.4"], "line 2: '0.4' has no score"),
+        (["a b"], "line 1 has no label"),
+        (["target x"], "line 1 has no score"),
+        (["0.5 1", "0.4 1"], "Got 2 and 0"),
+        (["nan 1", "0.4 0"], "1 scores are NaN"),
+        ([""], "Got 0 and 0"),
+    ],
+)
+def test_what_cannot_be_scored_is_said(tmp_path, capsys, lines, words):
+    path = write(tmp_path / "trials", lines)
+    with pytest.raises(SystemExit, match="2"):
+        verification.main(["--scores", path, "--bits", "7"])
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--scores", "nowhere"], "No such file"),
+        (["--scores", "nowhere", "--p-target", "2"], "p_target"),
+        (["--scores", "nowhere", "--range", "1", "0"], "range"),
+    ],
+)
+def test_wrong_arguments_are_said(arguments, words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        verification.main(arguments)
+    assert words in capsys.readouterr().err

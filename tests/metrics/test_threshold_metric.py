@@ -1,0 +1,372 @@
+"""What all threshold metrics share: bounds, thresholds, curves, merging."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from keras import ops
+from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from keras_xent import metrics
+from tests.testing import to_numpy
+
+INF, NAN = np.inf, float("nan")
+P_TARGET, LIMIT, CUT = 0.2, 0.25, 0.3
+BINS = {"mantissa_bits": 1}
+LINEAR = {"range": (-2.0, 2.0), "mantissa_bits": 0}
+
+
+def everything(similarity, **options):
+    return metrics.VerificationMetrics(
+        p_target=P_TARGET,
+        false_match_rate=LIMIT,
+        threshold=CUT,
+        similarity=similarity,
+        name="v",
+        **options,
+    )
+
+
+def results(metric):
+    return {k[2:]: float(to_numpy(v)) for k, v in metric.result().items()}
+
+
+def truth(match, score, similarity):
+    """Every figure from the raw scores, by scikit-learn and plain formulas."""
+    score = np.asarray(score, "float64")
+    alike = score if similarity else -score
+    x, hit, _ = roc_curve(match, alike, drop_intermediate=False)
+    y = 1 - hit
+    i = max(int(np.argmax(y <= x)), 1)
+    gap, next_gap = y[i - 1] - x[i - 1], y[i] - x[i]
+    unit = min(P_TARGET, 1 - P_TARGET)
+    called = score >= np.float32(CUT) if similarity else score < np.float32(CUT)
+    at = np.mean(~called[match]), np.mean(called[~match])
+    # By rank: scikit-learn takes scores 1e-20 apart for one.
+    rank = np.unique(alike, return_inverse=True)[1]
+    fit = IsotonicRegression().fit_transform(rank, match.astype(float))
+    with np.errstate(divide="ignore"):
+        calibrated = np.log(fit) - np.log1p(-fit)
+    calibrated -= np.log(np.mean(match) / np.mean(~match))
+    m, n = alike[match], alike[~match]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        d = (m.mean() - n.mean()) / np.sqrt((m.var() + n.var()) / 2)
+    return {
+        "equal_error_rate": x[i - 1]
+        + gap / (gap - next_gap) * (x[i] - x[i - 1]),
+        "min_detection_cost": min(P_TARGET * y + (1 - P_TARGET) * x) / unit,
+        "detection_cost": (P_TARGET * at[0] + (1 - P_TARGET) * at[1]) / unit,
+        "match_auc": roc_auc_score(match, alike),
+        "true_match_rate": hit[x <= LIMIT].max(),
+        "average_precision": average_precision_score(match, alike),
+        "cllr": cost(m, n),
+        "cllr_min": cost(calibrated[match], calibrated[~match]),
+        "d_prime": d,
+    }
+
+
+def cost(match_llr, other_llr):
+    losses = np.logaddexp(0, -match_llr), np.logaddexp(0, other_llr)
+    return np.mean([loss.mean() for loss in losses]) / np.log(2)
+
+
+def assert_bracketed(metric, expected):
+    bounds, found = metric.bounds(), results(metric)
+    assert len(bounds) == len(expected)
+    for key, exact in expected.items():
+        low, high = bounds[f"v_{key}"]
+        assert not np.isnan([low, high]).any()
+        if not np.isnan(exact):  # d' of scores that are all equal
+            assert low - 1e-9 <= exact <= high + 1e-9, key
+        if not np.isnan(found[key]) and key != "d_prime":
+            slack = 1e-4 if key == "cllr_min" else 4e-6 * max(1, high)
+            assert low - slack <= found[key] <= high + slack, key
+
+
+scores = st.lists(
+    # Few distinct values, so that bins are shared and scores tie.
+    st.one_of(
+        st.integers(-9, 9).map(lambda k: k / 8),
+        st.floats(-3, 3, width=32, allow_subnormal=False),
+    ),
+    min_size=12,
+    max_size=12,
+)
+
+
+@settings(max_examples=20, deadline=None)
+@example(11 * [0.0] + [3e-20], 10 * [False], False, BINS)
+@given(
+    data=scores,
+    flags=st.lists(st.booleans(), min_size=10, max_size=10),
+    similarity=st.booleans(),
+    options=st.sampled_from([BINS, LINEAR]),
+)
+def test_the_bounds_hold_what_exact_scores_give(
+    data, flags, similarity, options
+):
+    match = np.array([True, False, *flags])
+    score = np.array(data, "float32")
+    metric = everything(similarity, **options)
+    metric.update_state(match, score)
+    assert_bracketed(metric, truth(match, score, similarity))
+
+
+@pytest.mark.parametrize("similarity", [False, True])
+def test_twenty_matches_among_many_non_matches_are_bracketed(similarity):
+    rng = np.random.default_rng(0)
+    match = np.arange(100_000) < 20
+    score = (rng.normal(size=len(match)) + 2 * match).astype("float32")
+    score = score if similarity else -score
+    metric = everything(similarity, **BINS)
+    metric.update_state(match, score)
+    assert_bracketed(metric, truth(match, score, similarity))
+
+
+@pytest.mark.parametrize("similarity", [False, True])
+def test_a_metric_of_its_own_gives_what_the_dict_gives(similarity):
+    rng = np.random.default_rng(1)
+    match = rng.random(200) < 0.4
+    score = (rng.normal(size=200) + match).astype("float32")
+    options = {"similarity": similarity, **BINS}
+    both = everything(**options)
+    both.update_state(match, score)
+    found = results(both)
+    for key, metric in {
+        "equal_error_rate": metrics.EqualErrorRate(**options),
+        "min_detection_cost": metrics.MinDetectionCost(P_TARGET, **options),
+        "match_auc": metrics.MatchAUC(**options),
+        "true_match_rate": metrics.TrueMatchRateAt(LIMIT, **options),
+        "average_precision": metrics.AveragePrecision(**options),
+        "cllr": metrics.Cllr(**options),
+        "cllr_min": metrics.CllrMin(**options),
+        "d_prime": metrics.DPrime(**options),
+    }.items():
+        metric.update_state(match, score)
+        assert float(metric.result()) == found[key]
+        assert metric.bounds() == both.bounds()[f"v_{key}"]
+        assert metric.threshold == both.thresholds()[f"v_{key}"]
+    assert both.thresholds()["v_detection_cost"] == np.float32(CUT)
+    assert both.threshold == both.thresholds()["v_equal_error_rate"]
+
+
+@pytest.mark.parametrize("similarity", [False, True])
+def test_the_threshold_is_where_the_figure_is_reached(similarity):
+    rng = np.random.default_rng(2)
+    match = rng.random(200) < 0.4
+    score = (rng.normal(size=200) + match).astype("float32")
+    score = score if similarity else -score
+    metric = everything(similarity, **BINS)
+    metric.update_state(match, score)
+    found, edges = metric.thresholds(), metric.histogram.edges()
+
+    def errors(threshold):
+        called = score >= threshold if similarity else score < threshold
+        return np.mean(called[~match]), np.mean(~called[match])
+
+    rates = np.array([errors(edge) for edge in edges])
+    false_match, miss = rates.T
+    hits = match.sum() * (1 - miss)
+    best = {
+        "equal_error_rate": abs(miss - false_match),
+        "min_detection_cost": P_TARGET * miss + (1 - P_TARGET) * false_match,
+        "match_auc": miss + false_match,
+        "cllr_min": miss + false_match,
+        "true_match_rate": miss + 9 * (false_match > LIMIT),
+        "average_precision": -2
+        * hits
+        / (hits + (~match).sum() * false_match + match.sum()),
+    }
+    for key, badness in best.items():
+        at = np.flatnonzero(edges == np.float32(found[f"v_{key}"]))
+        assert badness[at] == pytest.approx(badness.min(), abs=1e-12), key
+    assert found["v_cllr"] == 0
+    x, y = score[match], score[~match]
+    t = found["v_d_prime"]
+    apart = abs(x.mean() - t) / x.std(), abs(y.mean() - t) / y.std()
+    assert apart[0] == pytest.approx(apart[1], rel=0.2)  # as fine as bins are
+
+
+@pytest.mark.parametrize("similarity", [False, True])
+def test_frozen_at_its_threshold_the_cost_stays_the_same(similarity):
+    rng = np.random.default_rng(3)
+    match = rng.random(200) < 0.4
+    score = (rng.normal(size=200) + 2 * match).astype("float32")
+    score = score if similarity else -score
+    tuned = metrics.MinDetectionCost(0.3, similarity=similarity, **BINS)
+    tuned.update_state(match, score)
+    frozen = metrics.DetectionCost(tuned.threshold, 0.3, similarity=similarity)
+    frozen.update_state(match, score)
+    result = float(frozen.result())
+    assert result == pytest.approx(float(tuned.result()), abs=1e-6)
+    assert frozen.threshold == tuned.threshold
+    assert frozen.bounds() == pytest.approx((result, result), abs=1e-6)
+
+
+@pytest.mark.parametrize("similarity", [False, True])
+def test_the_curve_counts_errors_at_its_thresholds(similarity):
+    rng = np.random.default_rng(4)
+    match = rng.random(200) < 0.4
+    score = (rng.normal(size=200) + match).astype("float32")
+    metric = metrics.MatchAUC(similarity=similarity, **BINS)
+    metric.update_state(match, score)
+    curve = metric.curve()
+    assert np.all(np.diff(curve.threshold) > 0)
+    assert len(curve.threshold) < 40
+    for t, miss, false_match in zip(*curve, strict=True):
+        called = score >= t if similarity else score < t
+        assert miss == pytest.approx(np.mean(~called[match]), abs=1e-12)
+        assert false_match == pytest.approx(np.mean(called[~match]), abs=1e-12)
+
+
+def test_merging_several_equals_one_pass():
+    rng = np.random.default_rng(5)
+    match, score, weight = rng.integers(0, 2, 90), rng.normal(size=90), rng
+    weight = weight.random(90)
+    whole, *parts = (everything(False, **BINS) for _ in range(4))
+    whole.update_state(match, score, weight)
+    for part, rows in zip(parts, np.split(np.arange(90), 3), strict=True):
+        part.update_state(match[rows], score[rows], weight[rows])
+    parts[0].merge_state(parts[1:])
+    assert np.array_equal(parts[0].histogram.counts(), whole.histogram.counts())
+    assert results(parts[0]) == results(whole)
+    with pytest.raises(ValueError, match="configured alike"):
+        whole.merge_state([everything(True, **BINS)])
+
+
+@pytest.mark.parametrize(
+    ("match", "score"),
+    [
+        ([], []),
+        ([1, 1], [0.1, 0.2]),
+        ([0, 0], [0.1, 0.2]),
+        ([1, 0, 1], [0.1, 0.9, NAN]),
+    ],
+)
+def test_what_cannot_be_judged_is_nan_and_has_no_curve(match, score):
+    metric = everything(False, **BINS)
+    metric.update_state(match, score)
+    assert np.isnan(list(results(metric).values())).all()
+    assert np.isnan(list(metric.bounds().values())).all()
+    assert np.isnan(metric.threshold)
+    with pytest.raises(ValueError, match="at least one match"):
+        metric.curve()
+
+
+def test_infinite_scores_are_ordered_as_all_others():
+    metric = everything(True, **BINS)
+    metric.update_state([1, 1, 1, 0, 0, 0], [INF, INF, 1, -INF, -1, 0.5])
+    found = results(metric)
+    assert found["match_auc"] == 1
+    assert found["equal_error_rate"] == found["min_detection_cost"] == 0
+    assert np.isnan(found["d_prime"])
+    assert metric.bounds()["v_d_prime"] == (-INF, INF)
+    # No evidence could be stronger, and it is right: it costs nothing.
+    assert found["cllr"] < 1
+    metric.update_state([0], [INF])
+    assert results(metric)["cllr"] == INF
+
+
+def test_outside_of_the_range_scores_keep_their_order_but_lose_their_value():
+    metric = everything(True, **LINEAR)
+    metric.update_state([1, 1, 0, 0], [9.0, 1.0, -9.0, 0.5])
+    found, bounds = results(metric), metric.bounds()
+    assert found["match_auc"] == 1
+    assert np.isnan([found["d_prime"], found["cllr"]]).all()
+    assert bounds["v_d_prime"] == (-INF, INF)
+    low, high = bounds["v_cllr"]
+    assert 0 < low < high < 1
+
+
+def test_all_pairs_of_a_batch_are_compared():
+    rng = np.random.default_rng(6)
+    ids, weight = rng.integers(0, 3, 8), rng.random(8).astype("float32")
+    rows = (rng.normal(size=(8, 2)) + ids[:, None]).astype("float32")
+    a, b = np.triu_indices(8, k=1)
+    distance = np.linalg.norm(rows[a] - rows[b], axis=1)
+    plain = metrics.MatchAUC(**BINS)
+    plain.update_state(ids[a] == ids[b], distance, weight[a] * weight[b])
+    paired = metrics.MatchAUC(distance="euclidean", **BINS)
+    paired.update_state(ids, rows, weight)
+    assert float(paired.result()) == pytest.approx(float(plain.result()))
+
+
+def test_flags_and_logits_of_any_shape_that_flattens():
+    match = np.array([[1, 0, 1], [0, 1, 0]])
+    logits = np.array([[2.0, -1.0, 0.5], [1.0, 3.0, -2.0]], "float32")
+    metric = metrics.MatchAUC(similarity=True, **BINS)
+    metric.update_state(match[..., None], logits)
+    expected = roc_auc_score(match.ravel(), logits.ravel())
+    low, high = metric.bounds()
+    assert low - 1e-12 <= expected <= high + 1e-12
+    mask = ops.array([[True, True, False], [True, True, False]])
+    masked = metrics.MatchAUC(similarity=True, **BINS)
+    tensor = ops.convert_to_tensor(logits)
+    tensor._keras_mask = mask
+    masked.update_state(match, tensor)
+    assert masked.histogram.counts().sum() == 4
+
+
+def test_counts_beyond_two_to_the_31_a_bin_are_exact():
+    metric = everything(False, **BINS)
+    metric.update_state([1, 0, 1, 0], [0.1, 0.1, 0.9, 0.9])
+    high = metric.histogram.variables[0]
+    high.assign(
+        ops.convert_to_tensor(metric.histogram.variables[1])[:-2] * 2**20
+    )
+    counts = metric.histogram.counts()
+    assert np.all(counts[counts > 0] == 2**32 + 1)
+    found = results(metric)
+    assert found["match_auc"] == found["equal_error_rate"] == 0.5
+
+
+# What goes wrong -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: metrics.EqualErrorRate("hull"), "'convex_hull'"),
+        (lambda: metrics.MinDetectionCost(0.0), "p_target"),
+        (lambda: metrics.MinDetectionCost(1.5), "p_target"),
+        (lambda: metrics.MinDetectionCost(c_miss=0), "c_miss"),
+        (lambda: metrics.MinDetectionCost(c_false_alarm=NAN), "c_false_alarm"),
+        (lambda: metrics.DetectionCost(None), "threshold"),
+        (lambda: metrics.DetectionCost(NAN), "not NaN"),
+        (lambda: metrics.TrueMatchRateAt(1.5), "false_match_rate"),
+        (lambda: metrics.MatchAUC(range=(1, 0)), "range"),
+        (lambda: metrics.MatchAUC(range=3), "range"),
+        (lambda: metrics.MatchAUC(range=(0, INF)), "range"),
+        (lambda: metrics.MatchAUC(mantissa_bits=13), "mantissa_bits"),
+        (lambda: metrics.MatchAUC(distance="cosine", similarity=True), "alike"),
+    ],
+)
+def test_wrong_arguments_raise(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metrics.EqualErrorRate("convex_hull", range=(0.5, 1), similarity=True),
+        metrics.MinDetectionCost(0.05, 2.0, 3.0, mantissa_bits=3),
+        metrics.DetectionCost(0.7, 0.05, dtype="float16"),
+        metrics.MatchAUC(distance="cosine", name="mine"),
+        metrics.TrueMatchRateAt(0.25),
+        metrics.AveragePrecision(),
+        metrics.Cllr(),
+        metrics.CllrMin(),
+        metrics.DPrime(),
+        metrics.MatchAccuracy(range=(0, 1)),
+    ],
+    ids=lambda metric: metric.name,
+)
+def test_the_configuration_comes_back_whole(metric):
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(metric)
+    )
+    assert again.get_config() == metric.get_config()
+    assert np.array_equal(again.histogram.edges(), metric.histogram.edges())
