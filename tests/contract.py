@@ -26,6 +26,8 @@ class Case:
     torch_compile: bool = False
     # Whether rows meet each other, so that a batch is more than its rows.
     pairs: bool = False
+    # How many rows a metric needs to measure anything.
+    least: int = 2
     # Whether predictions are what a `LinearHead` returned.
     head: bool = False
 
@@ -110,4 +112,6 @@ METRICS = [
     Case(metrics.MatchAccuracy, {"similarity": True, "mantissa_bits": 5}, "yes or no"),
     Case(metrics.MatchAccuracy, {"distance": "symmetric_kl"}, "class ids", pairs=True),
     Case(metrics.MatchAccuracy, {"distance": "euclidean", "threshold": 1.0}, "class ids", pairs=True),
+    Case(metrics.CrossentropyRate, {"unit": "bits_per_byte", "bytes_per_token": [1, 4, 2], "ignore_class": [2]}, "class ids", least=1),
+    Case(metrics.Perplexity, {}, "class ids", least=1),
 ]  # fmt: skip

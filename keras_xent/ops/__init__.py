@@ -11,10 +11,12 @@ from keras_xent.ops.divergence import (
     pairwise_symmetric_kl,
     symmetric_kl,
 )
+from keras_xent.ops.entropy import entropy
 from keras_xent.ops.hinge import softplus_hinge, symmetric_kl_hinge
 from keras_xent.ops.linear import linear_softmax_crossentropy
 
 __all__ = [
+    "entropy",
     "linear_softmax_crossentropy",
     "pairwise_cosine",
     "pairwise_euclidean",
