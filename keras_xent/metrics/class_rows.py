@@ -8,6 +8,11 @@ from keras import ops
 from keras_xent.masking import get_keras_mask
 from keras_xent.metrics.alignment import full_weight
 from keras_xent.ops import checks, crossentropy
+from keras_xent.ops.probabilities import (
+    check_distributions,
+    class_probabilities,
+    yes_probability,
+)
 
 
 class ClassRows(typing.NamedTuple):
@@ -46,13 +51,26 @@ class ClassRows(typing.NamedTuple):
         hit = ids[:, None] == classes[None, :]
         return ops.cast(hit, self.predictions.dtype)
 
+    def probabilities(self, from_logits):
+        """The predictions as probabilities; NaN where they are none."""
+        if self.binary:
+            return yes_probability(self.predictions, from_logits)
+        return class_probabilities(self.predictions, from_logits, axis=1)
+
     def weighted(self, values):
         """weight · values, in which 0 · ∞ and 0 · NaN are 0."""
         product = self.weight * ops.cast(values, "float32")
         return ops.where(self.weight == 0, 0.0, product)
 
 
-def class_rows(y_true, y_pred, sample_weight=None, axis=-1, ignore_class=None):
+def class_rows(
+    y_true,
+    y_pred,
+    sample_weight=None,
+    axis=-1,
+    ignore_class=None,
+    from_logits=True,
+):
     """The examples that a metric of classes counts.
 
     Args:
@@ -65,13 +83,15 @@ def class_rows(y_true, y_pred, sample_weight=None, axis=-1, ignore_class=None):
             examples up to a last axis of 1; trailing axes may be left out.
         axis: The axis of the classes.
         ignore_class: None, a class id, or several: such rows weigh 0.
+        from_logits: Whether the predictions are logits; else probabilities.
 
     Returns:
         `ClassRows`.
 
     Raises:
-        ValueError: If shapes or dtypes do not fit, or targets in host memory
-            are none, unless weights or a mask may leave them out.
+        ValueError: If shapes or dtypes do not fit, or targets or probabilities
+            in host memory are none, unless weights or a mask may leave them
+            out.
     """
     mask = get_keras_mask(y_pred)
     logits = ops.stop_gradient(checks.logits(y_pred, "y_pred"))
@@ -79,6 +99,9 @@ def class_rows(y_true, y_pred, sample_weight=None, axis=-1, ignore_class=None):
     ignored = checks.id_tuple("ignore_class", ignore_class)
     last = len(logits.shape) - 1
     axis = checks.axis(axis, last + 1)
+    if on_host and not from_logits:
+        several = last > 0 and logits.shape[axis] != 1
+        check_distributions("y_pred", y_pred, axis if several else None)
     if last == 0 or logits.shape[axis] == 1:
         if ignored:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Pure functions on tensors: all the mathematics, no class and no state."""
 
+from keras_xent.ops.brier import brier_score
 from keras_xent.ops.crossentropy import (
     sigmoid_crossentropy,
     softmax_crossentropy,
@@ -16,6 +17,7 @@ from keras_xent.ops.hinge import softplus_hinge, symmetric_kl_hinge
 from keras_xent.ops.linear import linear_softmax_crossentropy
 
 __all__ = [
+    "brier_score",
     "entropy",
     "linear_softmax_crossentropy",
     "pairwise_cosine",

@@ -29,17 +29,7 @@ def class_probabilities(x, from_logits, axis=-1, name="logits"):
     """
     if from_logits:
         return ops.softmax(checks.logits(x, name), axis=axis)
-    values = checks.host_array(x)
-    checks.zero_to_one(name, x, CURE)
-    if values is not None and values.size:
-        sums = values.sum(axis=axis, dtype="float64")
-        wrong = np.abs(sums - 1) > SUM_TOLERANCE
-        if np.any(wrong):
-            raise ValueError(
-                f"`{name}` must be distributions: the probabilities of an "
-                "example sum to 1. Received an example whose sum is "
-                f"{sums[wrong].flat[0]}. {CURE}"
-            )
+    check_distributions(name, x, axis)
     p = checks.logits(x, name)
     total = ops.sum(p, axis=axis, keepdims=True)
     lowest = ops.min(p, axis=axis, keepdims=True, initial=np.inf)
@@ -51,6 +41,25 @@ def yes_probability(x, from_logits, name="logits"):
     """The probability of yes, from log-odds or checked; NaN outside [0, 1]."""
     if from_logits:
         return ops.sigmoid(checks.logits(x, name))
-    checks.zero_to_one(name, x, CURE)
+    check_distributions(name, x, None)
     p = checks.logits(x, name)
     return ops.where((p >= 0) & (p <= 1), p, np.nan)
+
+
+def check_distributions(name, x, axis):
+    """Raises on values in host memory that are no probabilities.
+
+    Along `axis` they must sum to 1; None asks each number alone.
+    """
+    checks.zero_to_one(name, x, CURE)
+    values = checks.host_array(x)
+    if values is None or axis is None or not values.size:
+        return
+    sums = values.sum(axis=axis, dtype="float64")
+    wrong = np.abs(sums - 1) > SUM_TOLERANCE
+    if np.any(wrong):
+        raise ValueError(
+            f"`{name}` must be distributions: the probabilities of an example "
+            "sum to 1. Received an example whose sum is "
+            f"{sums[wrong].flat[0]}. {CURE}"
+        )
