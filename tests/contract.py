@@ -114,7 +114,7 @@ METRICS = [
     Case(metrics.MatchAccuracy, {"distance": "euclidean", "threshold": 1.0}, "class ids", pairs=True),
     Case(metrics.CrossentropyRate, {"unit": "bits_per_byte", "bytes_per_token": [1, 4, 2], "ignore_class": [2]}, "class ids", least=1),
     Case(metrics.Perplexity, {}, "class ids", least=1),
-    Case(metrics.ExpectedCalibrationError, {}, "yes or no", least=1, torch_compile=True),
+    Case(metrics.ExpectedCalibrationError, {}, "yes or no", least=1),
     Case(metrics.ExpectedCalibrationError, {"bins": 4, "binning": "equal_mass", "class_wise": 3, "norm": "l2"}, "class ids", least=1),
     Case(metrics.BrierScore, {}, "class ids", least=1),
 ]  # fmt: skip

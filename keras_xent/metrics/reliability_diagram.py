@@ -172,13 +172,12 @@ class ReliabilityDiagram(SummedMetric):
                 )
             first = ops.arange(self.class_wise, dtype="int32") * self._slots
             return p, ops.cast(rows.one_hot(), "float32"), first[None, :]
-        chosen = ops.argmax(rows.predictions, axis=1)
+        chosen = ops.argmax(rows.predictions, axis=1)[:, None]
+        confidence = ops.take_along_axis(p, chosen, axis=1)[:, 0]
         if rows.sparse:
-            hit = ops.cast(chosen, "int32") == ops.cast(rows.targets, "int32")
+            hit = ops.cast(chosen[:, 0], rows.targets.dtype) == rows.targets
         else:
-            hit = ops.take_along_axis(rows.targets, chosen[:, None], axis=1)
-            hit = hit[:, 0]
-        confidence = ops.max(p, axis=1, initial=0.0)
+            hit = ops.take_along_axis(rows.targets, chosen, axis=1)[:, 0]
         return confidence, ops.cast(hit, "float32"), 0
 
     def _slot(self, p):

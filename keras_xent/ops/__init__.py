@@ -15,10 +15,12 @@ from keras_xent.ops.divergence import (
 from keras_xent.ops.entropy import entropy
 from keras_xent.ops.hinge import softplus_hinge, symmetric_kl_hinge
 from keras_xent.ops.linear import linear_softmax_crossentropy
+from keras_xent.ops.temperature import fit_temperature
 
 __all__ = [
     "brier_score",
     "entropy",
+    "fit_temperature",
     "linear_softmax_crossentropy",
     "pairwise_cosine",
     "pairwise_euclidean",
