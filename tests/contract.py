@@ -3,6 +3,7 @@
 A case is a class, its arguments, and the kind of data that it takes:
 
 - "distributions": targets (n, 3), logits (n, 3)
+- "logits pairs": logits (n, 3) of a teacher, logits (n, 3)
 - "class ids": labels (n,), logits or embeddings (n, 3)
 - "yes or no": labels (n, 1), logits (n, 1)
 - "distances": match flags (n, 1), distances (n, 1)
@@ -59,6 +60,8 @@ class Case:
         """Targets of `rows` examples."""
         if self.data == "distributions":
             return np.eye(3, dtype="float32")[self._ids(rows, seed)]
+        if self.data == "logits pairs":
+            return normal(rows, 3, seed=seed + 2)
         if self.data == "class ids":
             return self._ids(rows, seed)
         return (self._ids(rows, seed)[:, None] > 0).astype("int32")
@@ -85,7 +88,7 @@ class Case:
 
     @property
     def units(self):
-        return 3 if self.data in ("distributions", "class ids") else 1
+        return 1 if self.data in ("yes or no", "distances") else 3
 
     def _ids(self, rows, seed):
         ids = np.random.default_rng(seed).integers(0, 3, rows)
@@ -104,6 +107,8 @@ LOSSES = [
     Case(losses.SoftplusHinge, {"margin": 1.0, "softness": 0.5}, "distances"),
     Case(losses.SymmetricKLHinge, {"margin": 2.0}, "class ids", pairs=True),
     Case(losses.SymmetricKLHinge, {"margin": 2.0, "softness": 0.0, "balanced": False, "directed": True}, "class ids", pairs=True),
+    Case(losses.KLDivergence, {"temperature": 2.0}, "logits pairs"),
+    Case(losses.JensenShannon, {}, "logits pairs"),
 ]  # fmt: skip
 
 METRICS = [

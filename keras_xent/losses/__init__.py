@@ -5,10 +5,13 @@ from keras_xent.losses.crossentropy import (
     SoftmaxCrossentropy,
     SparseSoftmaxCrossentropy,
 )
+from keras_xent.losses.divergence import JensenShannon, KLDivergence
 from keras_xent.losses.hinge import SoftplusHinge, SymmetricKLHinge
 from keras_xent.losses.linear import LinearCrossentropy
 
 __all__ = [
+    "JensenShannon",
+    "KLDivergence",
     "LinearCrossentropy",
     "SigmoidCrossentropy",
     "SoftmaxCrossentropy",

@@ -14,6 +14,7 @@ from keras_xent.ops.divergence import (
 )
 from keras_xent.ops.entropy import entropy
 from keras_xent.ops.hinge import softplus_hinge, symmetric_kl_hinge
+from keras_xent.ops.kl import jensen_shannon, kl_divergence
 from keras_xent.ops.linear import linear_softmax_crossentropy
 from keras_xent.ops.temperature import fit_temperature
 
@@ -21,6 +22,8 @@ __all__ = [
     "brier_score",
     "entropy",
     "fit_temperature",
+    "jensen_shannon",
+    "kl_divergence",
     "linear_softmax_crossentropy",
     "pairwise_cosine",
     "pairwise_euclidean",
