@@ -1,16 +1,13 @@
 """The Brier score over a whole epoch."""
 
 import keras
-from keras import ops
 
-from keras_xent.metrics.class_rows import class_rows
-from keras_xent.metrics.sums import SummedMetric
-from keras_xent.ops import checks
+from keras_xent.metrics.class_rows import ClassMetric
 from keras_xent.ops.brier import brier_score
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
-class BrierScore(SummedMetric):
+class BrierScore(ClassMetric):
     """Mean squared error of the predicted probabilities.
 
     The score of a row is `keras_xent.ops.brier_score`:
@@ -58,38 +55,20 @@ class BrierScore(SummedMetric):
         name="brier_score",
         dtype=None,
     ):
-        super().__init__((2,), name=name, dtype=dtype)
-        self.from_logits = bool(from_logits)
-        self.axis = axis
-        ignored = checks.id_tuple("ignore_class", ignore_class)
-        self.ignore_class = list(ignored) or None
+        super().__init__((2,), axis, ignore_class, name, dtype, from_logits)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        rows = class_rows(
-            y_true,
-            y_pred,
-            sample_weight,
-            self.axis,
-            self.ignore_class,
-            self.from_logits,
-        )
+        rows = self.rows(y_true, y_pred, sample_weight)
         score = brier_score(
             rows.one_hot(),
             rows.predictions,
             self.from_logits,
             None if rows.binary else 1,
         )
-        total = ops.sum(rows.weighted(score))
-        self._sums.update_state(ops.stack([total, ops.sum(rows.weight)]))
+        self.add(rows.weighted(score), rows.weight)
 
     def result(self):
-        total, weight = ops.unstack(self._sums.result(), 2)
-        return total / weight
+        return self.ratio()
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "from_logits": self.from_logits,
-            "axis": self.axis,
-            "ignore_class": self.ignore_class,
-        }
+        return {**super().get_config(), "from_logits": self.from_logits}

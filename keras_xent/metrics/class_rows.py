@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_xent.masking import get_keras_mask
 from keras_xent.metrics.alignment import full_weight
+from keras_xent.metrics.sums import SummedMetric
 from keras_xent.ops import checks, crossentropy
 from keras_xent.ops.probabilities import (
     check_distributions,
@@ -61,6 +62,54 @@ class ClassRows(typing.NamedTuple):
         """weight · values, in which 0 · ∞ and 0 · NaN are 0."""
         product = self.weight * ops.cast(values, "float32")
         return ops.where(self.weight == 0, 0.0, product)
+
+
+class ClassMetric(SummedMetric):
+    """A metric that sums over rows of classes.
+
+    Args:
+        shape: The shape of the sums.
+        axis: The axis of the classes.
+        ignore_class: A class id, or a list of them: such rows do not count.
+        name, dtype: As in `keras.metrics.Metric`.
+        from_logits: Whether the predictions are logits; else probabilities.
+    """
+
+    def __init__(
+        self, shape, axis, ignore_class, name, dtype, from_logits=True
+    ):
+        super().__init__(shape, name=name, dtype=dtype)
+        self.from_logits = bool(from_logits)
+        self.axis = axis
+        ignored = checks.id_tuple("ignore_class", ignore_class)
+        self.ignore_class = list(ignored) or None
+
+    def rows(self, y_true, y_pred, sample_weight):
+        """What `update_state` is given as `ClassRows`."""
+        return class_rows(
+            y_true,
+            y_pred,
+            sample_weight,
+            self.axis,
+            self.ignore_class,
+            self.from_logits,
+        )
+
+    def add(self, amount, size):
+        """Adds the rows of a batch to two sums."""
+        self._sums.update_state(ops.stack([ops.sum(amount), ops.sum(size)]))
+
+    def ratio(self):
+        """The quotient of the two sums, NaN if nothing was counted."""
+        amount, size = ops.unstack(self._sums.result(), 2)
+        return amount / size
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "axis": self.axis,
+            "ignore_class": self.ignore_class,
+        }
 
 
 def class_rows(
@@ -132,9 +181,8 @@ def class_rows(
     keep = weight != 0
     good = possible & (weight > 0) & (weight < np.inf)
     weight = ops.where(keep, ops.where(good, weight, np.nan), 0.0)
-    weight = checks.sizes_agree(
-        weight, targets[..., 0] if len(targets.shape) > 1 else targets, weight
-    )
+    one_each = targets if len(targets.shape) == 1 else targets[:, 0]
+    weight = checks.sizes_agree(weight, one_each, weight)
     return ClassRows(_only(good, targets), _only(keep, logits), weight)
 
 

@@ -5,51 +5,33 @@ import numpy as np
 from keras import ops
 
 from keras_xent import ops as functions
-from keras_xent.metrics.class_rows import class_rows
-from keras_xent.metrics.sums import SummedMetric
+from keras_xent.metrics.class_rows import ClassMetric
 from keras_xent.ops import checks
 from keras_xent.ops.entropy import NATS_PER, check_unit
 
 UNITS = (*NATS_PER, "bits_per_byte")
 
 
-class _Likelihood(SummedMetric):
+class _Likelihood(ClassMetric):
     """Sums weight · (−log p) and weight · size over all that it is shown."""
 
     def __init__(self, axis, ignore_class, name, dtype):
-        super().__init__((2,), name=name, dtype=dtype)
-        self.axis = axis
-        ignored = checks.id_tuple("ignore_class", ignore_class)
-        self.ignore_class = list(ignored) or None
+        super().__init__((2,), axis, ignore_class, name, dtype)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        rows = class_rows(
-            y_true, y_pred, sample_weight, self.axis, self.ignore_class
-        )
+        rows = self.rows(y_true, y_pred, sample_weight)
         if rows.binary:
             function = functions.sigmoid_crossentropy
         elif rows.sparse:
             function = functions.sparse_softmax_crossentropy
         else:
             function = functions.softmax_crossentropy
-        nats = rows.weighted(function(rows.targets, rows.predictions))
-        size = rows.weighted(self._size(rows))
-        self._sums.update_state(ops.stack([ops.sum(nats), ops.sum(size)]))
+        nats = function(rows.targets, rows.predictions)
+        self.add(rows.weighted(nats), rows.weighted(self._size(rows)))
 
     def _size(self, rows):
         """What a row counts for, beside its weight."""
         return 1.0
-
-    def result(self):
-        nats, size = ops.unstack(self._sums.result(), 2)
-        return nats / size
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "axis": self.axis,
-            "ignore_class": self.ignore_class,
-        }
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -145,8 +127,9 @@ class CrossentropyRate(_Likelihood):
         return ops.sum(targets * table[None, :], axis=1)
 
     def result(self):
-        nats = super().result()
-        return nats / NATS_PER["nats" if self.unit == "nats" else "bits"]
+        return (
+            self.ratio() / NATS_PER["nats" if self.unit == "nats" else "bits"]
+        )
 
     def get_config(self):
         size = self.bytes_per_token
@@ -202,7 +185,7 @@ class Perplexity(_Likelihood):
         super().__init__(axis, ignore_class, name=name, dtype=dtype)
 
     def result(self):
-        return ops.exp(super().result())
+        return ops.exp(self.ratio())
 
 
 def _checked_bytes(value, unit):

@@ -6,9 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xent.metrics.class_rows import class_rows
-from keras_xent.metrics.sums import SummedMetric
-from keras_xent.ops import checks
+from keras_xent.metrics.class_rows import ClassMetric
 
 # Bins of equal mass are put together from bins of the log-odds of the
 # confidence, 64 to a unit. Inside one the confidence varies by less than
@@ -42,7 +40,7 @@ class Bars(typing.NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
-class ReliabilityDiagram(SummedMetric):
+class ReliabilityDiagram(ClassMetric):
     """Confidence beside accuracy, in bins of confidence.
 
     Of a calibrated model, 80 % of what it says with confidence 0.8 is right.
@@ -123,25 +121,15 @@ class ReliabilityDiagram(SummedMetric):
         if class_wise is not None:
             class_wise = _checked_count("class_wise", class_wise, 2)
         slots = bins if binning == "equal_width" else FINE_BINS
-        super().__init__(((class_wise or 1) * slots, 3), name, dtype)
+        shape = ((class_wise or 1) * slots, 3)
+        super().__init__(shape, axis, ignore_class, name, dtype, from_logits)
         self._slots = slots
         self.bins = bins
         self.binning = binning
         self.class_wise = class_wise
-        self.from_logits = bool(from_logits)
-        self.axis = axis
-        ignored = checks.id_tuple("ignore_class", ignore_class)
-        self.ignore_class = list(ignored) or None
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        rows = class_rows(
-            y_true,
-            y_pred,
-            sample_weight,
-            self.axis,
-            self.ignore_class,
-            self.from_logits,
-        )
+        rows = self.rows(y_true, y_pred, sample_weight)
         confidence, hit, slot = self._questions(rows)
         confidence = ops.cast(confidence, "float32")
         slot = slot + self._slot(confidence)
@@ -293,8 +281,6 @@ class ReliabilityDiagram(SummedMetric):
             "binning": self.binning,
             "class_wise": self.class_wise,
             "from_logits": self.from_logits,
-            "axis": self.axis,
-            "ignore_class": self.ignore_class,
         }
 
 

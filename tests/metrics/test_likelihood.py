@@ -27,7 +27,7 @@ def measure(metric, *batches):
 
 
 def halves(*arrays):
-    """Batches of very different sizes."""
+    """A batch of few tokens and one of many."""
     return [[x[:1] for x in arrays], [x[1:] for x in arrays]]
 
 
