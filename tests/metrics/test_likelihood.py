@@ -53,10 +53,10 @@ def test_perplexity_is_its_exponential():
 def test_it_is_finite_where_probabilities_underflow():
     torchmetrics = pytest.importorskip("torchmetrics.text")
     torch = pytest.importorskip("torch")
-    logits = np.zeros((1, 20, 2), "float32")
-    logits[0, 0] = [200.0, 0.0]
-    labels = np.ones((1, 20), "int64")
-    expected = math.exp((200 + 19 * math.log(2)) / 20)
+    logits = np.zeros((3, 7, 5), "float32")
+    logits[0, 0, 0] = 200.0
+    labels = np.ones((3, 7), "int64")
+    expected = math.exp((200 + 20 * math.log(5)) / 21)
     assert measure(Perplexity(), (labels, logits)) == pytest.approx(
         expected, rel=1e-5
     )
@@ -66,12 +66,12 @@ def test_it_is_finite_where_probabilities_underflow():
 
 
 def test_an_even_guess_costs_one_bit_and_its_logarithm_in_nats():
-    even = np.zeros((8, 2), "float32")
-    labels = np.arange(8) % 2
-    assert measure(CrossentropyRate("bits"), (labels, even)) == 1
-    assert measure(CrossentropyRate(), (labels, even)) == np.float32(
-        math.log(2)
-    )
+    even = np.where(np.arange(5) < 2, LOGITS[..., :1], -np.inf)
+    labels = LABELS % 2
+    nats = measure(CrossentropyRate(), (labels, even))
+    assert nats == pytest.approx(math.log(2), rel=1e-6)
+    bits = measure(CrossentropyRate("bits"), (labels, even))
+    assert bits == pytest.approx(1, rel=1e-6)
     assert measure(Perplexity(), (labels, even)) == pytest.approx(2, rel=1e-6)
 
 
@@ -111,15 +111,15 @@ def test_any_axis_holds_the_classes():
 
 
 def test_yes_or_no_takes_one_logit():
-    logits, yes = normal(20, 1), np.arange(20) % 3 == 0
+    logits, yes = normal(21, 1), np.arange(21) % 3 == 0
     p = np.where(yes, 1, -1) * logits[:, 0].astype("float64")
     expected = -log_expit(p).mean()
-    for shape in ((20,), (20, 1)):
+    for shape in ((21,), (21, 1)):
         batch = yes.astype("int32"), logits.reshape(shape)
         result = measure(CrossentropyRate(), batch)
         assert result == pytest.approx(expected, rel=1e-6)
     table = CrossentropyRate("bits_per_byte", bytes_per_token=[1, 3])
-    bits = expected / math.log(2) * 20 / (20 + 2 * yes.sum())
+    bits = expected / math.log(2) * 21 / (21 + 2 * yes.sum())
     assert measure(table, batch) == pytest.approx(bits, rel=1e-6)
 
 
@@ -136,11 +136,14 @@ def test_what_does_not_count_may_hold_anything():
 
 
 def test_an_impossible_label_costs_infinity():
-    logits = np.array([[0.0, -np.inf, 0.0], [1.0, 0.0, 0.0]], "float32")
-    assert measure(CrossentropyRate(), ([0, 0], logits)) == pytest.approx(
-        (math.log(2) + math.log(math.e + 2) - 1) / 2, rel=1e-6
+    logits = LOGITS.copy()
+    logits[0, 0, :2] = -np.inf
+    labels = np.where(LABELS < 2, 2, LABELS)
+    expected = nll(labels, logits).mean()
+    assert measure(CrossentropyRate(), (labels, logits)) == pytest.approx(
+        expected, rel=1e-6
     )
-    batches = ([1, 0], logits), ([0, 0], logits)
+    batches = (np.zeros_like(LABELS), logits), (labels, LOGITS)
     assert measure(CrossentropyRate(), *batches) == math.inf
 
 
@@ -163,13 +166,15 @@ def test_what_cannot_be_measured_is_nan(batch):
 def test_counts_stay_exact_over_an_epoch_that_float32_cannot_count():
     # After 2**24 tokens a float32 counter adds nothing any more.
     metric = CrossentropyRate()
-    labels, logits = np.array([0]), np.zeros((1, 2), "float32")
-    metric.update_state(labels, logits, np.array([2.0**24]))
+    # Weights leave one token of 21 in a batch.
+    one = np.zeros((3, 7))
+    one[0, 0] = 1
+    metric.update_state(LABELS, LOGITS, 2.0**24 * one)
     for _ in range(3):
-        metric.update_state(labels, logits, np.array([1.0]))
+        metric.update_state(LABELS, LOGITS, one)
     nats, tokens = metric._sums.exact()
     assert tokens == 2**24 + 3
-    assert nats == pytest.approx(tokens * np.float32(math.log(2)), rel=1e-12)
+    assert nats / tokens == pytest.approx(nll()[0, 0], rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,7 @@ def test_it_weighs_rows_and_takes_distributions():
 
 def test_any_axis_holds_the_classes():
     expected = fit(LABELS, LOGITS)
-    image = LOGITS.reshape(8, 8, K)
-    assert fit(LABELS.reshape(8, 8), image) == pytest.approx(expected)
-    image = np.moveaxis(image, -1, 1)
+    image = np.moveaxis(LOGITS.reshape(8, 8, K), -1, 1)
     result = fit(LABELS.reshape(8, 8), image, axis=1)
     assert result == pytest.approx(expected, rel=1e-5)
 
@@ -79,8 +77,11 @@ def test_yes_or_no_is_two_classes():
 
 
 def test_masked_classes_take_no_part():
-    logits = np.pad(LOGITS, ((0, 0), (0, 1)), constant_values=-np.inf)
-    assert fit(LABELS, logits) == pytest.approx(fit(LABELS, LOGITS), rel=1e-5)
+    logits = LOGITS.copy()
+    logits[:, -1] = -np.inf
+    labels = LABELS % (K - 1)
+    expected = by_scipy(np.eye(K - 1)[labels], LOGITS[:, :-1])
+    assert fit(labels, logits) == pytest.approx(expected, rel=1e-4)
 
 
 def test_rows_of_weight_zero_may_hold_anything():
@@ -93,9 +94,11 @@ def test_rows_of_weight_zero_may_hold_anything():
 
 def test_one_miss_by_a_hair_is_still_found():
     # Nearly separable: the best temperature is far below the logits' scale.
-    logits = np.array([[1.0, 0.0]] * 20 + [[1e-4, 0.0]], "float32")
-    labels = np.array([0] * 20 + [1])
-    expected = by_scipy(np.eye(2)[labels], logits)
+    logits = np.full((N, K), -np.inf, "float32")
+    logits[:, :2] = 1.0, 0.0
+    logits[-1, 0] = 1e-4
+    labels = (np.arange(N) == N - 1).astype(int)
+    expected = by_scipy(np.eye(2)[labels], logits[:, :2])
     assert fit(labels, logits) == pytest.approx(expected, rel=1e-3)
     assert expected < 0.2
 
@@ -108,8 +111,10 @@ def test_where_all_is_right_more_confidence_is_always_better():
 
 def test_where_logits_say_nothing_or_the_opposite_an_even_guess_is_better():
     assert fit(LOGITS.argmin(axis=1), LOGITS) == np.inf
-    opposite = np.array([[1.0, 0.0], [1.0, 0.0]], "float32")
-    assert fit([0, 1], opposite) == np.inf
+    # Right as often as wrong, and always equally sure.
+    logits = np.full((N, K), -np.inf, "float32")
+    logits[:, :2] = 1.0, 0.0
+    assert fit(np.arange(N) % 2, logits) == np.inf
 
 
 @pytest.mark.parametrize(
