@@ -3,6 +3,7 @@
 A case is a class, its arguments, and the kind of data that it takes:
 
 - "distributions": targets (n, 3), logits (n, 3)
+- "logits pairs": logits (n, 3) of a teacher, logits (n, 3)
 - "class ids": labels (n,), logits or embeddings (n, 3)
 - "yes or no": labels (n, 1), logits (n, 1)
 - "distances": match flags (n, 1), distances (n, 1)
@@ -26,6 +27,8 @@ class Case:
     torch_compile: bool = False
     # Whether rows meet each other, so that a batch is more than its rows.
     pairs: bool = False
+    # How many rows a metric needs to measure anything.
+    least: int = 2
     # Whether predictions are what a `LinearHead` returned.
     head: bool = False
     # Whether it draws in training. A seed is not saved with a model.
@@ -60,6 +63,8 @@ class Case:
         """Targets of `rows` examples."""
         if self.data == "distributions":
             return np.eye(3, dtype="float32")[self._ids(rows, seed)]
+        if self.data == "logits pairs":
+            return normal(rows, 3, seed=seed + 2)
         if self.data == "class ids":
             return self._ids(rows, seed)
         return (self._ids(rows, seed)[:, None] > 0).astype("int32")
@@ -88,7 +93,7 @@ class Case:
 
     @property
     def units(self):
-        return 3 if self.data in ("distributions", "class ids") else 1
+        return 1 if self.data in ("yes or no", "distances") else 3
 
     def _ids(self, rows, seed):
         ids = np.random.default_rng(seed).integers(0, 3, rows)
@@ -109,6 +114,8 @@ LOSSES = [
     Case(losses.SoftplusHinge, {"margin": 1.0, "softness": 0.5}, "distances"),
     Case(losses.SymmetricKLHinge, {"margin": 2.0}, "class ids", pairs=True),
     Case(losses.SymmetricKLHinge, {"margin": 2.0, "softness": 0.0, "balanced": False, "directed": True}, "class ids", pairs=True),
+    Case(losses.KLDivergence, {"temperature": 2.0}, "logits pairs"),
+    Case(losses.JensenShannon, {}, "logits pairs"),
 ]  # fmt: skip
 
 METRICS = [
@@ -119,4 +126,9 @@ METRICS = [
     Case(metrics.MatchAccuracy, {"distance": "euclidean", "threshold": 1.0}, "class ids", pairs=True),
     Case(metrics.DetectionCost, {"threshold": 0.5, "p_target": 0.05}, "distances"),
     Case(metrics.VerificationMetrics, {"p_target": 0.5, "method": "convex_hull", "similarity": True, "mantissa_bits": 2, "range": (-8.0, 8.0)}, "yes or no"),
+    Case(metrics.CrossentropyRate, {"unit": "bits_per_byte", "bytes_per_token": [1, 4, 2], "ignore_class": [2]}, "class ids", least=1),
+    Case(metrics.Perplexity, {}, "class ids", least=1),
+    Case(metrics.ExpectedCalibrationError, {}, "yes or no", least=1),
+    Case(metrics.ExpectedCalibrationError, {"bins": 4, "binning": "equal_mass", "class_wise": 3, "norm": "l2"}, "class ids", least=1),
+    Case(metrics.BrierScore, {}, "class ids", least=1),
 ]  # fmt: skip

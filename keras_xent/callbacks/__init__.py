@@ -1,5 +1,6 @@
 """Callbacks: what watches a fit."""
 
+from keras_xent.callbacks.temperature_scaling import TemperatureScaling
 from keras_xent.callbacks.tune_threshold import TuneThreshold
 
-__all__ = ["TuneThreshold"]
+__all__ = ["TemperatureScaling", "TuneThreshold"]

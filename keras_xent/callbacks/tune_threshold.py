@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent.callbacks.validation_data import unpacked
 from keras_xent.metrics.alignment import check_flags, class_ids
 from keras_xent.metrics.match_accuracy import MatchAccuracy
 from keras_xent.ops.distance import pairwise_distance
@@ -91,7 +92,7 @@ class TuneThreshold(keras.callbacks.Callback):
         verbose=0,
     ):
         super().__init__()
-        self._x, self._y, self._weight = _unpacked(validation_data)
+        self._x, self._y, self._weight = unpacked(validation_data)
         self._metric = MatchAccuracy(
             similarity=similarity,
             balanced=balanced,
@@ -202,26 +203,3 @@ def _rectangular(distance):
         return pairwise(both)[:n, n:]
 
     return corner
-
-
-def _unpacked(data):
-    if not isinstance(data, list | tuple) or len(data) not in (2, 3):
-        raise ValueError(
-            "`validation_data` must be (x, y) or (x, y, sample_weight), "
-            f"arrays. Got {type(data).__name__}. Turn a dataset into arrays "
-            "first."
-        )
-    x, y, weight = (*data, None)[:3]
-    y = ops.convert_to_numpy(y)
-    weight = None if weight is None else ops.convert_to_numpy(weight)
-    if weight is not None and not np.all(weight >= 0):
-        raise ValueError(
-            "`validation_data` needs weights that are not negative. Got "
-            f"{weight[~(weight >= 0)][0]}."
-        )
-    if weight is not None and len(weight) != len(y):
-        raise ValueError(
-            "`validation_data` needs one sample_weight for each y. Got "
-            f"{len(weight)} for {len(y)}."
-        )
-    return x, y, weight

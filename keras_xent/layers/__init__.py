@@ -3,5 +3,11 @@
 from keras_xent.layers.linear_head import LinearHead
 from keras_xent.layers.match_decision import MatchDecision
 from keras_xent.layers.symmetric_kl_distance import SymmetricKLDistance
+from keras_xent.layers.temperature import Temperature
 
-__all__ = ["LinearHead", "MatchDecision", "SymmetricKLDistance"]
+__all__ = [
+    "LinearHead",
+    "MatchDecision",
+    "SymmetricKLDistance",
+    "Temperature",
+]

@@ -5,6 +5,7 @@ from keras_xent.losses.crossentropy import (
     SoftmaxCrossentropy,
     SparseSoftmaxCrossentropy,
 )
+from keras_xent.losses.divergence import JensenShannon, KLDivergence
 from keras_xent.losses.hinge import SoftplusHinge, SymmetricKLHinge
 from keras_xent.losses.linear import LinearCrossentropy
 from keras_xent.losses.sampled import (
@@ -13,6 +14,8 @@ from keras_xent.losses.sampled import (
 )
 
 __all__ = [
+    "JensenShannon",
+    "KLDivergence",
     "LinearCrossentropy",
     "NoiseContrastiveEstimation",
     "SampledSoftmaxCrossentropy",

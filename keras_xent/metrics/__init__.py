@@ -1,29 +1,38 @@
 """Metrics: thin `keras.metrics.Metric` classes over a few kinds of state."""
 
+from keras_xent.metrics.brier import BrierScore
+from keras_xent.metrics.calibration import ExpectedCalibrationError
 from keras_xent.metrics.cllr import Cllr, CllrMin, DPrime
 from keras_xent.metrics.clustering import cluster_misclassification_rate
 from keras_xent.metrics.detection_cost import DetectionCost, MinDetectionCost
 from keras_xent.metrics.equal_error_rate import EqualErrorRate
+from keras_xent.metrics.likelihood import CrossentropyRate, Perplexity
 from keras_xent.metrics.match_accuracy import MatchAccuracy
 from keras_xent.metrics.ranking import (
     AveragePrecision,
     MatchAUC,
     TrueMatchRateAt,
 )
+from keras_xent.metrics.reliability_diagram import ReliabilityDiagram
 from keras_xent.metrics.score_histogram import ScoreHistogram
 from keras_xent.metrics.threshold_metric import ThresholdMetric
 from keras_xent.metrics.verification import VerificationMetrics
 
 __all__ = [
     "AveragePrecision",
+    "BrierScore",
     "Cllr",
     "CllrMin",
+    "CrossentropyRate",
     "DPrime",
     "DetectionCost",
     "EqualErrorRate",
+    "ExpectedCalibrationError",
     "MatchAUC",
     "MatchAccuracy",
     "MinDetectionCost",
+    "Perplexity",
+    "ReliabilityDiagram",
     "ScoreHistogram",
     "ThresholdMetric",
     "TrueMatchRateAt",

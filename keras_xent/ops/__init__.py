@@ -1,5 +1,6 @@
 """Pure functions on tensors: all the mathematics, no class and no state."""
 
+from keras_xent.ops.brier import brier_score
 from keras_xent.ops.crossentropy import (
     sigmoid_crossentropy,
     softmax_crossentropy,
@@ -11,7 +12,9 @@ from keras_xent.ops.divergence import (
     pairwise_symmetric_kl,
     symmetric_kl,
 )
+from keras_xent.ops.entropy import entropy
 from keras_xent.ops.hinge import softplus_hinge, symmetric_kl_hinge
+from keras_xent.ops.kl import jensen_shannon, kl_divergence
 from keras_xent.ops.linear import linear_softmax_crossentropy
 from keras_xent.ops.sampled import nce, sampled_softmax_crossentropy
 from keras_xent.ops.sampling import (
@@ -19,8 +22,14 @@ from keras_xent.ops.sampling import (
     uniform_sample,
     unigram_sample,
 )
+from keras_xent.ops.temperature import fit_temperature
 
 __all__ = [
+    "brier_score",
+    "entropy",
+    "fit_temperature",
+    "jensen_shannon",
+    "kl_divergence",
     "linear_softmax_crossentropy",
     "log_uniform_sample",
     "nce",

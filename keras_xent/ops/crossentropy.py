@@ -108,7 +108,7 @@ def softmax_crossentropy(
     axis = checks.axis(axis, len(logits.shape))
     count = checks.classes(logits.shape, axis)
     check_options(label_smoothing, class_weight, focal_gamma, z_loss, count)
-    targets = _distribution(targets, logits, axis)
+    targets = distribution(targets, logits, axis)
     if not (label_smoothing or focal_gamma or z_loss):
         # One fused kernel instead of five steps.
         log_p = ops.log_softmax(logits, axis=axis)
@@ -360,7 +360,7 @@ def integer_labels(labels, shape, axis):
     return ops.cast(labels, "int32")
 
 
-def _distribution(targets, logits, axis):
+def distribution(targets, logits, axis):
     values = checks.host_array(targets)
     if values is not None and np.any(values < 0):
         raise ValueError(

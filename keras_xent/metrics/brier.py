@@ -1,0 +1,74 @@
+"""The Brier score over a whole epoch."""
+
+import keras
+
+from keras_xent.metrics.class_rows import ClassMetric
+from keras_xent.ops.brier import brier_score
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+class BrierScore(ClassMetric):
+    """Mean squared error of the predicted probabilities.
+
+    The score of a row is `keras_xent.ops.brier_score`:
+
+    ```
+    score = Σ_k (p_k − t_k)²   over classes, from 0 to 2
+    score = (p − t)²           of a yes/no answer, from 0 to 1
+    ```
+
+    Args:
+        from_logits: Whether the predictions are logits. Otherwise they are
+            probabilities.
+        axis: The axis of the classes.
+        ignore_class: A class id, or a list of them: such rows do not count.
+        name: Name of the metric.
+        dtype: Dtype policy of the metric. State and result are float32
+            whatever it is.
+
+    Shapes:
+        As `CrossentropyRate`. `result()` is a float32 scalar, the weighted mean
+        over all rows of all batches. NaN if nothing was counted, or if a
+        prediction, label or weight is impossible.
+
+    Raises:
+        ValueError: If an argument, a shape or a dtype is wrong, or a label or
+            probability is and this can be seen without reading device memory.
+
+    Source: Brier, "Verification of forecasts expressed in terms of
+    probability", 1950.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_xent.metrics import BrierScore
+    >>> rain = BrierScore(from_logits=False)
+    >>> float(rain([1, 0], np.array([0.5, 0.0], "float32")))
+    0.125
+    """
+
+    def __init__(
+        self,
+        from_logits=True,
+        axis=-1,
+        ignore_class=None,
+        name="brier_score",
+        dtype=None,
+    ):
+        super().__init__((2,), axis, ignore_class, name, dtype, from_logits)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        rows = self.rows(y_true, y_pred, sample_weight)
+        score = brier_score(
+            rows.one_hot(),
+            rows.predictions,
+            self.from_logits,
+            None if rows.binary else 1,
+        )
+        self.add(rows.weighted(score), rows.weight)
+
+    def result(self):
+        return self.ratio()
+
+    def get_config(self):
+        return {**super().get_config(), "from_logits": self.from_logits}

@@ -1,0 +1,57 @@
+"""The example's figures add up, and its commands work."""
+
+import re
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests.testing import normal
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "examples"))
+
+import calibration  # noqa: E402
+
+
+def test_the_three_parts_are_all_images_once():
+    parts = calibration.load(noise=0.0, seed=0)
+    assert [len(labels) for _, labels in parts] == [718, 539, 540]
+    pixels = np.concatenate([images for images, _ in parts])
+    assert pixels.shape == (1797, 64)
+    assert pixels.min() == -0.5
+    assert pixels.max() == 0.5
+    again = calibration.load(noise=0.0, seed=0)
+    np.testing.assert_array_equal(parts[2][0], again[2][0])
+
+
+def test_chance_leaves_little_to_a_calibrated_model_with_many_examples():
+    # As many as there are test images: what was compiled is used again.
+    sure = np.zeros((540, 10), "float32")
+    sure[:, 0] = 9.0
+    assert calibration.by_chance(sure, 0) < 0.005
+    assert 0.01 < calibration.by_chance(normal(540, 10, scale=2.0), 0) < 0.06
+
+
+def test_the_small_run_prints_plots_and_saves(tmp_path, capsys):
+    model = tmp_path / "model.keras"
+    options = ["--small", "--epochs", "2", "--plots", tmp_path, "--save", model]
+    calibration.main([str(option) for option in options])
+    said = capsys.readouterr().out
+    fitted = float(re.search(r"T = (\S+) \|", said)[1])
+    accuracy = re.search(r"\| accuracy \| (\S+) \| (\S+) \|", said)
+    assert accuracy[1] == accuracy[2]
+    nats = re.search(r"nats \| (\S+) \| (\S+) \|", said)
+    assert float(nats[2]) < float(nats[1]) + 0.01
+    assert (tmp_path / "calibration.png").stat().st_size > 10_000
+    loaded = keras.saving.load_model(model)
+    temperature = loaded.get_layer("calibrated").temperature
+    assert temperature == pytest.approx(fitted, abs=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [["--save", "model.h5"], ["--noise", "-1"]])
+def test_wrong_arguments_end_the_program(wrong):
+    with pytest.raises(SystemExit):
+        calibration.main(wrong)
