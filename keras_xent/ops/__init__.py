@@ -1,5 +1,11 @@
 """Pure functions on tensors: all the mathematics, no class and no state."""
 
+from keras_xent.ops.correlation import (
+    pearson_correlation,
+    pearson_loss,
+    spearman_correlation,
+    spearman_loss,
+)
 from keras_xent.ops.crossentropy import (
     sigmoid_crossentropy,
     softmax_crossentropy,
@@ -13,17 +19,24 @@ from keras_xent.ops.divergence import (
 )
 from keras_xent.ops.hinge import softplus_hinge, symmetric_kl_hinge
 from keras_xent.ops.linear import linear_softmax_crossentropy
+from keras_xent.ops.rank import average_rank, soft_rank
 
 __all__ = [
+    "average_rank",
     "linear_softmax_crossentropy",
     "pairwise_cosine",
     "pairwise_euclidean",
     "pairwise_kl",
     "pairwise_symmetric_kl",
+    "pearson_correlation",
+    "pearson_loss",
     "sigmoid_crossentropy",
+    "soft_rank",
     "softmax_crossentropy",
     "softplus_hinge",
     "sparse_softmax_crossentropy",
+    "spearman_correlation",
+    "spearman_loss",
     "symmetric_kl",
     "symmetric_kl_hinge",
 ]

@@ -73,16 +73,17 @@ def id_tuple(name, value):
     return tuple(int(i) for i in ids.reshape(-1))
 
 
-def axis(value, rank):
+def axis(value, rank, name="logits"):
     """Returns the axis counted from the front."""
     if rank == 0:
         raise ValueError(
-            "The logits are a single number: they need an axis of classes."
+            f"Expected an axis of classes or entries in the {name}. Received a "
+            f"single number."
         )
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or not -rank <= value < rank:
         raise ValueError(
-            f"`axis` must be an integer from {-rank} to {rank - 1} for logits "
+            f"`axis` must be an integer from {-rank} to {rank - 1} for {name} "
             f"of rank {rank}. Received: axis={value!r}"
         )
     return int(value) % rank
@@ -90,14 +91,22 @@ def axis(value, rank):
 
 def logits(x, name="logits"):
     """Returns `x` as a float tensor of at least float32."""
+    return floats(
+        x,
+        name,
+        "logits are unnormalized log-probabilities, the output of a Dense "
+        "layer without an activation. If these are class ids or predicted "
+        "classes, pass the model's raw output instead.",
+    )
+
+
+def floats(x, name, why="ranks and correlations of integers have no gradient."):
+    """Returns `x` as a float tensor of at least float32."""
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     if "float" not in dtype:
         raise ValueError(
-            f"`{name}` must be floating point: logits are unnormalized "
-            f"log-probabilities, the output of a Dense layer without an "
-            f"activation. Received dtype {dtype}. If these are class ids or "
-            f"predicted classes, pass the model's raw output instead."
+            f"`{name}` must be floating point. Received dtype {dtype}: {why}"
         )
     if dtype in ("float32", "float64"):
         return x
