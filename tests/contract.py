@@ -6,6 +6,7 @@ A case is a class, its arguments, and the kind of data that it takes:
 - "class ids": labels (n,), logits or embeddings (n, 3)
 - "yes or no": labels (n, 1), logits (n, 1)
 - "distances": match flags (n, 1), distances (n, 1)
+- "numbers": targets (n, 1), scores (n, 1)
 """
 
 import dataclasses
@@ -26,6 +27,8 @@ class Case:
     torch_compile: bool = False
     # Whether rows meet each other, so that a batch is more than its rows.
     pairs: bool = False
+    # Whether the batch is one list, with one loss for all rows.
+    is_list: bool = False
     # Whether predictions are what a `LinearHead` returned.
     head: bool = False
 
@@ -59,6 +62,8 @@ class Case:
             return np.eye(3, dtype="float32")[self._ids(rows, seed)]
         if self.data == "class ids":
             return self._ids(rows, seed)
+        if self.data == "numbers":
+            return normal(rows, 1, seed=seed)
         return (self._ids(rows, seed)[:, None] > 0).astype("int32")
 
     def predictions(self, rows, seed=1):
@@ -85,6 +90,10 @@ class Case:
     def units(self):
         return 3 if self.data in ("distributions", "class ids") else 1
 
+    def losses(self, rows):
+        """How many losses `rows` examples have."""
+        return 1 if self.is_list else rows
+
     def _ids(self, rows, seed):
         ids = np.random.default_rng(seed).integers(0, 3, rows)
         ids[:2] = [0, 1][:rows]
@@ -102,6 +111,8 @@ LOSSES = [
     Case(losses.SoftplusHinge, {"margin": 1.0, "softness": 0.5}, "distances"),
     Case(losses.SymmetricKLHinge, {"margin": 2.0}, "class ids", pairs=True),
     Case(losses.SymmetricKLHinge, {"margin": 2.0, "softness": 0.0, "balanced": False, "directed": True}, "class ids", pairs=True),
+    Case(losses.SpearmanLoss, {}, "numbers", is_list=True),
+    Case(losses.PearsonLoss, {"axis": 1}, "distributions"),
 ]  # fmt: skip
 
 METRICS = [

@@ -1,5 +1,6 @@
 """Losses: thin `keras.losses.Loss` classes over `keras_xent.ops`."""
 
+from keras_xent.losses.correlation import PearsonLoss, SpearmanLoss
 from keras_xent.losses.crossentropy import (
     SigmoidCrossentropy,
     SoftmaxCrossentropy,
@@ -10,9 +11,11 @@ from keras_xent.losses.linear import LinearCrossentropy
 
 __all__ = [
     "LinearCrossentropy",
+    "PearsonLoss",
     "SigmoidCrossentropy",
     "SoftmaxCrossentropy",
     "SoftplusHinge",
     "SparseSoftmaxCrossentropy",
+    "SpearmanLoss",
     "SymmetricKLHinge",
 ]

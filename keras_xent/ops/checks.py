@@ -73,6 +73,14 @@ def id_tuple(name, value):
     return tuple(int(i) for i in ids.reshape(-1))
 
 
+def whole(name, value):
+    """Raises unless `value` is a whole number."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise ValueError(
+            f"`{name}` must be a whole number. Received: {name}={value!r}"
+        )
+
+
 def axis(value, rank, name="logits"):
     """Returns the axis counted from the front."""
     if rank == 0:
@@ -218,7 +226,7 @@ def exact_ids(labels):
         )
 
 
-def int32_range(labels):
+def int32_range(labels, name="Class ids"):
     """Raises on integers in host memory that JAX would fold into int32."""
     if isinstance(labels, (list, tuple, np.ndarray)):
         kind = np.asarray(labels, dtype=getattr(labels, "dtype", None)).dtype
@@ -233,8 +241,8 @@ def int32_range(labels):
     low, high = array.min(), array.max()
     if low < -INT32_MAX - 1 or high > INT32_MAX:
         raise ValueError(
-            f"Class ids must fit into int32, which ends at {INT32_MAX}. "
-            f"Received ids from {low} to {high}. Number them from 0, for "
+            f"{name} must fit into int32, which ends at {INT32_MAX}. "
+            f"Received integers from {low} to {high}. Number them from 0, for "
             f"example by np.unique(ids, return_inverse=True)[1]."
         )
 

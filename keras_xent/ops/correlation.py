@@ -137,7 +137,7 @@ def pearson_loss(targets, scores, axis=-1, *, weight=None, mask=None):
     >>> print(f"{float(ops.pearson_loss([1, 2, 3], scores)):.4f}")
     0.0823
     """
-    scores = checks.floats(scores, "scores")
+    targets, scores = _checked(targets, scores)
     return _loss(targets, scores, axis, weight, mask)
 
 
@@ -184,16 +184,24 @@ def spearman_loss(
     >>> print(f"{float(ops.spearman_loss([1, 2, 3], scores)):.4f}")
     0.0171
     """
-    scores = checks.floats(scores, "scores")
-    targets = ops.convert_to_tensor(targets)
-    checks.same_shape("targets", targets.shape, "scores", scores.shape)
+    targets, scores = _checked(targets, scores)
     keep = {"axis": axis, "weight": weight, "mask": mask}
     ranks = soft_rank(scores, temperature, **keep)
     targets = average_rank(targets, **keep)
     return _loss(targets, ranks, axis, weight, mask)
 
 
-def _loss(a, b, axis, weight, mask):
+def _checked(targets, scores):
+    scores = checks.floats(scores, "scores")
+    checks.int32_range(targets, "Integers to rank")
+    targets = ops.convert_to_tensor(targets)
+    checks.same_shape("targets", targets.shape, "scores", scores.shape)
+    return targets, scores
+
+
+def _loss(targets, scores, axis, weight, mask):
+    """1 − ρ in the dtype of the scores."""
+    a, b = ops.cast(targets, scores.dtype), scores
     a, b, weight, good = _lists(a, b, axis, weight, mask)
     a, a_varies = _unit(a, weight)
     b, b_varies = _unit(b, weight)

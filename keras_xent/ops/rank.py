@@ -82,13 +82,7 @@ def soft_rank(x, temperature=None, axis=-1, *, weight=None, mask=None):
     """
     x = checks.floats(x, "x")
     axis = checks.axis(axis, len(x.shape), "x")
-    if temperature is not None:
-        checks.number("temperature", temperature, 0)
-        if temperature == 0:
-            raise ValueError(
-                "`temperature` must be above 0: at 0 ranks have no gradient. "
-                "For exact ranks use `average_rank`."
-            )
+    check_temperature(temperature)
     weight = entry_weights(x, weight, mask, x.dtype)
     x, weight = (ops.moveaxis(each, axis, -1) for each in (x, weight))
     x, weight, good = _tidy(x, weight)
@@ -120,8 +114,8 @@ def average_rank(x, axis=-1, *, weight=None, mask=None):
         infinities and NaN as in `soft_rank`.
 
     Raises:
-        ValueError: if shapes differ (nothing is broadcast), or `axis` is out of
-            range.
+        ValueError: if shapes differ (nothing is broadcast), `axis` is out of
+            range, or integers in host memory do not fit into int32.
 
     Example:
 
@@ -130,6 +124,7 @@ def average_rank(x, axis=-1, *, weight=None, mask=None):
     >>> [float(rank) for rank in ranks]
     [1.0, 3.5, 2.0, 3.5]
     """
+    checks.int32_range(x, "Integers to rank")
     x = ops.stop_gradient(ops.convert_to_tensor(x))
     axis = checks.axis(axis, len(x.shape), "x")
     dtype = keras.backend.standardize_dtype(x.dtype)
@@ -145,6 +140,18 @@ def average_rank(x, axis=-1, *, weight=None, mask=None):
     ranks = _take(_ranks(ordered, _kernel_sums(equal, ordered)), place)
     ranks = ops.where(weight > 0, ranks, 0)
     return ops.moveaxis(ops.where(good, ranks, np.nan), -1, axis)
+
+
+def check_temperature(temperature):
+    """Raises unless the temperature is None or a positive number."""
+    if temperature is None:
+        return
+    checks.number("temperature", temperature, 0)
+    if temperature == 0:
+        raise ValueError(
+            "`temperature` must be above 0: at 0 ranks have no gradient. For "
+            "exact ranks use `average_rank`."
+        )
 
 
 def entry_weights(x, weight, mask, dtype):
