@@ -121,4 +121,6 @@ METRICS = [
     Case(metrics.MatchAccuracy, {"similarity": True, "mantissa_bits": 5}, "yes or no"),
     Case(metrics.MatchAccuracy, {"distance": "symmetric_kl"}, "class ids", pairs=True),
     Case(metrics.MatchAccuracy, {"distance": "euclidean", "threshold": 1.0}, "class ids", pairs=True),
+    Case(metrics.SpearmanCorrelation, {"capacity": 32}, "numbers"),
+    Case(metrics.SpearmanCorrelation, {"capacity": None, "mantissa_bits": 1}, "numbers"),
 ]  # fmt: skip
