@@ -3,15 +3,16 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from keras_xent import losses, ops
+from keras_xent import losses
+from tests.ops.test_correlation import formula
 from tests.testing import gradient, normal, to_numpy, with_mask
 
-BOTH = [losses.SpearmanLoss, losses.PearsonLoss]
-OPS = {
-    losses.SpearmanLoss: ops.spearman_loss,
-    losses.PearsonLoss: ops.pearson_loss,
+SIZE = 9
+MAKE = {
+    "spearman": lambda **kw: losses.SpearmanLoss(temperature=0.5, **kw),
+    "pearson": losses.PearsonLoss,
 }
-each_class = pytest.mark.parametrize("cls", BOTH)
+each_loss = pytest.mark.parametrize("name", MAKE)
 
 
 def number(tensor):
@@ -39,80 +40,85 @@ def test_adam_puts_random_scores_into_order_in_less_than_100_steps():
     assert spearman() > 0.99
 
 
-@each_class
-def test_scores_may_be_flat_or_a_column(cls):
-    targets, scores = normal(7), normal(7, seed=1)
-    expected = number(cls()(targets, scores))
-    assert expected == pytest.approx(number(OPS[cls](targets, scores)))
+@each_loss
+def test_scores_may_be_flat_or_a_column(name):
+    targets, scores = normal(SIZE), normal(SIZE, seed=1)
+    loss = MAKE[name]()
+    expected = number(loss(targets, scores))
+    assert expected == pytest.approx(formula(name, targets, scores), rel=1e-5)
     for y in (targets, targets[:, None]):
         for x in (scores, scores[:, None]):
-            assert number(cls()(y, x)) == expected
+            assert number(loss(y, x)) == pytest.approx(expected, rel=1e-6)
 
 
-@each_class
-def test_columns_are_lists_of_their_own(cls):
-    targets, scores = normal(7, 2), normal(7, 2, seed=1)
-    weight = np.array([1, 2, 0, 1, 0, 3, 1], "float32")
-    each = [
-        number(cls()(targets[:, i], scores[:, i], weight)) for i in range(2)
+@each_loss
+def test_columns_are_lists_of_their_own(name):
+    targets, scores = normal(SIZE, 2), normal(SIZE, 2, seed=1)
+    weight = np.abs(normal(SIZE, seed=2))
+    expected = [
+        formula(name, targets[:, i], scores[:, i], weight) for i in range(2)
     ]
-    result = number(cls()(targets, scores, weight))
-    assert result == pytest.approx(np.mean(each), rel=1e-5)
-    apart = to_numpy(cls(reduction="none")(targets, scores, weight))
-    np.testing.assert_allclose(apart, each, rtol=1e-5)
+    apart = MAKE[name](reduction="none")(targets, scores, weight)
+    np.testing.assert_allclose(to_numpy(apart), expected, rtol=1e-5)
+    result = number(MAKE[name]()(targets, scores, weight))
+    assert result == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-@each_class
-def test_a_weight_does_not_scale_the_loss(cls):
-    targets, scores = normal(7), normal(7, seed=1)
+@each_loss
+def test_a_weight_does_not_scale_the_loss(name):
+    targets, scores = normal(SIZE), normal(SIZE, seed=1)
     for reduction in ("sum_over_batch_size", "sum", "mean_with_sample_weight"):
-        loss = cls(reduction=reduction)
+        loss = MAKE[name](reduction=reduction)
         expected = number(loss(targets, scores))
-        weighted = number(loss(targets, scores, np.full(7, 5.0)))
+        weighted = number(loss(targets, scores, np.full(SIZE, 5.0)))
         assert weighted == pytest.approx(expected, rel=1e-5)
 
 
-@each_class
-def test_along_axis_1_every_row_is_a_list(cls):
-    targets, scores = normal(3, 7), normal(3, 7, seed=1)
-    rows = to_numpy(cls(axis=1, reduction="none")(targets, scores))
-    expected = to_numpy(OPS[cls](targets, scores))
-    np.testing.assert_allclose(rows, expected, rtol=1e-5)
-    mean = number(cls(axis=-1)(targets, scores))
-    assert mean == pytest.approx(expected.mean(), rel=1e-5)
-    # One weight per list scales it; one per entry is a part in its list.
-    of_lists = np.array([1, 0, 3], "float32")
-    result = number(cls(axis=1)(targets, scores, of_lists))
-    assert result == pytest.approx((of_lists * expected).mean(), rel=1e-5)
-    of_entries = np.abs(normal(3, 7, seed=2))
-    result = number(cls(axis=1)(targets, scores, of_entries))
-    expected = to_numpy(OPS[cls](targets, scores, weight=of_entries)).mean()
-    assert result == pytest.approx(expected, rel=1e-5)
-
-
-@each_class
-def test_lists_of_several_lengths_are_masked(cls):
-    """Padding holds anything; a list of nothing else counts nowhere."""
-    targets, scores = normal(3, 7), normal(3, 7, seed=1)
-    mask = np.arange(7) < np.array([[7], [4], [0]])
-    broken = np.where(mask, scores, np.float32(np.nan))
-    grad, result = gradient(
-        lambda x: cls(axis=1)(targets, with_mask(x, mask)), broken
-    )
-    each = [
-        number(cls()(targets[i, :size], scores[i, :size]))
-        for i, size in ((0, 7), (1, 4))
+@each_loss
+def test_along_axis_1_every_row_is_a_list(name):
+    targets, scores = normal(2, SIZE), normal(2, SIZE, seed=1)
+    expected = [
+        formula(name, *rows) for rows in zip(targets, scores, strict=True)
     ]
-    assert result == pytest.approx(np.mean(each), rel=1e-5)
-    assert np.all(grad[~mask] == 0)
-    assert np.all(grad[mask] != 0)
+    rows = MAKE[name](axis=1, reduction="none")(targets, scores)
+    np.testing.assert_allclose(to_numpy(rows), expected, rtol=1e-5)
+    # One weight per list scales it; one per entry is a part in its list.
+    loss = MAKE[name](axis=-1)
+    result = number(loss(targets, scores, np.array([0.5, 3])))
+    mean = (0.5 * expected[0] + 3 * expected[1]) / 2
+    assert result == pytest.approx(mean, rel=1e-5)
+    weight = np.abs(normal(2, SIZE, seed=2))
+    expected = [formula(name, targets[i], scores[i], weight[i]) for i in (0, 1)]
+    result = number(loss(targets, scores, weight))
+    assert result == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-@each_class
-def test_constant_scores_have_loss_one_and_no_gradient(cls):
-    grad, result = gradient(
-        lambda x: cls()(normal(7), x), np.full((7, 1), 0.7, "float32")
-    )
+@each_loss
+def test_lists_of_several_lengths_are_masked(name):
+    """Padding holds anything; a list of nothing else counts nowhere."""
+    targets, scores = normal(2, SIZE), normal(2, SIZE, seed=1)
+    for sizes in ([SIZE, 4], [5, 0]):
+        mask = np.arange(SIZE) < np.array(sizes)[:, None]
+        broken = np.where(mask, scores, np.float32(np.nan))
+
+        def of_masked(x, mask=mask):
+            return MAKE[name](axis=1)(targets, with_mask(x, mask))
+
+        grad, result = gradient(of_masked, broken)
+        expected = [
+            formula(name, targets[i, :size], scores[i, :size])
+            for i, size in enumerate(sizes)
+            if size
+        ]
+        assert result == pytest.approx(np.mean(expected), rel=1e-5)
+        assert np.all(grad[~mask] == 0)
+        assert np.all(grad[mask] != 0)
+
+
+@each_loss
+def test_constant_scores_have_loss_one_and_no_gradient(name):
+    constant = np.full(SIZE, 0.7, "float32")
+    grad, result = gradient(lambda x: MAKE[name]()(normal(SIZE), x), constant)
     assert result == 1
     assert np.all(grad == 0)
 
@@ -120,8 +126,8 @@ def test_constant_scores_have_loss_one_and_no_gradient(cls):
 def test_options_out_of_range_are_an_error_at_once():
     with pytest.raises(ValueError, match="`temperature`"):
         losses.SpearmanLoss(temperature=0)
-    for cls in BOTH:
+    for cls in (losses.SpearmanLoss, losses.PearsonLoss):
         with pytest.raises(ValueError, match="`axis`"):
             cls(axis=None)
         with pytest.raises(ValueError, match="`axis`"):
-            cls(axis=1)(normal(7), normal(7))
+            cls(axis=1)(normal(SIZE), normal(SIZE))

@@ -124,7 +124,7 @@ def test_a_loss_near_zero_keeps_its_digits():
 
 
 @each_loss
-@pytest.mark.parametrize("size", [0, 1, SIZE])
+@pytest.mark.parametrize("size", [1, SIZE])
 def test_without_two_different_entries_the_loss_is_one(name, size):
     constant, other = np.full(size, 3e6, "float32"), normal(SIZE)[:size]
     for targets, scores in ((other, constant), (constant, other)):
