@@ -9,6 +9,7 @@ in a process of its own.
 
     python benchmarks/ranking.py --kinds large
     python benchmarks/ranking.py --kinds scores linear --rounds 1
+    python benchmarks/ranking.py --kinds metric --rounds 1
     python benchmarks/ranking.py --kinds large --plot FILE
 
 `large` goes to a million scores, and `--plot` draws its time and memory.
@@ -21,12 +22,15 @@ made for, or the cube of that (`cubed`).
 """
 
 import harness
+import metrics
 import numpy as np
 
 LARGE = (1000, 10_000, 100_000, 1_000_000)
 SEEDS = 5
 # Of the linear model.
 ROWS, FEATURES, STEPS = 1000, 10, 300
+# What the metric is tried on.
+PAIRS = ("normal", "probabilities", "heavy tails", "ages")
 
 
 def cases():
@@ -38,6 +42,9 @@ def cases():
         for n in LARGE:
             yield {"mode": mode, "kind": "large", "loss": "keras_xent", "n": n}
     for mode in ("PyTorch", "JAX", "TensorFlow XLA"):
+        for bits in (None, 0, 1, 2, 3, 4, 5):
+            if mode == "JAX" or bits in (None, 3):
+                yield {"mode": mode, "kind": "metric", "bits": bits}
         yield {"mode": mode, "kind": "scores", "n": 1000}
         for targets in ("plain", "cubed"):
             for loss in ("Spearman", "Pearson on ranks", "squared error"):
@@ -54,6 +61,8 @@ def run(case):
         return train_scores(case["n"])
     if case["kind"] == "linear":
         return train_linear(case["loss"], case["targets"])
+    if case["kind"] == "metric":
+        return measure_metric(case["mode"], case["bits"])
     loss = make_loss(case["loss"])
     if loss is None:
         return {}
@@ -179,6 +188,47 @@ def train_linear(name, targets):
     }
 
 
+def pairs_of(kind, n=100_000):
+    """Targets and scores whose rank correlation is about 0.7."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=n)
+    b = a + rng.normal(size=n)
+    return {
+        "normal": (a, b),
+        "probabilities": (1 / (1 + np.exp(-a)), 1 / (1 + np.exp(-b))),
+        "heavy tails": (np.sign(a) * np.exp(3 * abs(a)), b**5),
+        "ages": (np.round(45 + 15 * a), np.round(45 + 15 * b)),
+    }[kind]
+
+
+def measure_metric(mode, bits):
+    """Milliseconds of an update and a result, and how far off it is."""
+    import scipy.stats
+    from keras import ops
+
+    import keras_xent
+
+    def metric(capacity):
+        if bits is None:
+            return keras_xent.metrics.SpearmanCorrelation(capacity)
+        return keras_xent.metrics.SpearmanCorrelation(None, bits)
+
+    calls = metrics.jax_calls if mode == "JAX" else metrics.plain_calls
+    timed = metric(10_000)
+    measured = {
+        name: harness.call_time(call, repeats=50) / 1000
+        for name, call in calls(timed, *make_data(1000), mode).items()
+    }
+    for kind in PAIRS:
+        a, b = (x.astype("float32") for x in pairs_of(kind))
+        whole = metric(len(a))
+        whole.update_state(a, b)
+        found = float(ops.convert_to_numpy(whole.result()))
+        truth = scipy.stats.spearmanr(a, b).statistic
+        measured[kind] = float(abs(found - truth))
+    return measured
+
+
 def times(chosen, rounds):
     for kind in ("time", "large"):
         if not any(case["kind"] == kind for case in chosen):
@@ -208,25 +258,31 @@ def times(chosen, rounds):
             print("| " + " | ".join(cells) + " |")
 
 
+def name_of(case):
+    if case["kind"] == "metric":
+        bits = case["bits"]
+        return "buffer" if bits is None else f"histogram, {bits} bits"
+    return case.get("loss", "Spearman")
+
+
 def training(chosen, rounds):
     columns = {
         "scores": ("0.9", "0.99", "0.999", "spearman"),
         "linear": ("mean", "least", "most"),
+        "metric": ("update", "result", *PAIRS),
     }
     for kind, keys in columns.items():
         if not any(case["kind"] == kind for case in chosen):
             continue
         print(f"\n{kind}\n")
-        print(f"| | targets | loss | {' | '.join(keys)} |")
+        print(f"| | | | {' | '.join(keys)} |")
         print("| --- " * (3 + len(keys)) + "|")
         for index, case in enumerate(chosen):
             if case["kind"] == kind:
-                cells = [case["mode"], case.get("targets", "normal")]
-                cells.append(case.get("loss", "Spearman"))
+                cells = [case["mode"], case.get("targets", ""), name_of(case)]
                 for key in keys:
-                    steps = kind == "scores" and key != "spearman"
                     value = harness.median(rounds, index, key)
-                    cells.append(harness.show(value, 0 if steps else 3))
+                    cells.append("–" if value is None else f"{value:.3g}")
                 print("| " + " | ".join(cells) + " |")
 
 
