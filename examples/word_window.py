@@ -48,6 +48,7 @@ import keras_xent
 SIDE = 2  # words on either side of the gap
 LOSSES = ("full", "linear", "sampled", "nce")
 HIDDEN = 64
+NAIVE_VOCABULARY = 2000  # five runs, and one-hot vectors of that length
 LEARNING_RATE = 0.003
 SIZES = {  # the usual one, the small one, and the least that works
     "vocabulary": (8000, 300, 3),
@@ -261,7 +262,12 @@ def parse(arguments):
     add("--loss", choices=[*LOSSES, "all"], default="all")
     add("--naive", action="store_true", help="answer the question; no more")
     add("--text", metavar="FILE", help="a UTF-8 file, instead of Python's text")
-    add("--vocabulary", type=int, metavar="N", help="words: 8000")
+    add(
+        "--vocabulary",
+        type=int,
+        metavar="N",
+        help="words: 8000; 2000 with --naive",
+    )
     add("--examples", type=int, metavar="N", help="in an epoch: 100000")
     add("--epochs", type=int, metavar="N", help="3")
     add("--batch", type=int, metavar="N", help="examples in a step: 256")
@@ -271,6 +277,8 @@ def parse(arguments):
     add("--seed", type=int, default=0, help="default: 0")
     add("--small", action="store_true", help="all of it small: a test")
     options = parser.parse_args(arguments)
+    if options.naive and not options.small and options.vocabulary is None:
+        options.vocabulary = NAIVE_VOCABULARY
     for name, (usual, small, least) in SIZES.items():
         if getattr(options, name) is None:
             setattr(options, name, small if options.small else usual)

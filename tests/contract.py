@@ -7,6 +7,7 @@ A case is a class, its arguments, and the kind of data that it takes:
 - "class ids": labels (n,), logits or embeddings (n, 3)
 - "yes or no": labels (n, 1), logits (n, 1)
 - "distances": match flags (n, 1), distances (n, 1)
+- "numbers": targets (n, 1), scores (n, 1)
 """
 
 import dataclasses
@@ -29,6 +30,8 @@ class Case:
     pairs: bool = False
     # How many rows a metric needs to measure anything.
     least: int = 2
+    # Whether the batch is one list, with one loss for all rows.
+    is_list: bool = False
     # Whether predictions are what a `LinearHead` returned.
     head: bool = False
     # Whether it draws in training. A seed is not saved with a model.
@@ -67,6 +70,8 @@ class Case:
             return normal(rows, 3, seed=seed + 2)
         if self.data == "class ids":
             return self._ids(rows, seed)
+        if self.data == "numbers":
+            return normal(rows, 1, seed=seed)
         return (self._ids(rows, seed)[:, None] > 0).astype("int32")
 
     def predictions(self, rows, seed=1):
@@ -95,6 +100,10 @@ class Case:
     def units(self):
         return 1 if self.data in ("yes or no", "distances") else 3
 
+    def losses(self, rows):
+        """How many losses `rows` examples have."""
+        return 1 if self.is_list else rows
+
     def _ids(self, rows, seed):
         ids = np.random.default_rng(seed).integers(0, 3, rows)
         ids[:2] = [0, 1][:rows]
@@ -116,6 +125,8 @@ LOSSES = [
     Case(losses.SymmetricKLHinge, {"margin": 2.0, "softness": 0.0, "balanced": False, "directed": True}, "class ids", pairs=True),
     Case(losses.KLDivergence, {"temperature": 2.0}, "logits pairs"),
     Case(losses.JensenShannon, {}, "logits pairs"),
+    Case(losses.SpearmanLoss, {}, "numbers", is_list=True),
+    Case(losses.PearsonLoss, {"axis": 1}, "distributions"),
 ]  # fmt: skip
 
 METRICS = [
@@ -131,4 +142,6 @@ METRICS = [
     Case(metrics.ExpectedCalibrationError, {}, "yes or no", least=1),
     Case(metrics.ExpectedCalibrationError, {"bins": 4, "binning": "equal_mass", "class_wise": 3, "norm": "l2"}, "class ids", least=1),
     Case(metrics.BrierScore, {}, "class ids", least=1),
+    Case(metrics.SpearmanCorrelation, {"capacity": 32}, "numbers"),
+    Case(metrics.SpearmanCorrelation, {"capacity": None, "mantissa_bits": 1}, "numbers"),
 ]  # fmt: skip

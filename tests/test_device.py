@@ -42,6 +42,11 @@ CALLS = {
     "nce": lambda y, t, x, w: ops.nce(
         y, x, w, candidates=ops.unigram_sample(y, 2, [1, 2, 3, 4, 5], seed=0)
     ),
+    "pearson": lambda y, t, x, w: ops.pearson_loss(x[:, 0], x[:, 1]),
+    "kl": lambda y, t, x, w: ops.kl_divergence(x, 2 * x, temperature=2.0),
+    "jensen_shannon": lambda y, t, x, w: ops.jensen_shannon(x, 2 * x),
+    "entropy": lambda y, t, x, w: ops.entropy(x),
+    "brier": lambda y, t, x, w: ops.brier_score(t, x),
     "linear": lambda y, t, x, w: ops.linear_softmax_crossentropy(
         y, x, class_vectors=w, label_smoothing=0.1, block_size=2
     ),

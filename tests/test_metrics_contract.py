@@ -14,6 +14,7 @@ each_metric = pytest.mark.parametrize("case", METRICS, ids=str)
 CASE_LOSS = {
     "class ids": "sparse_categorical_crossentropy",
     "distances": "mse",
+    "numbers": "mse",
     "yes or no": "mse",
 }
 

@@ -1,5 +1,6 @@
 """Losses: thin `keras.losses.Loss` classes over `keras_xent.ops`."""
 
+from keras_xent.losses.correlation import PearsonLoss, SpearmanLoss
 from keras_xent.losses.crossentropy import (
     SigmoidCrossentropy,
     SoftmaxCrossentropy,
@@ -18,10 +19,12 @@ __all__ = [
     "KLDivergence",
     "LinearCrossentropy",
     "NoiseContrastiveEstimation",
+    "PearsonLoss",
     "SampledSoftmaxCrossentropy",
     "SigmoidCrossentropy",
     "SoftmaxCrossentropy",
     "SoftplusHinge",
     "SparseSoftmaxCrossentropy",
+    "SpearmanLoss",
     "SymmetricKLHinge",
 ]

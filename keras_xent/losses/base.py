@@ -66,7 +66,7 @@ class RowLoss(keras.losses.Loss):
                 losses = self.row_losses(y_true, y_pred, None)
             else:
                 axis = self.row_axis(y_pred)
-                weight, mask, keep = _rows_that_count(
+                weight, mask, keep = rows_that_count(
                     y_pred, axis, sample_weight, mask
                 )
                 checks.int32_range(y_true)
@@ -119,20 +119,20 @@ def as_list(value):
     return None if value is None else np.asarray(value).tolist()
 
 
-def _rows_that_count(y_pred, axis, sample_weight, mask):
+def rows_that_count(y_pred, axis, sample_weight, mask):
     """Weight and mask in the shape of the rows, and which rows count."""
     weight = keep = None
     if sample_weight is not None:
         weight = ops.convert_to_tensor(sample_weight)
-        weight = _per_row(ops.cast(weight, "float32"), y_pred, axis)
+        weight = per_row(ops.cast(weight, "float32"), y_pred, axis)
         keep = weight != 0
     if mask is not None:
-        mask = _per_row(ops.cast(mask, "float32"), y_pred, axis) != 0
+        mask = per_row(ops.cast(mask, "float32"), y_pred, axis) != 0
         keep = mask if keep is None else keep & mask
     return weight, mask, keep
 
 
-def _per_row(weight, y_pred, axis):
+def per_row(weight, y_pred, axis):
     """A weight or mask in the shape of the rows of `y_pred`."""
     shape, size = list(y_pred.shape), list(ops.shape(y_pred))
     if axis is not None:

@@ -4,6 +4,7 @@ from keras_xent.metrics.brier import BrierScore
 from keras_xent.metrics.calibration import ExpectedCalibrationError
 from keras_xent.metrics.cllr import Cllr, CllrMin, DPrime
 from keras_xent.metrics.clustering import cluster_misclassification_rate
+from keras_xent.metrics.correlation import SpearmanCorrelation
 from keras_xent.metrics.detection_cost import DetectionCost, MinDetectionCost
 from keras_xent.metrics.equal_error_rate import EqualErrorRate
 from keras_xent.metrics.likelihood import CrossentropyRate, Perplexity
@@ -34,6 +35,7 @@ __all__ = [
     "Perplexity",
     "ReliabilityDiagram",
     "ScoreHistogram",
+    "SpearmanCorrelation",
     "ThresholdMetric",
     "TrueMatchRateAt",
     "VerificationMetrics",

@@ -47,6 +47,35 @@ def flat_entries(match, score, sample_weight=None):
     return match, checks.sizes_agree(score, match, score), weight
 
 
+def flat_pairs(target, score, sample_weight=None):
+    """Targets, scores and weights as three tensors of one length.
+
+    Args:
+        target: Real numbers, of the shape of `score` up to a last axis of 1.
+        score: Real numbers, any shape.
+        sample_weight: As in `flat_entries`; a Keras mask on `score` too.
+
+    Returns:
+        Three float32 tensors `[n]` without gradient.
+
+    Raises:
+        ValueError: If shapes disagree.
+    """
+    mask = get_keras_mask(score)
+    target, score = as_float32(target), as_float32(score)
+    if not _same_but_last_one(target.shape, score.shape):
+        raise ValueError(
+            "Expected one target for each score: shapes that agree up to a "
+            f"last axis of 1. Got y_true of shape {tuple(target.shape)} and "
+            f"y_pred of shape {tuple(score.shape)}."
+        )
+    weight = full_weight(sample_weight, mask, score)
+    target, score, weight = (
+        ops.reshape(each, (-1,)) for each in (target, score, weight)
+    )
+    return target, checks.sizes_agree(score, target, score), weight
+
+
 def all_pairs(ids, embeddings, sample_weight, pairwise):
     """Match flags, scores and weights of all pairs of rows.
 

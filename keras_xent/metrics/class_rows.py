@@ -8,7 +8,7 @@ from keras import ops
 from keras_xent.masking import get_keras_mask
 from keras_xent.metrics.alignment import full_weight
 from keras_xent.metrics.sums import SummedMetric
-from keras_xent.ops import checks, crossentropy
+from keras_xent.ops import checks, crossentropy, extrema
 from keras_xent.ops.probabilities import (
     check_distributions,
     class_probabilities,
@@ -226,7 +226,7 @@ def _targets(y_true, logits, axis, ignored, on_host):
     if axis != len(logits.shape) - 1:
         targets = ops.moveaxis(targets, axis, -1)
     targets = ops.reshape(targets, (-1, count))
-    return targets, ops.min(targets, axis=-1, initial=np.inf) >= 0
+    return targets, extrema.smallest(targets, np.inf, axis=-1) >= 0
 
 
 def _only(rows, values):

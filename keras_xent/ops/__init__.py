@@ -1,6 +1,12 @@
 """Pure functions on tensors: all the mathematics, no class and no state."""
 
 from keras_xent.ops.brier import brier_score
+from keras_xent.ops.correlation import (
+    pearson_correlation,
+    pearson_loss,
+    spearman_correlation,
+    spearman_loss,
+)
 from keras_xent.ops.crossentropy import (
     sigmoid_crossentropy,
     softmax_crossentropy,
@@ -16,6 +22,7 @@ from keras_xent.ops.entropy import entropy
 from keras_xent.ops.hinge import softplus_hinge, symmetric_kl_hinge
 from keras_xent.ops.kl import jensen_shannon, kl_divergence
 from keras_xent.ops.linear import linear_softmax_crossentropy
+from keras_xent.ops.rank import average_rank, soft_rank
 from keras_xent.ops.sampled import nce, sampled_softmax_crossentropy
 from keras_xent.ops.sampling import (
     log_uniform_sample,
@@ -25,6 +32,7 @@ from keras_xent.ops.sampling import (
 from keras_xent.ops.temperature import fit_temperature
 
 __all__ = [
+    "average_rank",
     "brier_score",
     "entropy",
     "fit_temperature",
@@ -37,11 +45,16 @@ __all__ = [
     "pairwise_euclidean",
     "pairwise_kl",
     "pairwise_symmetric_kl",
+    "pearson_correlation",
+    "pearson_loss",
     "sampled_softmax_crossentropy",
     "sigmoid_crossentropy",
+    "soft_rank",
     "softmax_crossentropy",
     "softplus_hinge",
     "sparse_softmax_crossentropy",
+    "spearman_correlation",
+    "spearman_loss",
     "symmetric_kl",
     "symmetric_kl_hinge",
     "uniform_sample",

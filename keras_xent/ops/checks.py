@@ -73,16 +73,25 @@ def id_tuple(name, value):
     return tuple(int(i) for i in ids.reshape(-1))
 
 
-def axis(value, rank):
+def whole(name, value):
+    """Raises unless `value` is a whole number."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise ValueError(
+            f"`{name}` must be a whole number. Received: {name}={value!r}"
+        )
+
+
+def axis(value, rank, name="logits"):
     """Returns the axis counted from the front."""
     if rank == 0:
         raise ValueError(
-            "The logits are a single number: they need an axis of classes."
+            f"Expected an axis of classes or entries in the {name}. Received a "
+            f"single number."
         )
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or not -rank <= value < rank:
         raise ValueError(
-            f"`axis` must be an integer from {-rank} to {rank - 1} for logits "
+            f"`axis` must be an integer from {-rank} to {rank - 1} for {name} "
             f"of rank {rank}. Received: axis={value!r}"
         )
     return int(value) % rank
@@ -90,14 +99,22 @@ def axis(value, rank):
 
 def logits(x, name="logits"):
     """Returns `x` as a float tensor of at least float32."""
+    return floats(
+        x,
+        name,
+        "logits are unnormalized log-probabilities, the output of a Dense "
+        "layer without an activation. If these are class ids or predicted "
+        "classes, pass the model's raw output instead.",
+    )
+
+
+def floats(x, name, why="ranks and correlations of integers have no gradient."):
+    """Returns `x` as a float tensor of at least float32."""
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     if "float" not in dtype:
         raise ValueError(
-            f"`{name}` must be floating point: logits are unnormalized "
-            f"log-probabilities, the output of a Dense layer without an "
-            f"activation. Received dtype {dtype}. If these are class ids or "
-            f"predicted classes, pass the model's raw output instead."
+            f"`{name}` must be floating point. Received dtype {dtype}: {why}"
         )
     if dtype in ("float32", "float64"):
         return x
@@ -209,7 +226,7 @@ def exact_ids(labels):
         )
 
 
-def int32_range(labels):
+def int32_range(labels, name="Class ids"):
     """Raises on integers in host memory that JAX would fold into int32."""
     if isinstance(labels, (list, tuple, np.ndarray)):
         kind = np.asarray(labels, dtype=getattr(labels, "dtype", None)).dtype
@@ -224,8 +241,8 @@ def int32_range(labels):
     low, high = array.min(), array.max()
     if low < -INT32_MAX - 1 or high > INT32_MAX:
         raise ValueError(
-            f"Class ids must fit into int32, which ends at {INT32_MAX}. "
-            f"Received ids from {low} to {high}. Number them from 0, for "
+            f"{name} must fit into int32, which ends at {INT32_MAX}. "
+            f"Received integers from {low} to {high}. Number them from 0, for "
             f"example by np.unique(ids, return_inverse=True)[1]."
         )
 

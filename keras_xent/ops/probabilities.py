@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_xent.ops import checks
+from keras_xent.ops import checks, extrema
 from keras_xent.ops.crossentropy import SUM_TOLERANCE
 
 CURE = "If these are logits, pass from_logits=True."
@@ -32,7 +32,7 @@ def class_probabilities(x, from_logits, axis=-1, name="logits"):
     check_distributions(name, x, axis)
     p = checks.logits(x, name)
     total = ops.sum(p, axis=axis, keepdims=True)
-    lowest = ops.min(p, axis=axis, keepdims=True, initial=np.inf)
+    lowest = extrema.smallest(p, np.inf, axis=axis, keepdims=True)
     good = (lowest >= 0) & (ops.abs(total - 1) <= SUM_TOLERANCE)
     return ops.where(good, p, np.nan)
 

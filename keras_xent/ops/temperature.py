@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_xent.ops import checks, crossentropy
+from keras_xent.ops import checks, crossentropy, extrema
 
 # Bounds of log β, β = 1 / T in units of the largest spread of logits in a row:
 # e^87 is below the largest float32, and e^−60 is no difference at all.
@@ -80,7 +80,7 @@ def fit_temperature(targets, logits, sample_weight=None, axis=-1):
     """
     below, target, weight = _rows(targets, logits, sample_weight, axis)
     present = below > -np.inf
-    spread = ops.max(ops.where(present, -below, 0), initial=0)
+    spread = extrema.largest(ops.where(present, -below, 0), 0)
     unit = ops.where(spread > 0, spread, 1)
     below = ops.where(present, below, 0) / unit
     target = target / unit
@@ -150,7 +150,7 @@ def _rows(targets, logits, sample_weight, axis):
         targets, logits = _two_classes(targets, logits, axis)
         axis, last = 1, 1
     # NaN wherever the largest is not finite.
-    below = logits - ops.max(logits, axis=axis, keepdims=True, initial=-np.inf)
+    below = logits - extrema.largest(logits, -np.inf, axis=axis, keepdims=True)
     target = _target(targets, below, axis, sample_weight is None)
     defined = ops.logical_not(ops.any(ops.isnan(below), axis=axis))
     possible = defined & ops.isfinite(target)
@@ -198,7 +198,7 @@ def _target(targets, below, axis, on_host):
     dense = len(targets.shape) == len(below.shape) and targets.shape[axis] != 1
     if dense:
         targets = crossentropy.distribution(targets, below, axis)
-        lowest = ops.min(targets, axis=axis, initial=np.inf)
+        lowest = extrema.smallest(targets, np.inf, axis=axis)
         terms = targets * ops.where(targets == 0, 0, below)
         return ops.where(lowest >= 0, ops.sum(terms, axis=axis), np.nan)
     if on_host:

@@ -1,0 +1,114 @@
+"""Pairs of a target and a score, kept as they are, up to a capacity."""
+
+import keras
+from keras import ops
+
+from keras_xent.metrics.alignment import flat_pairs
+from keras_xent.ops import checks
+
+# A float32 counter of pairs is exact so far.
+_MOST_PAIRS = 2**24
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+class PairBuffer(keras.metrics.Metric):
+    """Keeps targets, scores and weights in a buffer of fixed size.
+
+    Pairs of weight 0 or masked take no place. What comes after the buffer is
+    full is counted and not kept: `whole()` is False then, and a metric on top
+    must not give a number for the part that was kept.
+
+    The state is a list, and lists do not add up: summed over devices it is
+    nonsense, which `whole()` notices. `merge_state` appends, and is right.
+
+    Args:
+        capacity: The number of pairs, 1 to 2**24.
+        name: Name of the metric.
+        dtype: Dtype policy of the metric. The state is float32 whatever it is.
+
+    Shapes:
+        `update_state(target, score, sample_weight=None)`: real numbers, both of
+        one shape up to a last axis of 1, kept in float32. `sample_weight` has
+        that shape too, or leaves out trailing axes.
+        `result()`: the number of pairs that came, a float32 scalar.
+
+    Raises:
+        ValueError: If an argument or a shape is wrong.
+
+    Example:
+
+    >>> from keras_xent.metrics.pair_buffer import PairBuffer
+    >>> buffer = PairBuffer(capacity=2)
+    >>> for target in (1.0, 2.0, 3.0):
+    ...     buffer.update_state([target], [0.5])
+    ...     print(int(buffer.result()), bool(buffer.whole()))
+    1 True
+    2 True
+    3 False
+    """
+
+    def __init__(self, capacity, name="pair_buffer", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        checks.whole("capacity", capacity)
+        if not 1 <= capacity <= _MOST_PAIRS:
+            raise ValueError(
+                f"`capacity` must be from 1 to {_MOST_PAIRS}. Received: "
+                f"capacity={capacity}"
+            )
+        self.capacity = int(capacity)
+        # One place more, for what is not kept.
+        self._pairs = self._add("pairs", (self.capacity + 1, 3))
+        self._count = self._add("count", ())
+        # 1 once something came: a sum over devices is more.
+        self._used = self._add("used", ())
+
+    def _add(self, name, shape):
+        return self.add_variable(
+            shape=shape, initializer="zeros", dtype="float32", name=name
+        )
+
+    def update_state(self, target, score, sample_weight=None):
+        self._append(*flat_pairs(target, score, sample_weight))
+
+    def _append(self, target, score, weight):
+        counts = weight != 0
+        number = ops.cumsum(ops.cast(counts, "int32"))
+        count = ops.convert_to_tensor(self._count)
+        place = ops.cast(count, "int32") + number - 1
+        # Keras tries metrics out on PyTorch, where a state can be garbage then.
+        kept = counts & (place >= 0) & (place < self.capacity)
+        place = ops.where(kept, place, self.capacity)
+        pairs = ops.stack([target, score, weight], axis=1)
+        self._pairs.assign(
+            ops.scatter_update(
+                ops.convert_to_tensor(self._pairs), place[:, None], pairs
+            )
+        )
+        added = ops.sum(ops.cast(counts, "float32"))
+        self._count.assign(count + added)
+        self._used.assign(ops.ones(()))
+
+    def merge_state(self, buffers):
+        """Appends what other buffers have kept."""
+        for other in buffers:
+            total = self._count + other._count
+            self._append(*other.pairs())
+            self._count.assign(total)
+
+    def pairs(self):
+        """Targets, scores and weights, `[capacity]` each: 0 in free places."""
+        pairs = ops.convert_to_tensor(self._pairs)
+        return ops.unstack(pairs[: self.capacity], 3, axis=1)
+
+    def whole(self):
+        """Whether all pairs that came are kept, a boolean scalar tensor."""
+        count, used = (
+            ops.convert_to_tensor(each) for each in (self._count, self._used)
+        )
+        return (count <= self.capacity) & (used <= 1)
+
+    def result(self):
+        return ops.convert_to_tensor(self._count)
+
+    def get_config(self):
+        return {**super().get_config(), "capacity": self.capacity}
