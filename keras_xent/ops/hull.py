@@ -14,7 +14,7 @@ from keras_xent.ops.roc import crossing_of_segment, prefix_sums
 
 # The equal error rate of the hull: steps on some points, then on all. Each step
 # takes the corner that is farthest out, so few lead there: fewer than these on
-# every data set tried, of up to 1e6 scores.
+# the curves of the tests.
 _COARSE_STEPS, _STEPS = 10, 6
 
 # Slopes at which the hull is touched, as log-likelihood ratios. Beyond 12 a
