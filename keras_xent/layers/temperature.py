@@ -19,7 +19,9 @@ class Temperature(keras.layers.Layer):
     The last layer of a model whose confidence should mean what it says. T is
     fitted after the training, by `keras_xent.callbacks.TemperatureScaling` or
     `keras_xent.ops.fit_temperature`. In training (`training=True`) the logits
-    pass untouched, so that a calibrated model can be trained on.
+    pass untouched, so that a calibrated model can be trained on. Behind a
+    `LinearHead` that goes for `fit` and `predict`; in `evaluate` the losses of
+    such a head refuse logits that were divided.
 
     The temperature is a non-trainable float32 weight, so it is saved with the
     model and by `get_weights`; the configuration carries its current value, so

@@ -34,8 +34,11 @@ class SampledLoss(HeadLoss):
         dtype,
     ):
         sampling.check_num_sampled(num_sampled)
+        checks.number("power", power, 0)
         named = isinstance(distribution, str)
-        if named and distribution not in DISTRIBUTIONS:
+        if distribution is None or (
+            named and distribution not in DISTRIBUTIONS
+        ):
             raise ValueError(
                 f"`distribution` must be one of {DISTRIBUTIONS}, or hold one "
                 "non-negative number per class. Received: distribution="
@@ -46,7 +49,7 @@ class SampledLoss(HeadLoss):
             distribution=distribution if named else as_list(distribution),
             power=power,
             unique=bool(unique),
-            remove_accidental_hits=bool(remove_accidental_hits),
+            remove_accidental_hits=remove_accidental_hits,
             subtract_log_q=bool(subtract_log_q),
             ignore_class=ignore_class,
             reduction=reduction,
@@ -58,6 +61,11 @@ class SampledLoss(HeadLoss):
             self._counted = sampling.unigram_table(
                 distribution, power, num_sampled, self.unique
             )
+
+    def _removes_hits(self):
+        if self.remove_accidental_hits is None:
+            return self.unique
+        return self.remove_accidental_hits
 
     def row_losses(self, y_true, y_pred, weight):
         if self._note is None or self._note.features is not None:
@@ -95,7 +103,7 @@ class SampledLoss(HeadLoss):
             features,
             **note.weights,
             candidates=sampling.draw(labels, self._table(units), note.seed),
-            remove_accidental_hits=self.remove_accidental_hits,
+            remove_accidental_hits=self._removes_hits(),
             subtract_log_q=self.subtract_log_q,
             softcap=note.head.softcap,
         )
@@ -109,6 +117,9 @@ class SampledLoss(HeadLoss):
     def _over_all_classes(self, y_true, y_pred, weight):
         """The full softmax; the mean over the true classes of a row."""
         columns = _columns(y_true, y_pred)
+        note = self._note
+        units = y_pred.shape[-1] if note is None else note.head.units
+        sampled.check_several(len(columns), units)
         if self._note is None:
             losses = [
                 ops.sparse_softmax_crossentropy(
@@ -158,8 +169,8 @@ class SampledSoftmaxCrossentropy(SampledLoss):
     ```
 
     Every training step draws a sample of its own, the same for all rows, and
-    its work does not grow with the number of classes. It is an estimate of the
-    full softmax cross-entropy, lower than it, and no figure to report: in
+    only the logits of the sample and the labels exist. The value in training is
+    that of another objective, and no figure to report: in
     `evaluate`, and so for the validation loss, it is the full one, block by
     block as in `LinearCrossentropy`. The metrics of the head are NaN in
     training, for the same reason.
@@ -178,7 +189,9 @@ class SampledSoftmaxCrossentropy(SampledLoss):
         unique: Whether no class comes twice in a sample, as in
             `keras_xent.ops.log_uniform_sample`.
         remove_accidental_hits: Whether a class of the sample that is a true
-            class of the row is left out of its sum.
+            class of the row is left out of its sum. `None` is as `unique`:
+            with replacement hits must stay, or frequent classes are learned as
+            more frequent than they are, the more so the larger the sample.
         subtract_log_q: Whether to take off log E. Without, the model learns
             logits from which it is missing.
         ignore_class: A class id, or a list of them: such rows have no loss and
@@ -228,7 +241,7 @@ class SampledSoftmaxCrossentropy(SampledLoss):
         distribution="log_uniform",
         power=sampling.WORD2VEC_POWER,
         unique=True,
-        remove_accidental_hits=True,
+        remove_accidental_hits=None,
         subtract_log_q=True,
         ignore_class=None,
         reduction="sum_over_batch_size",
@@ -327,7 +340,9 @@ class NoiseContrastiveEstimation(SampledLoss):
 
 def _columns(y_true, y_pred):
     """The labels of a row one by one; most have one."""
-    shape = np.shape(y_true)
-    if len(shape) == len(y_pred.shape) and shape[-1] != 1:
-        return [y_true[..., i] for i in range(shape[-1])]
-    return [y_true]
+    if not hasattr(y_true, "shape"):
+        y_true = np.asarray(y_true)
+    several = y_true.shape[-1] if len(y_true.shape) == len(y_pred.shape) else 1
+    if several == 1:
+        return [y_true]
+    return [y_true[..., i] for i in range(several)]

@@ -109,7 +109,7 @@ class ExpectedCalibrationError(keras.metrics.Metric):
             error = ops.sqrt(ops.sum(gap * (gap / filled)) / total)
         else:
             error = ops.max(gap / filled)
-        return ops.where(total > 0, error, np.nan)
+        return ops.where((total > 0) & (total < np.inf), error, np.nan)
 
     def merge_state(self, metrics):
         """Adds what other metrics of the same configuration have seen."""

@@ -8,7 +8,7 @@ from keras import ops
 from keras_xent.masking import get_keras_mask
 from keras_xent.metrics.alignment import full_weight
 from keras_xent.metrics.sums import SummedMetric
-from keras_xent.ops import checks, crossentropy, extrema
+from keras_xent.ops import checks, crossentropy, probabilities
 from keras_xent.ops.probabilities import (
     check_distributions,
     class_probabilities,
@@ -100,9 +100,12 @@ class ClassMetric(SummedMetric):
         self._sums.update_state(ops.stack([ops.sum(amount), ops.sum(size)]))
 
     def ratio(self):
-        """The quotient of the two sums, NaN if nothing was counted."""
+        """The quotient of the two sums.
+
+        NaN if nothing was counted, or more than float32 holds.
+        """
         amount, size = ops.unstack(self._sums.result(), 2)
-        return amount / size
+        return ops.where(size < np.inf, amount / size, np.nan)
 
     def get_config(self):
         return {
@@ -226,7 +229,7 @@ def _targets(y_true, logits, axis, ignored, on_host):
     if axis != len(logits.shape) - 1:
         targets = ops.moveaxis(targets, axis, -1)
     targets = ops.reshape(targets, (-1, count))
-    return targets, extrema.smallest(targets, np.inf, axis=-1) >= 0
+    return targets, probabilities.is_distribution(targets, -1)
 
 
 def _only(rows, values):

@@ -119,10 +119,7 @@ class MatchAccuracy(ThresholdMetric):
             best = lowest + gain[0]
         else:
             best = lowest + largest_prefix_sum(gain[:-1])
-        known = ops.logical_and(
-            ops.logical_and(m > 0.0, n > 0.0),
-            ops.equal(self.histogram.uncounted(), 0.0),
-        )
+        known = self._known(m, n)
         # Rounding may carry a perfect accuracy past 1.
         return ops.where(known, ops.minimum(best, 1.0), np.nan)
 

@@ -114,9 +114,18 @@ class ThresholdMetric(keras.metrics.Metric):
         return self._if_known(curve, self._measure.value(curve))
 
     def _if_known(self, curve, value):
-        both = ops.logical_and(curve.matches > 0.0, curve.non_matches > 0.0)
-        known = ops.equal(self.histogram.uncounted(), 0.0)
-        return ops.where(ops.logical_and(both, known), value, np.nan)
+        return ops.where(
+            self._known(curve.matches, curve.non_matches), value, np.nan
+        )
+
+    def _known(self, matches, non_matches):
+        """Whether there are some of both, and nothing that cannot be counted.
+
+        Weights whose sum float32 does not hold cannot.
+        """
+        both = (matches > 0.0) & (non_matches > 0.0)
+        held = matches + non_matches < np.inf
+        return both & held & ops.equal(self.histogram.uncounted(), 0.0)
 
     @property
     def threshold(self):
@@ -252,7 +261,8 @@ class ThresholdMetric(keras.metrics.Metric):
     def _is_known(self):
         counts = self.histogram.counts().sum(axis=1)
         uncounted = ops.convert_to_numpy(self.histogram.uncounted())
-        return bool(np.all(counts > 0) and uncounted == 0)
+        held = counts.sum() < np.finfo("float32").max
+        return bool(np.all(counts > 0) and held and uncounted == 0)
 
     def _curve(self, xp):
         """The curve of the state, bins from the most alike on."""

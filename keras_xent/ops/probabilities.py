@@ -31,10 +31,14 @@ def class_probabilities(x, from_logits, axis=-1, name="logits"):
         return ops.softmax(checks.logits(x, name), axis=axis)
     check_distributions(name, x, axis)
     p = checks.logits(x, name)
-    total = ops.sum(p, axis=axis, keepdims=True)
-    lowest = extrema.smallest(p, np.inf, axis=axis, keepdims=True)
-    good = (lowest >= 0) & (ops.abs(total - 1) <= SUM_TOLERANCE)
-    return ops.where(good, p, np.nan)
+    return ops.where(is_distribution(p, axis, keepdims=True), p, np.nan)
+
+
+def is_distribution(p, axis, keepdims=False):
+    """Whether numbers along an axis are probabilities of one distribution."""
+    total = ops.sum(p, axis=axis, keepdims=keepdims)
+    lowest = extrema.smallest(p, np.inf, axis=axis, keepdims=keepdims)
+    return (lowest >= 0) & (ops.abs(total - 1) <= SUM_TOLERANCE)
 
 
 def yes_probability(x, from_logits, name="logits"):

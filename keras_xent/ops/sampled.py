@@ -1,8 +1,8 @@
 """Cross-entropy over a sample of the classes, for a linear classifier.
 
 The logits of the true classes and of the sample are made from the rows of
-`class_vectors` that belong to them. Nothing else of the matrix is read, so the
-work does not grow with the number of classes.
+`class_vectors` that belong to them. Nothing else of the matrix is read; only
+its gradient, where a backend has no sparse ones, is as large as it is.
 """
 
 import numpy as np
@@ -31,9 +31,10 @@ def sampled_softmax_crossentropy(
     loss = −(1 / T) Σ_t log (exp(z_t) / (Σ_true exp(z) + Σ_sample exp(z)))
     ```
 
-    t goes over the T true classes of a row. Taking log E off makes the sampled
-    softmax an estimate of the full one: it approaches it as the sample grows,
-    and so does its gradient.
+    t goes over the T true classes of a row. Taking log E off makes up for what
+    the sample leaves out: for a sample without replacement the gradient
+    approaches that of the full softmax as the sample grows, and for one with
+    replacement if hits are not removed.
 
     Args:
         labels: Integer tensor `(...)` of class ids from 0, or `(..., T)` for
@@ -49,7 +50,9 @@ def sampled_softmax_crossentropy(
             TensorFlow's `sampled_values`. Integers `(s,)`, floats of the shape
             of `labels`, floats `(s,)`.
         remove_accidental_hits: Whether a class of the sample that is a true
-            class of the row is left out of its sum.
+            class of the row is left out of its sum. Pass False for a sample
+            with replacement, where log E of a frequent class is positive:
+            without its hits it would be learned as more frequent than it is.
         subtract_log_q: Whether log E is taken off.
         softcap: c > 0: keeps the logits within ±c.
 
@@ -210,7 +213,7 @@ def _logits(
     bias = linear.checked_bias(bias, count)
     linear.check_softcap(softcap)
     labels = true_classes(labels, features.shape, count)
-    ids, *expected = _checked_candidates(candidates, labels.shape, count)
+    ids, exist, *expected = _checked_candidates(candidates, labels.shape, count)
     rows = ops.shape(features)[:-1]
     features = checks.logits(ops.reshape(features, (-1, features.shape[-1])))
     several = labels.shape[-1]
@@ -235,6 +238,7 @@ def _logits(
     if softcap is not None:
         true = softcap * ops.tanh(true / softcap)
         sampled = softcap * ops.tanh(sampled / softcap)
+    sampled = ops.where(exist, sampled, np.nan)
     true_count, sampled_count = (
         ops.cast(counts, features.dtype) for counts in expected
     )
@@ -246,7 +250,7 @@ def _logits(
         sampled = sampled - ops.log(sampled_count)
     if remove_accidental_hits:
         hit = ops.any(labels[:, :, None] == ids[None, None, :], axis=1)
-        sampled = ops.where(hit, -np.inf, sampled)
+        sampled = ops.where(hit & exist, -np.inf, sampled)
     return true, sampled, possible, rows
 
 
@@ -257,14 +261,26 @@ def true_classes(labels, shape, count):
         labels = np.asarray(labels)
     rows, last = tuple(shape[:-1]), len(shape) - 1
     if len(labels.shape) == len(shape):
+        check_several(labels.shape[-1], count)
         rows, last = (*rows, labels.shape[-1]), last + 1
     labels = crossentropy.integer_labels(labels, (*rows, count), last)
     labels = linear.fold(labels)
     return labels if last == len(shape) else labels[..., None]
 
 
+def check_several(several, count):
+    """Raises unless a row of `count` classes can have so many true ones."""
+    if several == 0 or (count is not None and several >= count):
+        raise ValueError(
+            "Labels of the rank of the features hold the T true classes of "
+            f"each row, at least 1 and fewer than the {count} classes there "
+            f"are. Received T = {several}. If these are one-hot, pass the "
+            "class ids: argmax of the last axis."
+        )
+
+
 def _checked_candidates(candidates, shape, count):
-    """Ids as int32, and the expected counts of the labels and of the ids."""
+    """Ids as int32, which exist, the expected counts of labels and ids."""
     if len(candidates) != 3:
         raise ValueError(
             "`candidates` must be (ids, true_expected_count, "
@@ -273,9 +289,13 @@ def _checked_candidates(candidates, shape, count):
         )
     ids, true_count, sampled_count = candidates
     checks.label_range(ids, count)
-    ids = linear.fold(ops.convert_to_tensor(ids))
+    ids = ops.convert_to_tensor(ids)
+    ids = crossentropy.integer_labels(ids, (*ids.shape, count), len(ids.shape))
+    ids = linear.fold(ids)
     true_count = ops.convert_to_tensor(true_count)
     sampled_count = ops.convert_to_tensor(sampled_count)
+    # A class that does not exist: NaN, whatever its logit would be.
+    exist = (ids >= 0) & (ids < count)
     rows = shape[:-1] if shape[-1] == 1 else shape
     if (
         len(ids.shape) != 1
@@ -291,4 +311,4 @@ def _checked_candidates(candidates, shape, count):
             f"(s,). Received shapes {tuple(ids.shape)}, "
             f"{tuple(true_count.shape)} and {tuple(sampled_count.shape)}."
         )
-    return ids, true_count, sampled_count
+    return ops.where(exist, ids, 0), exist, true_count, sampled_count

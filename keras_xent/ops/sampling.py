@@ -244,8 +244,9 @@ def unigram_table(counts, power, num_sampled, unique):
 
 def check_counts(counts):
     """Raises unless `counts` can be drawn by."""
+    counts = np.asarray(counts)
     checks.vector("counts", counts)
-    if np.size(counts) < 2 or not np.any(np.asarray(counts) > 0):
+    if counts.size < 2 or not np.any(counts > 0):
         raise ValueError(
             "`counts` must hold one number per class, for two classes at least "
             f"and not all of them 0. Received: counts={counts!r}"

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_xent.ops import checks, crossentropy, extrema
+from keras_xent.ops import checks, crossentropy, extrema, probabilities
 
 # Bounds of log β, β = 1 / T in units of the largest spread of logits in a row:
 # e^87 is below the largest float32, and e^−60 is no difference at all.
@@ -198,9 +198,9 @@ def _target(targets, below, axis, on_host):
     dense = len(targets.shape) == len(below.shape) and targets.shape[axis] != 1
     if dense:
         targets = crossentropy.distribution(targets, below, axis)
-        lowest = extrema.smallest(targets, np.inf, axis=axis)
+        good = probabilities.is_distribution(targets, axis)
         terms = targets * ops.where(targets == 0, 0, below)
-        return ops.where(lowest >= 0, ops.sum(terms, axis=axis), np.nan)
+        return ops.where(good, ops.sum(terms, axis=axis), np.nan)
     if on_host:
         checks.label_range(targets, count)
     else:

@@ -6,7 +6,7 @@ import pytest
 
 from keras_xent import losses, ops
 from keras_xent.layers import LinearHead
-from tests.testing import BACKEND, normal, to_numpy
+from tests.testing import BACKEND, gradient, normal, to_numpy
 
 CLASSES, SIZE, ROWS = 40, 16, 16
 LABELS = (np.arange(ROWS) ** 2) % CLASSES
@@ -102,8 +102,60 @@ def test_several_true_classes_share_a_row(cls):
     assert result == pytest.approx(np.mean(each), rel=1e-5)
     top = logits.argmax(1)[:, None]
     assert accuracy == pytest.approx(np.mean((top == labels).any(1)), abs=1e-6)
-    of_logits = cls(8)(labels, logits)
+    of_logits = cls(8)(labels.tolist(), logits)
     assert float(of_logits) == pytest.approx(np.mean(each), rel=1e-5)
+
+
+@pytest.mark.parametrize("unique", [True, False])
+def test_hits_stay_where_a_sample_is_drawn_with_replacement(unique):
+    """There log E of a frequent class is positive, and grows without end."""
+    head = LinearHead(CLASSES, sampled=True, seed=0)
+    features = head(np.zeros((4, SIZE), "float32"), training=True)
+    labels = np.zeros(4, "int32")
+    size = 30 if unique else 20_000
+
+    def value(**options):
+        loss = losses.SampledSoftmaxCrossentropy(size, unique=unique, **options)
+        return float(loss(labels, features))
+
+    assert value() == value(remove_accidental_hits=unique)
+    assert value() != value(remove_accidental_hits=not unique)
+    if unique:
+        assert value() == pytest.approx(np.log(CLASSES), abs=0.2)
+
+
+def test_with_replacement_the_optimum_is_the_distribution_of_the_labels():
+    """Three classes and a bias alone; all samples, each with its chance."""
+    shares, size = np.array([0.7, 0.2, 0.1]), 3
+    ids = np.array(list(np.ndindex(3, 3, 3)))
+    chances = shares[ids].prod(axis=1)
+    counts = (size * shares).astype("float32")
+
+    def slope(remove):
+        total = 0
+        for label, share in enumerate(shares):
+            for sample, chance in zip(ids, chances, strict=True):
+                grad, _ = gradient(
+                    lambda x, label=label, sample=sample: (
+                        ops.sampled_softmax_crossentropy(
+                            [label],
+                            x,
+                            np.eye(3, dtype="float32"),
+                            candidates=(
+                                sample.astype("int32"),
+                                counts[[label]],
+                                counts[sample],
+                            ),
+                            remove_accidental_hits=remove,
+                        )
+                    ),
+                    np.log(shares)[None].astype("float32"),
+                )
+                total = total + share * chance * grad
+        return np.abs(total).max()
+
+    assert slope(remove=False) < 1e-6
+    assert slope(remove=True) > 0.01
 
 
 def test_a_tied_head_takes_the_rows_of_its_embedding():
@@ -174,7 +226,9 @@ def test_ignored_rows_have_no_loss_and_no_gradient_even_where_they_are_nan():
             {"num_sampled": 5, "distribution": "zipf"},
             "'log_uniform', 'uniform'",
         ),
+        ({"num_sampled": 5, "distribution": None}, "'log_uniform'"),
         ({"num_sampled": 5, "distribution": [1, -1]}, "non-negative"),
+        ({"num_sampled": 5, "power": -1}, "`power`"),
         ({"num_sampled": 2, "distribution": [1, 1]}, "fewer classes"),
         ({"num_sampled": 1, "distribution": [1, 1], "power": -1}, "`power`"),
         ({"num_sampled": 1, "ignore_class": 0.5}, "`ignore_class`"),
@@ -194,6 +248,8 @@ def test_wrong_options_are_an_error(cls, options, message):
         ({"distribution": [1, 2, 3], "num_sampled": 2}, LABELS, "40 classes"),
         ({}, LABELS + CLASSES, "Received the label"),
         ({}, LABELS[:3], "shape"),
+        ({}, np.eye(CLASSES)[LABELS], "one-hot"),
+        ({}, np.zeros((ROWS, 0), "int32"), "at least 1"),
         (
             {"ignore_class": 0},
             np.stack([LABELS, LABELS], axis=1),
@@ -208,6 +264,9 @@ def test_what_does_not_fit_the_head_is_an_error(cls, options, labels, message):
     loss = cls(**{"num_sampled": 8, **options})
     with pytest.raises(ValueError, match=message):
         loss(labels, features)
+    if "one" in message:
+        with pytest.raises(ValueError, match=message):
+            loss(labels, head(normal(ROWS, SIZE)))
 
 
 @each_loss

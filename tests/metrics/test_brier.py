@@ -1,5 +1,6 @@
 """The Brier score of an epoch is the mean over all its rows."""
 
+import keras
 import numpy as np
 import pytest
 from scipy.special import expit, softmax
@@ -57,3 +58,11 @@ def test_logits_in_the_place_of_probabilities_raise():
     # In a step, where nothing can be read, and beside weights: NaN.
     metric = BrierScore(from_logits=False)
     assert np.isnan(measure(metric, (LABELS, LOGITS, WEIGHT)))
+
+
+def test_what_is_no_distribution_or_cannot_be_weighed_is_nan():
+    zeros = keras.ops.zeros((2, 3))
+    assert np.isnan(to_numpy(BrierScore()(zeros, np.zeros((2, 3), "float32"))))
+    metric = BrierScore()
+    metric.update_state([0, 1], np.eye(2, dtype="float32"), [3e38, 3e38])
+    assert np.isnan(to_numpy(metric.result()))

@@ -2,6 +2,7 @@
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -266,3 +267,15 @@ def test_what_cannot_be_measured_is_nan():
         assert np.isnan(measure(ExpectedCalibrationError(), batch))
     metric = ExpectedCalibrationError(from_logits=False)
     assert np.isnan(measure(metric, (labels, logits, weight)))
+
+
+def test_targets_on_the_device_that_are_no_distributions_are_nan():
+    ones = keras.ops.ones((3, 3))
+    result = ExpectedCalibrationError()(ones, np.eye(3, dtype="float32"))
+    assert np.isnan(to_numpy(result))
+
+
+def test_a_weight_that_float32_does_not_hold_is_nan():
+    metric = ExpectedCalibrationError()
+    metric.update_state([0, 1], np.eye(2, dtype="float32"), [3e38, 3e38])
+    assert np.isnan(to_numpy(metric.result()))

@@ -370,3 +370,14 @@ def test_the_configuration_comes_back_whole(metric):
     )
     assert again.get_config() == metric.get_config()
     assert np.array_equal(again.histogram.edges(), metric.histogram.edges())
+
+
+@pytest.mark.parametrize("weight", [[1, 1, 1e38, 3e38], [1e38, 3e38, 1, 1]])
+def test_weights_whose_sum_float32_does_not_hold_are_no_good_figure(weight):
+    for metric in (everything(False), metrics.MatchAccuracy()):
+        metric.update_state([1, 1, 0, 0], [0.1, 0.7, 0.6, 0.9], weight)
+        result, bounds = metric.result(), metric.bounds()
+        if not isinstance(result, dict):
+            result, bounds = {"": result}, {"": bounds}
+        assert np.isnan([to_numpy(x) for x in result.values()]).all()
+        assert np.isnan(list(bounds.values())).all()

@@ -320,6 +320,20 @@ def test_a_label_that_is_never_drawn_is_nan(name):
     assert np.isnan(to_numpy(value)).tolist() == [False, True, *[False] * 3]
 
 
+@each_loss
+@pytest.mark.parametrize("wrong", [[-1, 3], [12, 3], [1.5, 3]])
+def test_a_candidate_on_the_device_that_does_not_exist_is_nan(name, wrong):
+    wrong = keras.ops.convert_to_tensor(np.array(wrong, "float32"))
+    value = LOSSES[name](
+        LABELS[1],
+        FEATURES,
+        VECTORS,
+        candidates=(wrong, TRUE_COUNT[1], SAMPLED_COUNT[:2]),
+        subtract_log_q=False,
+    )
+    assert np.isnan(to_numpy(value)).all()
+
+
 def test_where_the_whole_sample_is_a_hit_the_softmax_has_nothing_to_lose():
     ones = np.ones(1, "float32")
     grad, value = gradient(

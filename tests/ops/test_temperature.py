@@ -1,5 +1,6 @@
 """The fitted temperature is the most likely one: scipy says so, too."""
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -179,3 +180,9 @@ def test_compiled_it_gives_the_same():
 def test_wrong_input_raises(args, message):
     with pytest.raises(ValueError, match=message):
         ops.fit_temperature(*args)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_targets_on_the_device_that_do_not_sum_to_one_are_nan(scale):
+    targets = keras.ops.full((N, K), scale / K)
+    assert np.isnan(fit(targets, LOGITS))
