@@ -98,7 +98,8 @@ class Case:
 
     @property
     def units(self):
-        return 1 if self.data in ("yes or no", "distances") else 3
+        one = ("yes or no", "distances", "numbers")
+        return 1 if self.data in one else 3
 
     def losses(self, rows):
         """How many losses `rows` examples have."""
