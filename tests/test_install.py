@@ -80,7 +80,11 @@ def test_the_oldest_keras_passes_what_depends_on_keras(tmp_path):
     version = "import keras; print(keras.__version__)"
     found = run(sys.executable, "-c", version, env=environment, cwd=ROOT)
     assert found.split()[-1] == OLDEST_KERAS
-    chosen = "graph or saved or mask or weight_zero or reductions or formula"
+    # How models train and are saved differs by backend, the rest does not:
+    # that runs where it is quickest.
+    chosen = "graph or saved"
+    if BACKEND == "torch":
+        chosen += " or mask or weight_zero or reductions or formula"
     run(
         *[sys.executable, "-m", "pytest", "-q", "-x", "-k", chosen],
         *["tests/test_losses_contract.py", "tests/test_metrics_contract.py"],
