@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from keras_xent import heads, layers, losses, metrics
-from tests.testing import normal
+from tests.testing import BACKEND, normal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +110,12 @@ class Case:
         ids[:2] = [0, 1][:rows]
         return ids.astype("int32")
 
+
+# How a model can be compiled. Without `jit_compile` JAX and PyTorch run eagerly
+# in any case.
+HOWS = ["graph", "jit_compile"]
+if BACKEND == "tensorflow":
+    HOWS += ["run_eagerly"]
 
 LOSSES = [
     Case(losses.SoftmaxCrossentropy, {}, "distributions"),

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.contract import LOSSES
+from tests.contract import HOWS, LOSSES
 from tests.testing import (
     BACKEND,
     compiled,
@@ -45,7 +45,7 @@ def fit_and_evaluate(case, **compile_args):
 
 
 @each_loss
-@pytest.mark.parametrize("how", ["graph", "jit_compile", "run_eagerly"])
+@pytest.mark.parametrize("how", HOWS)
 def test_trains_and_evaluates_in_compile(case, how):
     if how == "jit_compile" and BACKEND == "torch" and not case.torch_compile:
         pytest.skip("PyTorch compiles for too long: one class of each kind")

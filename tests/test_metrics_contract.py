@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.contract import METRICS
+from tests.contract import HOWS, METRICS
 from tests.testing import BACKEND, normal, to_numpy, with_mask
 
 each_metric = pytest.mark.parametrize("case", METRICS, ids=str)
@@ -44,7 +44,7 @@ def measure(case, labels, predictions, weight=None, **kwargs):
 
 
 @each_metric
-@pytest.mark.parametrize("how", ["graph", "jit_compile", "run_eagerly"])
+@pytest.mark.parametrize("how", HOWS)
 def test_is_evaluated_and_trained_along_in_compile(case, how):
     if how == "jit_compile" and BACKEND == "torch" and not case.torch_compile:
         pytest.skip("PyTorch compiles for too long: one class of each kind")
