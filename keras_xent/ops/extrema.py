@@ -17,7 +17,10 @@ def largest(x, start, axis=None, keepdims=False):
         return ops.max(x, axis=axis, keepdims=keepdims, initial=start)
     if 0 in x.shape:
         return ops.sum(x, axis=axis, keepdims=keepdims) + start
-    return ops.maximum(ops.max(x, axis=axis, keepdims=keepdims), start)
+    top = ops.max(x, axis=axis, keepdims=keepdims)
+    # `maximum` would make float32 of float64.
+    start = ops.convert_to_tensor(start, dtype=top.dtype)
+    return ops.where(top <= start, start, top)
 
 
 def smallest(x, start, axis=None, keepdims=False):
