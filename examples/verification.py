@@ -7,8 +7,8 @@ One trial a line, a score and a label, in either order:
 
 More columns are let be, as in the trial lists of speaker verification
 (`1 id00017/a.wav id00018/b.wav 0.83`): the label is the first column that can
-be one, the score the last that is a number, or `--label` and `--score` name
-their columns, counted from 1.
+be one throughout, the score the last that is a number, or `--label` and
+`--score` name their columns, counted from 1.
 
     python verification.py --scores trials.txt
     python verification.py --scores test.txt --threshold 0.31 --plots plots
@@ -75,17 +75,20 @@ def trials(lines, label=None, score=None):
     numbered = ((n, words) for n, words in numbered if words)
     while block := list(itertools.islice(numbered, BLOCK)):
         if label is None or score is None:
-            label, score = columns(*block[0], label, score)
+            label, score = columns(block, label, score)
         yield parsed(block, label, score)
 
 
-def columns(number, words, label, score):
-    """The columns of the label and of the score, by the first line."""
+def columns(block, label, score):
+    """The columns of the label and of the score, by the first block."""
+    number, words = block[0]
     if label is None:
         # A word before a digit: "1" may be a score, "target" cannot.
         known = [
             i for i, w in enumerate(words, 1) if is_label(w) and i != score
         ]
+        # A score of 0 or 1 looks like a label; its column does not.
+        known = [i for i in known if is_label_column(block, i)] or known
         named = [i for i in known if not is_number(words[i - 1])]
         whole = [i for i in known if words[i - 1] in ("0", "1")]
         label = next(iter([*named, *whole, *known]), None)
@@ -99,6 +102,13 @@ def columns(number, words, label, score):
             "'0.83 1' or '0.83 nontarget'"
         )
     return label, score
+
+
+def is_label_column(block, column):
+    return all(
+        len(words) >= column and is_label(words[column - 1])
+        for _, words in block
+    )
 
 
 def is_label(word):

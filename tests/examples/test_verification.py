@@ -128,3 +128,10 @@ def test_wrong_arguments_are_said(arguments, words, capsys):
     with pytest.raises(SystemExit, match="2"):
         verification.main(arguments)
     assert words in capsys.readouterr().err
+
+
+def test_a_score_of_zero_in_the_first_line_is_no_label():
+    blocks = list(verification.trials(["0 0", "1 0", "2 1", "0.5 0"]))
+    ((match, score),) = blocks
+    assert match.tolist() == [0, 0, 1, 0]
+    assert score.tolist() == [0, 1, 2, 0.5]
