@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_xent.metrics.merging import checked_alike
+
 
 class Sums(keras.metrics.Metric):
     """Running sums in two float32 parts, the sum and what it rounded off.
@@ -87,19 +89,7 @@ class SummedMetric(keras.metrics.Metric):
 
     def merge_state(self, metrics):
         """Adds what other metrics of the same configuration have seen."""
-        metrics = list(metrics)
-        for other in metrics:
-            mine, theirs = (
-                {**metric.get_config(), "name": None, "dtype": None}
-                for metric in (self, other)
-            )
-            if type(self) is not type(other) or mine != theirs:
-                raise ValueError(
-                    "Metrics can be merged if they are configured alike. "
-                    f"Expected {type(self).__name__} with {mine}, got "
-                    f"{type(other).__name__} with {theirs}."
-                )
-        self._sums.merge_state([metric._sums for metric in metrics])
+        self._sums.merge_state([m._sums for m in checked_alike(self, metrics)])
 
 
 def two_sum(a, b):

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent.metrics.alignment import all_pairs, flat_entries
+from keras_xent.metrics.merging import checked_alike
 from keras_xent.metrics.score_histogram import (
     ScoreHistogram,
     only_zeros_and_ones,
@@ -218,18 +219,9 @@ class ThresholdMetric(keras.metrics.Metric):
 
     def merge_state(self, metrics):
         """Adds what other metrics of the same configuration have counted."""
-        metrics = list(metrics)
-        for other in metrics:
-            mine, theirs = (
-                {**metric.get_config(), "name": None, "dtype": None}
-                for metric in (self, other)
-            )
-            if mine != theirs:
-                raise ValueError(
-                    "Metrics can be merged if they are configured alike. "
-                    f"Expected {mine}, got {theirs}."
-                )
-        self.histogram.merge_state([metric.histogram for metric in metrics])
+        self.histogram.merge_state(
+            [m.histogram for m in checked_alike(self, metrics)]
+        )
 
     def get_config(self):
         distance = self.distance
