@@ -1,0 +1,187 @@
+"""What a model, its loss and one batch have shown: plain data."""
+
+import copy
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_xent import masking
+from keras_xent.diagnosis.expectation import Expectation
+
+# How many rows, classes or labels a finding names.
+NAMED = 5
+
+
+def host(x):
+    """A tensor or an array in host memory, low precision as float32."""
+    if isinstance(x, np.ndarray) or not hasattr(x, "shape"):
+        return np.asarray(x)
+    x = ops.stop_gradient(ops.convert_to_tensor(x))
+    if dtype_of(x) in ("bfloat16", "float16"):
+        x = ops.cast(x, "float32")
+    return ops.convert_to_numpy(x)
+
+
+def dtype_of(x):
+    """The dtype of a tensor or an array as Keras names it."""
+    return keras.backend.standardize_dtype(x.dtype)
+
+
+@dataclasses.dataclass
+class Seen:
+    """What a layer, or an operation of a functional model, has returned.
+
+    Attributes:
+        name: Its name.
+        activation: The name of its activation, None if it is not known to
+            have one.
+        sample: Some entries of its output.
+        values: All of them, where it has the shape of an output of the model.
+        bad_rows: The rows that are NaN or infinite, looked for where the loss
+            is.
+    """
+
+    name: str
+    activation: str | None
+    sample: np.ndarray
+    values: np.ndarray | None = None
+    bad_rows: tuple = ()
+
+
+@dataclasses.dataclass
+class Output:
+    """One loss of a model with its output and its labels, in host memory.
+
+    Attributes:
+        name: The name of the output.
+        loss, expects: The loss object, and what it expects.
+        y_true: The labels of the rows that the model has seen.
+        labels: All labels that were given.
+        label_dtype: The dtype in which they were given.
+        y_pred: What the model returned, in training.
+        weight: The sample weights of the rows, or None.
+        mask: The Keras mask of the rows, or None.
+        all_weights: The weights of all labels, or None.
+        head: The `LinearHead` behind the output, or None.
+        last: The layer that returned it, or None.
+        before: Other layers whose outputs have its shape.
+    """
+
+    name: str
+    loss: object
+    expects: Expectation
+    y_true: np.ndarray
+    labels: np.ndarray
+    label_dtype: str
+    y_pred: np.ndarray
+    weight: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    all_weights: np.ndarray | None = None
+    head: object = None
+    last: Seen | None = None
+    before: tuple = ()
+
+    @property
+    def where(self):
+        return f"output {self.name!r}"
+
+    @property
+    def classes(self):
+        """How many entries there are along the axis of the classes."""
+        if self.head is not None:
+            return self.head.units
+        return self.y_pred.shape[self.expects.axis] if self.y_pred.ndim else 1
+
+    def counted(self, array, whole=False):
+        """The rows of an array that have a weight and no mask.
+
+        Args:
+            array: One entry or several for each row.
+            whole: Whether it is about all labels, not the rows of the batch.
+        """
+        weight = self.all_weights if whole else self.weight
+        keep = np.ones(len(array), bool)
+        for each in (weight, None if whole else self.mask):
+            if each is not None and len(each) == len(array):
+                each = np.asarray(each) != 0
+                if each.shape == array.shape[: each.ndim]:
+                    keep = keep & each if keep.ndim == each.ndim else each
+        return array[keep]
+
+    def compute(self, y_pred, y_true=None, reduction="none"):
+        """The loss of other predictions or labels, as NumPy."""
+        loss = copy.copy(self.loss)
+        loss.reduction = reduction
+        y_true = self.y_true if y_true is None else y_true
+        y_pred = ops.convert_to_tensor(y_pred)
+        if self.mask is not None:
+            masking.set_keras_mask(y_pred, ops.convert_to_tensor(self.mask))
+        return host(loss(ops.convert_to_tensor(y_true), y_pred, self.weight))
+
+
+@dataclasses.dataclass
+class Evidence:
+    """What was seen.
+
+    Attributes:
+        model: The model.
+        x, y, sample_weight: The batch.
+        outputs: An `Output` for each loss.
+        metrics: Pairs of an `Output` and a metric of it.
+        layers: A `Seen` for each call of a layer, in the order of the calls.
+        loss: The loss in training; None if it was not reached.
+        bad_weights: The paths of the weights that are NaN or infinite, looked
+            for where the loss is.
+        gradients: Variables with their gradients, NumPy, or None for one on
+            which the loss does not depend.
+        later_gradients: The same after one step of the optimizer, looked at
+            where the first are zero.
+        loss_after: The loss after that step; None where it is not known.
+    """
+
+    model: object
+    x: object
+    y: object
+    sample_weight: object
+    outputs: list = dataclasses.field(default_factory=list)
+    metrics: list = dataclasses.field(default_factory=list)
+    layers: list = dataclasses.field(default_factory=list)
+    loss: float | None = None
+    bad_weights: list = dataclasses.field(default_factory=list)
+    gradients: list = dataclasses.field(default_factory=list)
+    later_gradients: list = dataclasses.field(default_factory=list)
+    loss_after: float | None = None
+
+    @property
+    def rows(self):
+        return len(keras.tree.flatten(self.x)[0])
+
+    @property
+    def learning_rate(self):
+        return float(host(self.model.optimizer.learning_rate))
+
+    @property
+    def steps(self):
+        """How many steps the optimizer has made."""
+        return int(host(self.model.optimizer.iterations))
+
+    @property
+    def has_own_step(self):
+        """Whether the model trains in another way than Keras's."""
+        return type(self.model).train_step is not keras.Model.train_step
+
+
+def by_layer(gradients):
+    """Gradients in groups by the path of their layer, in order."""
+    groups = {}
+    for variable, gradient in gradients:
+        layer = variable.path.rpartition("/")[0] or variable.path
+        groups.setdefault(layer, []).append((variable, gradient))
+    return groups
+
+
+def is_zero(gradients):
+    """Whether all gradients of a group are zero or missing."""
+    return all(g is None or not np.any(g) for _, g in gradients)

@@ -1,0 +1,209 @@
+"""`keras_xent.diagnose`: one batch, looked at from all sides."""
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_xent.diagnosis import (
+    flow,
+    labels,
+    metrics,
+    outputs,
+    pairs,
+    probe,
+    start,
+)
+from keras_xent.diagnosis.evidence import host
+from keras_xent.diagnosis.observe import Observer
+from keras_xent.diagnosis.report import ERROR, Report
+
+# The checks in their order. What is wrong with labels and outputs explains a
+# wrong loss, so it is looked at first, and the rest only if it is in order.
+_CAUSES = (labels, outputs, pairs)
+_REST = (metrics, start, flow)
+
+
+def diagnose(model, x, y, sample_weight=None, batch_size=32):
+    """Says what is wrong with a model, its loss or its labels.
+
+    Runs one batch forwards and backwards and makes one trial step, all of it
+    to the side: weights, state, optimizer and Keras's seeds are afterwards
+    what they were. Looks for what goes wrong most often with cross-entropy, at
+    two levels of severity: `"error"`, training cannot be right like this, and
+    `"warning"`.
+
+    | code | what it means |
+    | --- | --- |
+    | `probabilities-as-logits` | softmax or sigmoid is applied twice |
+    | `logits-as-probabilities` | a softmax or sigmoid is missing |
+    | `single-class` | the softmax of one class, which is always 1 |
+    | `labels-out-of-range` | a label names a class that does not exist |
+    | `label-format` | class ids for one-hot rows or the other way round |
+    | `shape-broadcast` | (n,) beside (n, 1) becomes (n, n) |
+    | `targets-not-distribution` | targets are no probabilities |
+    | `constant-targets` | all labels are the same |
+    | `missing-class` | a class never occurs |
+    | `label-precision` | a float type that cannot hold the labels |
+    | `all-masked` | no row counts |
+    | `initial-loss` | the loss is far above that of knowing nothing |
+    | `predicts-prior` | the model gives every row the same answer |
+    | `step-too-large` | one step of the optimizer makes the loss rise |
+    | `dead-gradient` | a layer gets no gradient |
+    | `nonfinite-gradient` | a loss or a gradient is NaN or infinite |
+    | `saturated` | outputs or losses lie where nothing changes them |
+    | `zero-initialised` | units that are equal and stay equal |
+    | `not-a-distance` | negative, or different from a to b and from b to a |
+    | `one-kind-of-pairs` | only matches, or none |
+    | `margin-out-of-reach` | a margin far from all distances |
+    | `metric-mismatch` | a metric that cannot be right for the output |
+
+    Args:
+        model: A compiled and built model: functional, sequential or subclassed,
+            with any losses. One with a `train_step` of its own is looked at by
+            its `compute_loss`, and makes no trial step.
+        x: Inputs, an array or a structure of arrays of shape `(n, ...)`.
+        y: Labels, an array or one for each output.
+        sample_weight: Weights as `fit` takes them, or None.
+        batch_size: How many rows the model is run on. If there are more, they
+            are taken at equal distances. Labels are looked at in full: pass
+            all of them, since a class that is missing from a few rows is no
+            finding.
+
+    Returns:
+        A `keras_xent.diagnosis.Report`: it prints as text, holds `findings`
+        as data, and has `raise_if_errors()`. Its numbers are in the unit of
+        the loss, nats for a cross-entropy.
+
+    Raises:
+        ValueError: If the model is not compiled or not built, if there are no
+            labels, or if labels and inputs differ in length. What the model or
+            the loss raises comes through, unless a finding explains it.
+
+    References:
+        [Karpathy, 2019, A recipe for training neural networks](
+        https://karpathy.github.io/2019/04/25/recipe/), for the loss at the
+        start and the prior.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> import keras_xent
+    >>> x, y = np.eye(4, dtype="float32"), np.array([0, 1, 2, 3])
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> model.compile("adam", loss)
+    >>> report = keras_xent.diagnose(model, x, y)
+    >>> [finding.code for finding in report.findings]
+    ['labels-out-of-range']
+    """
+    _check_arguments(model, x, y)
+    x, y, sample_weight = (
+        tree.map_structure(_array, each) for each in (x, y, sample_weight)
+    )
+    rows = _check_lengths(x, y, sample_weight)
+    batch = (x, y, sample_weight)
+    if batch_size < rows:
+        index = np.linspace(0, rows - 1, batch_size).round().astype(int)
+        batch = tree.map_structure(lambda each: _take(each, index), batch)
+    return examine(model, batch, (y, sample_weight))
+
+
+def examine(model, batch, everything=None):
+    """The report on a batch `(x, y, sample_weight)` of a model.
+
+    Args:
+        everything: `(y, sample_weight)`, of which the batch is a part; None
+            if the batch is all there is.
+    """
+    if everything is None:
+        everything = batch[1:]
+    findings, checked = [], []
+
+    def run(modules, evidence):
+        for module in modules:
+            findings.extend(module.findings(evidence))
+            checked.extend(module.CODES)
+        return any(found.severity == ERROR for found in findings)
+
+    raw = [host(each) for each in tree.flatten(everything[0])]
+    findings.extend(labels.not_numbers(raw))
+    evidence = None
+    if not findings:
+        with probe.unchanged(model):
+            observer = Observer(
+                model, batch, everything, lambda seen: run(_CAUSES, seen)
+            )
+            observer.run()
+            evidence = observer.evidence
+            if evidence.loss is not None:
+                run(_REST, evidence)
+    else:
+        checked.extend(labels.CODES)
+    unchecked = {}
+    for module in (*_CAUSES, *_REST):
+        for code in module.CODES:
+            if code not in checked:
+                unchecked[code] = "the errors above come first"
+    return Report(
+        findings,
+        checked,
+        unchecked,
+        rows=len(tree.flatten(batch[0])[0]),
+        labels=len(raw[0]),
+        loss=evidence.loss if evidence else None,
+    )
+
+
+def _check_arguments(model, x, y):
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"diagnose(model, x, y) takes a keras.Model. Received: {model!r}"
+        )
+    if not model.compiled:
+        raise ValueError(
+            "The model is not compiled, so it has no loss to look at. Call "
+            "model.compile(optimizer, loss) before diagnose(model, x, y)."
+        )
+    if not model.built:
+        raise ValueError(
+            "The model is not built: it has no weights yet. Start it with "
+            "keras.Input(shape), or call it once, as in model(x[:1]), before "
+            "diagnose(model, x, y)."
+        )
+    if y is None:
+        raise ValueError(
+            "diagnose(model, x, y) needs the labels y. From a dataset, take a "
+            "batch: x, y = next(iter(dataset))."
+        )
+
+
+def _array(x):
+    """Leaves as arrays; tensors stay tensors."""
+    if x is None or hasattr(x, "shape") and not hasattr(x, "iloc"):
+        return x
+    return np.asarray(x)
+
+
+def _check_lengths(x, y, sample_weight):
+    lengths = {
+        name: sorted({len(leaf) for leaf in tree.flatten(each) if leaf is not None})
+        for name, each in (("x", x), ("y", y), ("sample_weight", sample_weight))
+    }
+    found = {length for each in lengths.values() for length in each}
+    if len(found) != 1 or 0 in found:
+        shown = ", ".join(
+            f"{name} has {' and '.join(map(str, each))}"
+            for name, each in lengths.items()
+            if each
+        )
+        raise ValueError(
+            "x, y and sample_weight must have the same number of rows, at "
+            f"least 1. Received: {shown}."
+        )
+    return found.pop()
+
+
+def _take(leaf, index):
+    if leaf is None or isinstance(leaf, np.ndarray):
+        return None if leaf is None else leaf[index]
+    return keras.ops.take(leaf, index, axis=0)

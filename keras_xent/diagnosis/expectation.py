@@ -1,0 +1,108 @@
+"""What a loss expects of the outputs and of the labels."""
+
+import dataclasses
+
+import keras
+
+from keras_xent import losses
+
+# Kinds of outputs
+LOGITS = "logits"
+PROBABILITIES = "probabilities"
+DISTANCES = "distances"
+EMBEDDINGS = "embeddings"
+FEATURES = "features"  # of a `LinearHead`, which holds the classes
+
+# Kinds of labels
+CLASS_IDS = "class ids"
+DISTRIBUTION = "a distribution"
+YES_NO = "yes or no"
+MATCHES = "match flags"
+IDENTITIES = "identities"  # class ids that are only compared with each other
+
+NUMBERS = "numbers"  # outputs or labels of any size
+UNKNOWN = "unknown"
+
+
+@dataclasses.dataclass(frozen=True)
+class Expectation:
+    """What a loss expects.
+
+    Attributes:
+        outputs: The kind of the outputs.
+        labels: The kind of the labels.
+        axis: The axis of the classes.
+        ignored: Class ids that the loss leaves out.
+    """
+
+    outputs: str = UNKNOWN
+    labels: str = UNKNOWN
+    axis: int = -1
+    ignored: tuple = ()
+
+    @property
+    def is_softmax(self):
+        """Whether the classes of a row exclude each other."""
+        return self.labels in (CLASS_IDS, DISTRIBUTION)
+
+
+# Keras's functions, which its classes call too: labels, by name.
+_KERAS = {
+    keras.losses.sparse_categorical_crossentropy: CLASS_IDS,
+    keras.losses.categorical_crossentropy: DISTRIBUTION,
+    keras.losses.categorical_focal_crossentropy: DISTRIBUTION,
+    keras.losses.binary_crossentropy: YES_NO,
+    keras.losses.binary_focal_crossentropy: YES_NO,
+}
+_KERAS_NUMBERS = (
+    keras.losses.mean_squared_error,
+    keras.losses.mean_absolute_error,
+    keras.losses.mean_absolute_percentage_error,
+    keras.losses.mean_squared_logarithmic_error,
+    keras.losses.huber,
+    keras.losses.log_cosh,
+)
+
+_OURS = {
+    losses.SoftmaxCrossentropy: (LOGITS, DISTRIBUTION),
+    losses.SparseSoftmaxCrossentropy: (LOGITS, CLASS_IDS),
+    losses.SigmoidCrossentropy: (LOGITS, YES_NO),
+    losses.LinearCrossentropy: (FEATURES, CLASS_IDS),
+    losses.SampledSoftmaxCrossentropy: (FEATURES, CLASS_IDS),
+    losses.NoiseContrastiveEstimation: (FEATURES, CLASS_IDS),
+    losses.SoftplusHinge: (DISTANCES, MATCHES),
+    losses.SymmetricKLHinge: (EMBEDDINGS, IDENTITIES),
+    losses.KLDivergence: (LOGITS, NUMBERS),
+    losses.JensenShannon: (LOGITS, NUMBERS),
+    losses.SpearmanLoss: (NUMBERS, NUMBERS),
+    losses.PearsonLoss: (NUMBERS, NUMBERS),
+}
+
+
+def expectation(loss):
+    """The `Expectation` of a loss object; of an unknown one, the empty one."""
+    if type(loss) in _OURS:
+        outputs, labels = _OURS[type(loss)]
+        ignored = getattr(loss, "ignore_class", None)
+        axis = getattr(loss, "axis", -1)
+        return Expectation(outputs, labels, axis, _several(ignored))
+    function = getattr(loss, "fn", None)
+    if function in _KERAS_NUMBERS:
+        return Expectation(NUMBERS, NUMBERS)
+    if function is keras.losses.kl_divergence:
+        return Expectation(PROBABILITIES, DISTRIBUTION)
+    if function not in _KERAS:
+        return Expectation()
+    config = loss.get_config()
+    return Expectation(
+        LOGITS if config.get("from_logits") else PROBABILITIES,
+        _KERAS[function],
+        config.get("axis", -1),
+        _several(config.get("ignore_class")),
+    )
+
+
+def _several(ids):
+    if ids is None:
+        return ()
+    return tuple(ids) if isinstance(ids, (list, tuple)) else (ids,)

@@ -1,0 +1,298 @@
+"""Checks of the gradient: does it reach the layers, and is it a number?"""
+
+import numpy as np
+from keras import ops, tree
+
+from keras_xent import masking
+from keras_xent.diagnosis import probe
+from keras_xent.diagnosis.evidence import NAMED, by_layer, host, is_zero
+from keras_xent.diagnosis.expectation import UNKNOWN
+from keras_xent.diagnosis.report import ERROR, WARNING, Finding
+from keras_xent.diagnosis.start import blind_loss, mean_loss
+
+CODES = ("nonfinite-gradient", "dead-gradient", "saturated", "zero-initialised")
+
+# A layer is saturated when this share of its outputs lies at a bound. ReLU
+# layers of trained networks have up to 95 % zeros.
+_SATURATED = 0.99
+
+# How near to a bound counts as being there, as a share of the range: a sigmoid
+# there has 1/1000 of its largest slope.
+_AT_BOUND = 2.5e-4
+
+# The share of the rows, or of the entries of a loss that nobody knows, that
+# have a loss but no gradient.
+_STUCK = 0.5
+
+# A loss below this share of that of knowing nothing has converged: gradients
+# that are 0 are right then.
+_CONVERGED = 1e-3
+
+
+def findings(evidence):
+    # Each of these explains what comes after it.
+    for check in (_nonfinite, _equal_units):
+        found = list(check(evidence))
+        yield from found
+        if found:
+            return
+    if not _has_converged(evidence):
+        yield from _dead(evidence)
+        for output in evidence.outputs:
+            yield from _stuck(output)
+    yield from _saturated(evidence)
+
+
+def _nonfinite(evidence):
+    bad = {
+        layer: gradients
+        for layer, gradients in by_layer(evidence.gradients).items()
+        if any(g is not None and not np.isfinite(g).all() for _, g in gradients)
+    }
+    if np.isfinite(evidence.loss) and not bad:
+        return
+    numbers = {"loss": evidence.loss}
+    where, cause, cure = _first_nonfinite(evidence, numbers)
+    if bad:
+        numbers["layers with such a gradient"] = list(bad)[:NAMED]
+    kind = "gradient" if np.isfinite(evidence.loss) else "loss"
+    yield Finding(
+        "nonfinite-gradient",
+        ERROR,
+        where or f"layer {next(reversed(bad))!r}",
+        f"The {kind} is NaN or infinite. One step by it, and every weight is "
+        "NaN for good.",
+        numbers,
+        cause,
+        cure,
+    )
+
+
+def _first_nonfinite(evidence, numbers):
+    """Where it begins, why, and the cure; adds to the numbers."""
+    for name, structure in (
+        ("x", evidence.x),
+        ("y", evidence.y),
+        ("sample_weight", evidence.sample_weight),
+    ):
+        for leaf in tree.flatten(structure):
+            rows = _bad_rows(host(leaf)) if leaf is not None else []
+            if rows:
+                numbers["rows"] = rows[:NAMED]
+                return (
+                    f"the data, {name}",
+                    f"{name} itself holds NaN or infinite values.",
+                    f"good = np.isfinite({name}).reshape(len({name}), -1)"
+                    ".all(axis=1)\nx, y = x[good], y[good]",
+                )
+    weights = evidence.bad_weights
+    if weights:
+        numbers["weights that are not finite"] = weights[:NAMED]
+        return (
+            f"weight {weights[0]!r}",
+            "The weights are not finite any more: a step before this one has "
+            "broken them.",
+            "callbacks = [keras_xent.callbacks.Diagnose()]  # names that step",
+        )
+    for seen in evidence.layers:
+        if seen.bad_rows:
+            numbers["rows"] = list(seen.bad_rows[:NAMED])
+            numbers["activation"] = seen.activation or "none"
+            return (
+                f"layer {seen.name!r}",
+                "This layer is the first whose output is not finite: a log or "
+                "root of 0 or less, a division by 0, an overflow (in float16 "
+                "above 65504), or a mask of -inf over a whole row.",
+                "x = keras.ops.log(keras.ops.maximum(x, 1e-6))  # for log(x)",
+            )
+    for output in evidence.outputs:
+        rows = _bad_rows(output.compute(output.y_pred))
+        if rows and output.head is None:
+            numbers["rows"] = rows[:NAMED]
+            return (
+                output.where,
+                "All layers give finite numbers; the loss makes NaN of them: "
+                "log(0) of a probability that has become 0, say.",
+                "loss = keras_xent.losses.SparseSoftmaxCrossentropy()  # takes\n"
+                "# logits, scores of any size, before softmax or sigmoid:\n"
+                "# no log of a probability",
+            )
+    return (
+        None,
+        "All values are finite, their derivatives are not: a root or a norm at "
+        "0, or a where() whose other branch is infinite.",
+        "norm = keras.ops.sqrt(keras.ops.maximum(keras.ops.sum(x**2), 1e-12))",
+    )
+
+
+def _bad_rows(array):
+    if array.dtype.kind != "f" or not array.ndim:
+        return []
+    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    return np.flatnonzero(~finite).tolist()
+
+
+def _has_converged(evidence):
+    for output in evidence.outputs:
+        blind, loss = blind_loss(output), mean_loss(output, output.y_pred)
+        if loss is None or blind is None:
+            return False
+        # Nothing above 0 is a loss that is nowhere better than at the start.
+        if loss > _CONVERGED * blind or (blind == 0 and evidence.steps == 0):
+            return False
+    return bool(evidence.outputs)
+
+
+def _dead(evidence):
+    later = by_layer(evidence.later_gradients)
+    groups = by_layer(evidence.gradients)
+    # Zero weights in front of a layer hide it for one step only.
+    dead = [
+        layer
+        for layer, gradients in groups.items()
+        if is_zero(gradients) and is_zero(later.get(layer, []))
+    ]
+    if not dead:
+        return
+    numbers = {
+        "layers without a gradient": len(dead),
+        "of": len(groups),
+        "namely": dead[:NAMED],
+    }
+    for seen in evidence.layers:
+        if any(layer.rpartition("/")[2] == seen.name for layer in dead):
+            share = float(np.mean(seen.sample == 0))
+            if share > _SATURATED:
+                numbers[f"zeros in the output of {seen.name}"] = share
+                break
+    whole = len(dead) == len(groups)
+    yield Finding(
+        "dead-gradient",
+        ERROR if whole else WARNING,
+        "the whole model" if whole else f"layer {dead[0]!r}",
+        "The gradient is exactly 0 for all weights: no step changes anything."
+        if whole
+        else "Layers get a gradient of exactly 0: they do not learn.",
+        numbers,
+        "Something between the weights and the loss is flat or cuts the "
+        "gradient: argmax, round or a comparison, a clip beyond its bounds, "
+        "ReLU units that are 0 for all rows, NumPy in the middle, or a layer "
+        "that the loss does not use.",
+        "keras.layers.Dense(64, activation='gelu')  # is nowhere flat\n"
+        "# and a loss of the scores, not of argmax(scores)",
+    )
+
+
+def _stuck(output):
+    """Rows that have a loss but no gradient: the loss is flat there."""
+    if output.head is not None:
+        return
+    gradient = _gradient(output)
+    losses = output.compute(output.y_pred)
+    if gradient is None or not losses.ndim or len(losses) != len(gradient):
+        return
+    flat = gradient.reshape(len(gradient), -1) == 0
+    blind = blind_loss(output) or 0.0
+    worth = output.counted(losses.reshape(len(losses), -1).sum(axis=1))
+    high = worth > _CONVERGED * abs(blind)
+    flat = output.counted(flat)
+    if output.expects.outputs == UNKNOWN:
+        share = float(flat[high].mean()) if high.any() else 0.0
+        of = "entries"
+    else:
+        share = float(flat[high].all(axis=1).mean()) if high.any() else 0.0
+        of = "rows"
+    if share < _STUCK:
+        return
+    yield Finding(
+        "saturated",
+        WARNING,
+        output.where,
+        "The loss is flat where the outputs lie: it is not small, but has no "
+        "gradient there, so that nothing pulls the outputs away.",
+        {
+            f"share of the {of} without a gradient": share,
+            "their mean loss": float(worth[high].mean()),
+            "outputs from": float(output.y_pred.min()),
+            "to": float(output.y_pred.max()),
+        },
+        "The loss clips its input, as in log(clip(p, 1e-7, 1)): outside the "
+        "bounds its gradient is 0. Or everything lies beyond a hard margin.",
+        "loss = keras_xent.losses.SparseSoftmaxCrossentropy()  # from logits,\n"
+        "# scores of any size, before softmax or sigmoid: clips nothing\n"
+        "loss = keras_xent.losses.SymmetricKLHinge(margin=2.0)  # embeddings",
+    )
+
+
+def _gradient(output):
+    """d loss / d outputs, NumPy; None where it cannot be had."""
+
+    def loss(values):
+        y_pred = values[0]
+        if output.mask is not None:
+            masking.set_keras_mask(y_pred, ops.convert_to_tensor(output.mask))
+        y_true = ops.convert_to_tensor(output.y_true)
+        return ops.sum(output.loss(y_true, y_pred, output.weight))
+
+    (gradient,) = probe.gradients(loss, [output.y_pred.astype("float32")])
+    return None if gradient is None else host(gradient)
+
+
+def _saturated(evidence):
+    last = [output.last for output in evidence.outputs]
+    for seen in evidence.layers:
+        if seen.activation in (None, "linear", "softmax") or seen in last:
+            continue
+        low, high = float(seen.sample.min()), float(seen.sample.max())
+        near = _AT_BOUND * (high - low)
+        at_low = float(np.mean(seen.sample <= low + near))
+        at_high = float(np.mean(seen.sample >= high - near))
+        share = min(1.0, at_low + at_high)
+        if share < _SATURATED or seen.sample.size < 1 / (1 - _SATURATED):
+            continue
+        yield Finding(
+            "saturated",
+            WARNING,
+            f"layer {seen.name!r}",
+            "Nearly all outputs of this layer lie at the ends of its "
+            f"{seen.activation}, where it is flat and lets no gradient "
+            "through.",
+            {
+                "share at an end": share,
+                f"at {low:.4g}": at_low,
+                f"at {high:.4g}": at_high if high > low else at_low,
+            },
+            "The inputs of the layer are too large, or negative for every row: "
+            "data that are not scaled, large weights, or a learning rate that "
+            "has thrown them there.",
+            "keras.layers.LayerNormalization()  # before the activation",
+        )
+
+
+def _equal_units(evidence):
+    equal = []
+    for variable, gradient in evidence.gradients:
+        if gradient is None or gradient.ndim < 2 or gradient.shape[-1] < 2:
+            continue
+        if any(name in variable.name for name in ("bias", "gamma", "beta")):
+            continue
+        weights = host(variable)
+        if all(np.all(x == x[..., :1]) for x in (weights, gradient)):
+            equal.append((variable, weights))
+    if not equal:
+        return
+    first, weights = equal[0]
+    yield Finding(
+        "zero-initialised",
+        ERROR,
+        f"layer {first.path.rpartition('/')[0]!r}",
+        "All units of a layer have the same weights and the same gradient: "
+        "they stay copies of one unit for ever.",
+        {
+            "layers": [v.path.rpartition("/")[0] for v, _ in equal][:NAMED],
+            "units": weights.shape[-1],
+            "largest weight": float(np.abs(weights).max()),
+        },
+        "The kernel was initialised with zeros or another constant.",
+        "keras.layers.Dense(64, kernel_initializer='glorot_uniform')",
+    )

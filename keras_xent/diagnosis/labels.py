@@ -1,0 +1,466 @@
+"""Checks of labels and weights against what the loss expects."""
+
+import numpy as np
+
+from keras_xent.diagnosis.evidence import NAMED, host
+from keras_xent.diagnosis.expectation import (
+    CLASS_IDS,
+    DISTRIBUTION,
+    IDENTITIES,
+    MATCHES,
+    NUMBERS,
+    UNKNOWN,
+    YES_NO,
+)
+from keras_xent.diagnosis.report import ERROR, WARNING, Finding
+from keras_xent.losses.base import RowLoss
+
+CODES = (
+    "all-masked",
+    "label-format",
+    "shape-broadcast",
+    "labels-out-of-range",
+    "targets-not-distribution",
+    "label-precision",
+    "constant-targets",
+    "missing-class",
+)
+
+# Every whole number up to here is exact in this type (IEEE 754: the digits of
+# the significand, 8, 11 and 24 bits).
+_EXACT = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}
+
+# Fewer equal labels say nothing: of two equally frequent classes, 16 labels of
+# one kind come about once in 30,000 batches.
+_CONSTANT = 16
+
+# A class with a hundredth of its fair share is absent from this many labels
+# per class in a third of all samples (e⁻¹); rarer ones are taken for missing.
+_PER_CLASS = 100
+
+# Sums of float32 probabilities over many classes miss 1 by far less.
+_SUM_ERROR = 1e-3
+
+
+def findings(evidence):
+    for output in evidence.outputs:
+        if not output.counted(output.labels, whole=True).size or (
+            not output.counted(output.y_true).size
+        ):
+            yield _all_masked(output)
+            continue
+        found = list(_wrong(output))
+        yield from found
+        if not found:
+            yield from _constant(output)
+
+
+def _wrong(output):
+    check = {
+        CLASS_IDS: _class_ids,
+        DISTRIBUTION: _distribution,
+        YES_NO: _yes_no,
+        MATCHES: _matches,
+        NUMBERS: _shape,
+    }.get(output.expects.labels, _shape_by_value)
+    found = next(check(output), None)
+    if found:
+        yield found
+
+
+def not_numbers(labels):
+    """Findings on labels that no tensor can hold, before there are any."""
+    for each in labels:
+        if each.dtype.kind in "USO":
+            yield Finding(
+                "label-format",
+                ERROR,
+                "labels",
+                "The labels are not numbers.",
+                {"dtype": str(each.dtype), "first label": each.flat[0]},
+                "Names of classes were passed as they are.",
+                "names, y = np.unique(y, return_inverse=True)  # 0, 1, 2, ...",
+            )
+
+
+def _all_masked(output):
+    return Finding(
+        "all-masked",
+        ERROR,
+        output.where,
+        "No row counts: sample weights and masks remove everything. The loss "
+        "is 0 or NaN, and nothing is learned.",
+        {
+            "rows": len(output.y_true),
+            "rows with a weight": len(_nonzero(output.weight, output.y_true)),
+            "entries left by the mask": int(
+                np.sum(_nonzero(output.mask, output.y_true) != 0)
+            ),
+        },
+        "sample_weight is 0 everywhere, or mask_zero / Masking takes every "
+        "entry for padding.",
+        "assert np.any(sample_weight != 0)\n"
+        "# and: is the mask value one that real data have?",
+    )
+
+
+def _nonzero(weight, rows):
+    if weight is None:
+        return np.ones(len(rows))
+    return np.asarray(weight)[np.asarray(weight) != 0]
+
+
+def _class_ids(output):
+    """Class ids: one whole number in [0, classes) for each row of scores."""
+    labels, n = output.labels, output.classes
+    axis = output.expects.axis
+    rows = np.delete(output.y_pred.shape, axis if output.y_pred.ndim else ())
+    fits = labels.ndim == len(rows) or (
+        labels.ndim == len(rows) + 1 and labels.shape[axis] == 1
+    )
+    if not fits:
+        yield _one_hot_for_ids(output)
+        return
+    counted = output.counted(labels, whole=True).reshape(-1)
+    if not np.all(counted == np.floor(counted)):
+        yield Finding(
+            "label-format",
+            ERROR,
+            output.where,
+            "The loss takes class ids, but the labels are not whole numbers.",
+            {"a label": float(counted[counted != np.floor(counted)][0])},
+            "These are probabilities or measurements, not numbers of classes.",
+            "loss = keras_xent.losses.SoftmaxCrossentropy()  # distributions\n"
+            "loss = 'mse'  # measurements",
+        )
+        return
+    wrong = (counted < 0) | (counted >= n)
+    wrong &= ~np.isin(counted, output.expects.ignored)
+    if wrong.any():
+        yield _out_of_range(output, counted, wrong)
+        return
+    yield from _precision(output, counted)
+
+
+def _one_hot_for_ids(output):
+    labels, n = output.labels, output.classes
+    one_hot = labels.shape[-1] == n
+    return Finding(
+        "label-format",
+        ERROR,
+        output.where,
+        "The loss takes class ids, one whole number per row, but the labels "
+        + (
+            "are one-hot rows, one column per class."
+            if one_hot
+            else "have another shape."
+        ),
+        {"shape of the labels": labels.shape, "classes": n},
+        "to_categorical or one_hot was applied to labels of a sparse loss."
+        if one_hot
+        else "Labels and outputs come from different tasks.",
+        "y = np.argmax(y, axis=-1)  # or keep y, and take another loss:\n"
+        "loss = keras_xent.losses.SoftmaxCrossentropy()"
+        if one_hot
+        else f"assert y.shape == {output.y_pred.shape[:-1]}",
+    )
+
+
+def _out_of_range(output, labels, wrong):
+    n = output.classes
+    from_one = labels.min() == 1 and labels.max() == n
+    evidence = {
+        "classes": n,
+        "smallest label": int(labels.min()),
+        "largest label": int(labels.max()),
+        "labels outside": int(wrong.sum()),
+        "for example": sorted(set(labels[wrong].astype(int)))[:NAMED],
+    }
+    if from_one:
+        cause = "The labels count from 1; class ids count from 0."
+        cure = "y = y - 1"
+    elif set(labels[wrong]) == {-1}:
+        cause = "-1 marks rows without a label, which the loss does not know."
+        cure = "loss = keras_xent.losses.SparseSoftmaxCrossentropy(\n"
+        cure += "    ignore_class=-1)"
+    else:
+        cause = "The last layer has too few units, or the labels have gaps."
+        cure = "y = np.unique(y, return_inverse=True)[1]  # without gaps\n"
+        cure += "keras.layers.Dense(y.max() + 1)"
+    return Finding(
+        "labels-out-of-range",
+        ERROR,
+        output.where,
+        f"Labels name classes that do not exist: {n} classes are numbered "
+        f"from 0 to {n - 1}. Depending on the backend such a row has the loss "
+        "0, NaN, or raises.",
+        evidence,
+        cause,
+        cure,
+    )
+
+
+def _precision(output, labels):
+    """Whether a float type on the way to the loss can hold the labels."""
+    types = {output.label_dtype: "the labels are of this type"}
+    if not isinstance(output.loss, RowLoss):
+        types[output.loss.dtype] = "Keras casts labels to the loss's dtype"
+    for dtype, why in types.items():
+        limit = _EXACT.get(dtype)
+        if limit is None or output.classes - 1 <= limit:
+            continue
+        yield Finding(
+            "label-precision",
+            ERROR,
+            output.where,
+            f"{dtype} holds whole numbers exactly only up to {limit}: class "
+            f"{limit + 1} is trained as class {limit}.",
+            {
+                "classes": output.classes,
+                "dtype": dtype,
+                "labels above": int(np.sum(labels > limit)),
+            },
+            f"{why[0].upper()}{why[1:]}.",
+            "y = y.astype('int32')  # before anything makes floats of it\n"
+            "# a loss that leaves labels integers in every precision:\n"
+            "loss = keras_xent.losses.SparseSoftmaxCrossentropy()",
+        )
+        return
+
+
+def _distribution(output):
+    labels, n = output.labels, output.classes
+    if labels.shape[1:] != output.y_pred.shape[1:]:
+        yield _not_one_hot(output)
+        return
+    axis = output.expects.axis
+    labels = np.moveaxis(labels, axis, -1).astype("float64")
+    labels = output.counted(labels, whole=True).reshape(-1, n)
+    sums = labels.sum(axis=-1)
+    off = (np.abs(sums - 1) > _SUM_ERROR) | (labels < 0).any(axis=-1)
+    if not off.any():
+        return
+    several = np.all(sums == np.round(sums)) and sums.max() > 1
+    empty = np.all(labels[off] == 0)
+    yield Finding(
+        "targets-not-distribution",
+        WARNING if empty else ERROR,
+        output.where,
+        "The loss takes a distribution over the classes in each row, numbers "
+        "from 0 that sum to 1, but rows of the targets sum to something else.",
+        {
+            "rows": len(sums),
+            "rows that are none": int(off.sum()),
+            "sums from": float(sums.min()),
+            "to": float(sums.max()),
+            "smallest entry": float(labels.min()),
+        },
+        "Rows of zeros: no class was marked."
+        if empty
+        else "Several classes may be true at once (multi-label)."
+        if several
+        else "Counts, percentages or scores were passed as they are.",
+        "model.fit(x, y, sample_weight=y.sum(axis=-1) > 0)"
+        if empty
+        else "loss = keras_xent.losses.SigmoidCrossentropy()  # yes/no each"
+        if several
+        else "y = y / y.sum(axis=-1, keepdims=True)",
+    )
+
+
+def _not_one_hot(output):
+    labels, n = output.labels, output.classes
+    rows = output.y_pred.ndim - 1
+    ids = labels.ndim == rows or labels.shape[rows:] == (1,)
+    return Finding(
+        "label-format",
+        ERROR,
+        output.where,
+        "The loss takes one-hot rows, one column per class, but the labels "
+        + ("are class ids." if ids else "have another shape."),
+        {"shape of the labels": labels.shape, "classes": n},
+        "A loss for one-hot labels was given the labels of a sparse loss."
+        if ids
+        else "The last layer has another number of units than there are "
+        "classes.",
+        "loss = keras_xent.losses.SparseSoftmaxCrossentropy()  # from ids\n"
+        f"y = keras.utils.to_categorical(y, {n})  # or one-hot labels"
+        if ids
+        else f"keras.layers.Dense({labels.shape[-1]})",
+    )
+
+
+def _yes_no(output):
+    shapes = next(_shape(output), None)
+    if shapes:
+        yield shapes
+        return
+    labels = output.counted(output.labels, whole=True).astype("float64")
+    low, high = float(labels.min()), float(labels.max())
+    if low >= 0 and high <= 1:
+        return
+    if set(np.unique(labels)) <= {-1, 1}:
+        cause, cure = "The labels are -1 and 1.", "y = (y + 1) / 2"
+    elif set(np.unique(labels)) <= {1, 2}:
+        cause, cure = "The labels are 1 and 2.", "y = y - 1"
+    elif low >= 0 and high == 255:
+        cause = "Pixels of 8 bits were not scaled."
+        cure = "y = y / 255"
+    elif np.all(labels == np.round(labels)) and low >= 0:
+        classes = int(high) + 1
+        cause = "These are class ids: there are more than two classes."
+        cure = f"keras.layers.Dense({classes})\n"
+        cure += "loss = keras_xent.losses.SparseSoftmaxCrossentropy()"
+    else:
+        cause, cure = "These are measurements, not yes or no.", "loss = 'mse'"
+    yield Finding(
+        "targets-not-distribution",
+        ERROR,
+        output.where,
+        "The loss takes yes (1), no (0) or a probability between, but labels "
+        "lie outside [0, 1]: the loss then has no lower bound, and goes to "
+        "minus infinity.",
+        {"smallest label": low, "largest label": high},
+        cause,
+        cure,
+    )
+
+
+def _matches(output):
+    shapes = next(_shape(output), None)
+    if shapes:
+        yield shapes
+        return
+    labels = output.counted(output.labels, whole=True)
+    if not np.isin(labels, (0, 1)).all():
+        yield Finding(
+            "label-format",
+            ERROR,
+            output.where,
+            "The loss takes match flags, 1 for a pair that is alike and 0 for "
+            "one that is not, but labels are neither.",
+            {"labels": [float(v) for v in np.unique(labels)[:NAMED]]},
+            "Class ids were passed, or flags of -1 and 1.",
+            "y = (first_id == second_id).astype('int32')",
+        )
+
+
+def _shape(output):
+    """Whether labels and outputs stand side by side, one for one."""
+    labels = (len(output.y_true), *output.labels.shape[1:])
+    scores = output.y_pred.shape
+    if _squeezed(labels) == _squeezed(scores):
+        return
+    try:
+        together = np.broadcast_shapes(labels, scores)
+    except ValueError:
+        ids = labels == scores[:-1] or labels == (*scores[:-1], 1)
+        if not ids or output.expects.labels != YES_NO:
+            return  # The loss raises, in its own words.
+        together = "none"
+    yield Finding(
+        "shape-broadcast",
+        ERROR,
+        output.where,
+        "Labels and outputs do not stand side by side, one for one, so that "
+        "numbers are compared that have nothing to do with each other.",
+        {
+            "shape of the labels": labels,
+            "shape of the outputs": scores,
+            "shape when compared": together,
+        },
+        "The last layer has not one unit for each number to be predicted.",
+        f"keras.layers.Dense({labels[-1] if len(labels) > 1 else 1})",
+    )
+
+
+def _squeezed(shape):
+    """As Keras compares them: a last axis of 1 may be missing."""
+    return shape[:-1] if len(shape) > 1 and shape[-1] == 1 else shape
+
+
+def _shape_by_value(output):
+    """A loss that nobody knows: does the shape of the labels matter to it?"""
+    labels, scores = output.y_true, output.y_pred
+    if output.expects.labels == IDENTITIES or len(labels) < 2:
+        return
+    if labels.shape == scores.shape or labels.size != scores.size:
+        return
+    try:
+        given = host(output.compute(scores)).mean()
+        reshaped = output.compute(scores, labels.reshape(scores.shape)).mean()
+    except Exception:
+        return  # Somebody else's loss: what it raises, it raises in `fit` too.
+    if np.isclose(given, reshaped, rtol=1e-3):
+        return
+    yield Finding(
+        "shape-broadcast",
+        ERROR,
+        output.where,
+        f"The labels have shape {labels.shape} and the outputs "
+        f"{scores.shape}: subtracted from each other they become "
+        f"{np.broadcast_shapes(labels.shape, scores.shape)}, every label "
+        "against every output.",
+        {
+            "loss": float(given),
+            "loss with labels in the shape of the outputs": float(reshaped),
+        },
+        "A loss of your own does not bring labels and outputs into one shape, "
+        "as Keras's functions do.",
+        f"y = y.reshape({(-1, *scores.shape[1:])})",
+    )
+
+
+def _constant(output):
+    kind = output.expects.labels
+    # Labels of an unknown loss may be a dummy; flags are looked at as pairs.
+    if kind in (UNKNOWN, MATCHES, IDENTITIES):
+        return
+    labels = output.labels
+    if kind == DISTRIBUTION:
+        labels = np.moveaxis(labels, output.expects.axis, -1)
+    labels = output.counted(labels, whole=True)
+    one_row = kind == DISTRIBUTION or labels.ndim > 1
+    labels = labels.reshape(-1, labels.shape[-1] if one_row else 1)
+    if len(labels) >= _CONSTANT and np.all(labels == labels[0]):
+        yield Finding(
+            "constant-targets",
+            WARNING,
+            output.where,
+            "All labels are the same: a model that ignores its input is right.",
+            {"labels": len(labels), "each of them": labels[0].tolist()},
+            "The data are sorted by class and these are the first, or the "
+            "wrong column was taken.",
+            "order = np.random.permutation(len(x))\nx, y = x[order], y[order]",
+        )
+        return
+    if kind == CLASS_IDS:
+        counts = np.bincount(
+            labels[labels >= 0].astype(int).reshape(-1),
+            minlength=output.classes,
+        )
+        counts = np.delete(counts, [i for i in output.expects.ignored if i >= 0])
+    elif kind in (DISTRIBUTION, YES_NO):
+        counts = labels.sum(axis=0)
+    else:
+        return
+    missing = np.flatnonzero(counts == 0)
+    if len(counts) > 1 and len(missing) and (
+        len(labels) >= _PER_CLASS * len(counts)
+    ):
+        yield Finding(
+            "missing-class",
+            WARNING,
+            output.where,
+            "Classes of the output never occur in the labels: the model will "
+            "learn that they do not exist.",
+            {
+                "labels": len(labels),
+                "classes": len(counts),
+                "missing": len(missing),
+                "for example": missing[:NAMED].tolist(),
+            },
+            "Part of the data was left out, or the last layer has more units "
+            "than there are classes (one for a background, say).",
+            "np.bincount(y, minlength=number_of_classes)  # look for zeros",
+        )

@@ -1,0 +1,264 @@
+"""Runs one batch through a model and writes down what is to be seen."""
+
+import contextlib
+import warnings
+
+import keras
+import numpy as np
+from keras import ops, tree
+from keras.src.trainers.compile_utils import CompileLoss, CompileMetrics
+
+from keras_xent import heads, masking
+from keras_xent.diagnosis import calls, probe
+from keras_xent.diagnosis.evidence import (
+    Evidence,
+    Output,
+    by_layer,
+    dtype_of,
+    host,
+    is_zero,
+)
+from keras_xent.diagnosis.expectation import expectation
+
+
+class Observer:
+    """Collects `evidence` of one batch. Changes the weights of the model.
+
+    Args:
+        model: A compiled and built model.
+        batch: `(x, y, sample_weight)`, structures of arrays.
+        everything: `(y, sample_weight)`, of which the batch is a part.
+        stop: Called with the evidence before there is a loss: whether to stop.
+    """
+
+    def __init__(self, model, batch, everything, stop):
+        self.evidence = Evidence(model, *batch)
+        self._labels, self._weights = everything
+        self._stop = stop
+        self._names = getattr(model, "output_names", None)
+        self._compile_loss = _unbuilt_loss(model, self._names)
+        self._pairs = None
+
+    def run(self):
+        evidence, model = self.evidence, self.evidence.model
+        optimizer = model.optimizer
+        scale = host(getattr(optimizer, "dynamic_scale", None) or 1.0)
+        follower = _copy(getattr(optimizer, "inner_optimizer", optimizer))
+        before = probe.copies(model.variables)
+        gradients = self._gradients(float(scale), follower)
+        if scale != 1.0 and not _finite(gradients):
+            # float16: the optimizer skips this step and lowers its scale.
+            probe.put_back(model.variables, before)
+            gradients = self._gradients(1.0, _copy(optimizer.inner_optimizer))
+        evidence.gradients = self._by_variable(gradients)
+        if follower is None or evidence.loss is None or evidence.has_own_step:
+            return
+        self._same_dropout(before)
+        x, y, weight = self._tensors()
+        y_pred = probe.Probe(model, None)(x, training=True)
+        evidence.loss_after = float(host(self._total(x, y, y_pred, weight)))
+        if any(map(is_zero, by_layer(evidence.gradients).values())):
+            self._same_dropout(before)
+            later = self._gradients(float(scale), None)
+            evidence.later_gradients = self._by_variable(later)
+
+    def _gradients(self, scale, follower):
+        """The gradients of one step, which `follower` then makes."""
+        model = self.evidence.model
+        with calls.watched(model) as noted:
+            self._calls = noted
+            recorder = probe.Recorder(scale, follower)
+            with contextlib.suppress(probe.Stopped):
+                step = probe.Probe(model, self._loss).step
+                return step(*self._tensors(), recorder)
+        return [None] * len(model.trainable_variables)
+
+    def _by_variable(self, gradients):
+        variables = self.evidence.model.trainable_variables
+        arrays = [None if g is None else host(g) for g in gradients]
+        return list(zip(variables, arrays, strict=True))
+
+    def _same_dropout(self, before):
+        """Puts back all but what the optimizer has moved."""
+        model = self.evidence.model
+        moved = {id(variable) for variable in model.trainable_variables}
+        for variable, value in zip(model.variables, before, strict=True):
+            if id(variable) not in moved:
+                variable.assign(value)
+
+    def _tensors(self):
+        evidence = self.evidence
+        return [
+            tree.map_structure(
+                lambda leaf: None if leaf is None else as_tensor(leaf), part
+            )
+            for part in (evidence.x, evidence.y, evidence.sample_weight)
+        ]
+
+    def _loss(self, x, y, y_pred, weight):
+        """The loss of the step; looks at what there is on the way."""
+        evidence = self.evidence
+        if self._pairs is None:
+            flat = tree.flatten(y_pred)
+            self._pairs = calls.seen(self._calls, flat)
+            evidence.layers = [seen for seen, _ in self._pairs]
+            self._see_outputs(y, y_pred, weight)
+            if self._stop(evidence):
+                raise probe.Stopped
+        loss = self._total(x, y, y_pred, weight)
+        if evidence.loss is None:
+            evidence.loss = float(host(loss))
+            if not np.isfinite(evidence.loss):
+                calls.mark_bad_rows(self._pairs)
+                evidence.bad_weights = [
+                    variable.path
+                    for variable in evidence.model.variables
+                    if not np.all(np.isfinite(host(variable)))
+                ]
+        self._pairs = self._calls = ()  # They hold all activations.
+        return loss
+
+    def _total(self, x, y, y_pred, weight):
+        model = self.evidence.model
+        if type(model).compute_loss is not keras.Model.compute_loss:
+            return model._compute_loss(x, y, y_pred, weight, training=True)
+        losses = [ops.sum(extra) for extra in model.losses]
+        if self._compile_loss is not None:
+            losses.append(self._compile_loss(y, y_pred, weight))
+        return sum(ops.cast(loss, "float32") for loss in losses)
+
+    def _see_outputs(self, y, y_pred, weight):
+        y, labels = (
+            _like(each, y_pred, self._names) for each in (y, self._labels)
+        )
+        if self._compile_loss is None:
+            return
+        self._compile_loss.build(y, y_pred)
+        tensors = []
+        for path, loss, _, name in self._compile_loss._flat_losses:
+            tensor = self._at(path, y_pred)
+            if not tree.is_nested(y_pred):
+                name = self._names[0] if self._names else None
+            output = self._output(
+                name,
+                loss,
+                tensor,
+                *(
+                    self._at(path, each)
+                    for each in (y, labels, weight, self._weights)
+                ),
+            )
+            tensors.append(tensor)
+            self.evidence.outputs.append(output)
+        self._see_metrics(y, y_pred, tensors)
+
+    def _output(self, name, loss, tensor, y, labels, weight, weights):
+        note, mask = heads.read_note(tensor), masking.get_keras_mask(tensor)
+        last, before = None, []
+        for seen, other in self._pairs:
+            if other is tensor:
+                last = seen
+            elif seen.values is not None and other.shape == tensor.shape:
+                before.append(seen)
+        return Output(
+            name or (last.name if last else "output"),
+            loss,
+            expectation(loss),
+            host(y),
+            host(labels),
+            dtype_of(labels if hasattr(labels, "dtype") else host(labels)),
+            host(tensor),
+            *(
+                None if each is None else host(each)
+                for each in (weight, mask, weights)
+            ),
+            head=None if note is None else note.head,
+            last=last,
+            before=tuple(before),
+        )
+
+    def _see_metrics(self, y, y_pred, tensors):
+        compiled = self.evidence.model._compile_metrics
+        if compiled is None:
+            return
+        resolved = CompileMetrics(
+            compiled._user_metrics,
+            compiled._user_weighted_metrics,
+            output_names=self._names,
+        )
+        # A metric that fits no output is an error of `fit`, which says more.
+        with contextlib.suppress(ValueError), warnings.catch_warnings():
+            resolved.build(y, y_pred)
+            for group in (
+                resolved._flat_metrics,
+                resolved._flat_weighted_metrics,
+            ):
+                for tensor, metrics in zip(
+                    tree.flatten(y_pred), group, strict=True
+                ):
+                    for metric in metrics.metrics if metrics else ():
+                        self.evidence.metrics += [
+                            (output, metric)
+                            for output, of in zip(
+                                self.evidence.outputs, tensors, strict=True
+                            )
+                            if of is tensor
+                        ]
+
+    def _at(self, path, structure):
+        """What lies at the path of a loss; leaves serve every loss."""
+        for key in path:
+            if not tree.is_nested(structure):
+                return structure
+            if isinstance(structure, dict) and isinstance(key, int):
+                key = list(structure)[key]
+            elif not isinstance(structure, dict) and isinstance(key, str):
+                key = self._names.index(key)
+            structure = structure[key]
+        return structure
+
+
+def _unbuilt_loss(model, names):
+    """The losses of the model, not yet resolved: its own stay as they are."""
+    compiled = model._compile_loss
+    if compiled is None:
+        return None
+    return CompileLoss(
+        compiled._user_loss, compiled._user_loss_weights, output_names=names
+    )
+
+
+def as_tensor(x):
+    """As `fit` does it: NumPy's float64 becomes Keras's float type."""
+    if isinstance(x, np.ndarray) and x.dtype == "float64":
+        return ops.convert_to_tensor(x, dtype=keras.config.floatx())
+    return ops.convert_to_tensor(x)
+
+
+def _like(y, y_pred, names):
+    """Labels in the container of the outputs: list or dictionary."""
+    if isinstance(y, dict) and isinstance(y_pred, (list, tuple)):
+        return [y[name] for name in names]
+    if isinstance(y, (list, tuple)) and isinstance(y_pred, dict):
+        return dict(zip(y_pred, y, strict=True))
+    if isinstance(y, tuple) and isinstance(y_pred, list):
+        return list(y)
+    if isinstance(y, list) and isinstance(y_pred, tuple):
+        return tuple(y)
+    return y
+
+
+def _copy(optimizer):
+    """An optimizer of the same kind in the same state; None if it has none."""
+    try:
+        copied = type(optimizer).from_config(optimizer.get_config())
+    except (NotImplementedError, TypeError, ValueError):
+        return None  # An optimizer without a configuration.
+    if optimizer.built:
+        copied.build(optimizer._trainable_variables)
+        probe.put_back(copied.variables, probe.copies(optimizer.variables))
+    return copied
+
+
+def _finite(gradients):
+    return all(g is None or np.isfinite(host(g)).all() for g in gradients)

@@ -1,0 +1,177 @@
+"""Values and gradients on any backend, with nothing of the model changed.
+
+Keras has no function that differentiates. Its models have: each backend's
+`train_step` does. So the model under examination becomes the only layer of
+another one, the probe, whose optimizer keeps the gradients.
+"""
+
+import contextlib
+import random
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+from keras.src.backend.common import global_state
+
+_GLOBAL_SEED = "global_seed_generator"
+
+
+class Stopped(Exception):
+    """Raised inside a step that need not go on."""
+
+
+class Recorder(keras.optimizers.Optimizer):
+    """Keeps the gradients; then another optimizer may take a step by them.
+
+    Args:
+        scale: What the loss is multiplied by before it is differentiated, and
+            the gradients divided by afterwards: float16 underflows else.
+        follower: An optimizer, or None.
+    """
+
+    def __init__(self, scale=1.0, follower=None):
+        super().__init__(learning_rate=0.0, name="recorder")
+        self.scale, self.follower = scale, follower
+        self.gradients = None
+
+    def scale_loss(self, loss):
+        return loss * self.scale
+
+    def apply(self, grads, trainable_variables=None):
+        if self._record(grads):
+            self.follower.apply(self.gradients, trainable_variables)
+
+    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+        if self._record(grads):
+            state = [variable.value for variable in self.follower.variables]
+            trainable_variables, _ = self.follower.stateless_apply(
+                state, self.gradients, trainable_variables
+            )
+        return trainable_variables, optimizer_variables
+
+    def _record(self, grads):
+        """Keeps the gradients; whether a step is to follow."""
+        self.gradients = [
+            None if grad is None else ops.convert_to_tensor(grad) / self.scale
+            for grad in grads
+        ]
+        return self.follower is not None and any(
+            grad is not None for grad in grads
+        )
+
+
+class Probe(keras.Model):
+    """A model around another, trained by `loss(x, y, y_pred, weight)`."""
+
+    def __init__(self, model, loss):
+        super().__init__(name="probe")
+        self.inner, self.loss_of = model, loss
+        self.built = True
+
+    def call(self, x, training=None):
+        if self.inner._call_has_training_arg:
+            return self.inner(x, training=training)
+        return self.inner(x)
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        loss = self.loss_of(x, y, y_pred, sample_weight)
+        if not getattr(loss, "requires_grad", True):
+            raise Stopped  # PyTorch alone raises where nothing is trainable.
+        return loss
+
+    def step(self, x, y, sample_weight, recorder):
+        """The gradients of the loss by the trainable variables.
+
+        A tensor or None for each, and all None if nothing depends on them.
+        If the recorder has a follower, the variables have made its step.
+        """
+        variables = self.trainable_variables
+        self.compile(optimizer=recorder, run_eagerly=True)
+        recorder.build(variables)
+        if recorder.follower is not None:
+            recorder.follower.build(variables)
+        data = (x, y, sample_weight)
+        with warnings.catch_warnings():
+            # Variables without a gradient are a finding, not a warning.
+            warnings.simplefilter("ignore")
+            if keras.backend.backend() == "jax":
+                self._jax_step(data, recorder)
+            else:
+                self.train_step(data)
+        return recorder.gradients or [None] * len(variables)
+
+    def _jax_step(self, data, recorder):
+        groups = (
+            self.trainable_variables,
+            self.non_trainable_variables,
+            recorder.variables,
+            self.metrics_variables,
+        )
+        state = tuple([v.value for v in group] for group in groups)
+        _, (trained, *_) = self.train_step(state, data)
+        for variable, value in zip(groups[0], trained, strict=True):
+            variable.assign(value)
+
+
+class Held(keras.layers.Layer):
+    """A layer that returns its weights: tensors to differentiate by."""
+
+    def __init__(self, values):
+        super().__init__(name="held", dtype="float32")
+        self.values = [
+            self.add_weight(
+                shape=value.shape,
+                initializer=lambda shape, dtype, value=value: value,
+                name=f"value_{i}",
+            )
+            for i, value in enumerate(values)
+        ]
+        self.built = True
+
+    def call(self, x):
+        return [ops.convert_to_tensor(value) for value in self.values]
+
+
+def gradients(function, values):
+    """d function(values) / d values on any backend, each a tensor or None.
+
+    Args:
+        function: Of a list of tensors, to a scalar.
+        values: The list, float32.
+    """
+    recorder = Recorder()
+    probe = Probe(Held(values), lambda x, y, values, _: function(values))
+    with contextlib.suppress(Stopped):
+        return probe.step(ops.zeros((1,)), None, None, recorder)
+    return [None] * len(values)
+
+
+@contextlib.contextmanager
+def unchanged(model):
+    """Puts weights, state and seeds back as they were."""
+    seeds = global_state.get_global_attribute(_GLOBAL_SEED)
+    variables = list(model.variables)
+    if seeds is not None:
+        variables.append(seeds.state)
+    values = copies(variables)
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        put_back(variables, values)
+        random.setstate(python)
+        np.random.set_state(numpy)
+        if seeds is None:
+            global_state.set_global_attribute(_GLOBAL_SEED, None)
+
+
+def copies(variables):
+    return [ops.copy(ops.convert_to_tensor(v)) for v in variables]
+
+
+def put_back(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

@@ -1,0 +1,220 @@
+"""Checks of the size of the loss: at the start, later, and after one step."""
+
+import numpy as np
+
+from keras_xent.diagnosis.evidence import host
+from keras_xent.diagnosis.expectation import (
+    CLASS_IDS,
+    DISTRIBUTION,
+    LOGITS,
+    NUMBERS,
+    PROBABILITIES,
+    YES_NO,
+)
+from keras_xent.diagnosis.report import ERROR, WARNING, Finding
+from keras_xent.diagnosis.report import LOGITS as LOGITS_IN_WORDS
+from keras_xent.losses import LinearCrossentropy
+
+CODES = ("initial-loss", "predicts-prior", "step-too-large")
+
+# A loss at the start above this multiple of knowing nothing: of ten classes,
+# random logits of a standard deviation over 3. A layer on standardized inputs
+# gives about 1.
+_TOO_SURE = 3.0
+
+# Steps after which a model should have learned more than frequencies.
+_STEPS = 100
+
+# The loss within this of the prior's, and answers that tell rows apart by less
+# than this share of the entropy of the labels.
+_NEAR = 0.02
+
+# The rarest probability that a prior is given, so that its logarithm exists.
+_RAREST = 1e-6
+
+
+def findings(evidence):
+    for output in evidence.outputs:
+        if evidence.steps == 0:
+            yield from _initial_loss(evidence, output)
+        elif evidence.steps >= _STEPS:
+            yield from _predicts_prior(evidence, output)
+    yield from _step_too_large(evidence)
+
+
+def mean_loss(output, predictions):
+    """The mean loss of rows that count; None where the loss fails at them."""
+    try:
+        # A loss that adds up rows is no mean, whatever it is asked for.
+        loss = output.compute(predictions, reduction="mean_with_sample_weight")
+    except Exception:
+        return None
+    return float(loss) if loss.ndim == 0 and np.isfinite(loss) else None
+
+
+def blind_loss(output):
+    """The loss of predictions that know nothing; None if there is none."""
+    kind, like = output.expects.outputs, output.y_pred
+    if output.head is not None:
+        plain = isinstance(output.loss, LinearCrossentropy)
+        return float(np.log(output.classes)) if plain else None
+    fill = 0.0
+    if kind == PROBABILITIES:
+        fill = 0.5 if output.expects.labels == YES_NO else 1 / output.classes
+    elif kind == NUMBERS:
+        fill = float(output.counted(output.y_true).mean())
+    return mean_loss(output, np.full(like.shape, fill, "float32"))
+
+
+def prior(output):
+    """The share of each class, or of yes, in all labels; None of others."""
+    labels = output.labels
+    if output.expects.labels == DISTRIBUTION:
+        labels = np.moveaxis(labels, output.expects.axis, -1)
+    labels = output.counted(labels, whole=True)
+    if output.expects.labels == CLASS_IDS:
+        ids = labels[~np.isin(labels, output.expects.ignored)].astype(int)
+        counts = np.bincount(ids.reshape(-1), minlength=output.classes)
+        return counts / max(1, counts.sum())
+    if output.expects.labels in (DISTRIBUTION, YES_NO):
+        width = labels.shape[-1] if labels.ndim > 1 else 1
+        return labels.reshape(-1, width).astype("float64").mean(axis=0)
+    return None
+
+
+def _prior_loss(output, share):
+    """The loss of predicting the prior for every row."""
+    share = np.clip(share, _RAREST, 1 - _RAREST)
+    if output.expects.outputs == LOGITS:
+        share = np.log(share) - (
+            np.log1p(-share) if output.expects.labels == YES_NO else 0
+        )
+    shape = output.y_pred.shape
+    if len(share) > 1 or len(shape) > 1:
+        axis = output.expects.axis % len(shape)
+        share = share.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return mean_loss(output, np.broadcast_to(share, shape).astype("float32"))
+
+
+def _initial_loss(evidence, output):
+    kind = output.expects
+    if not (kind.is_softmax or kind.labels == YES_NO):
+        return
+    blind = blind_loss(output)
+    if output.head is not None:
+        loss = evidence.loss if len(evidence.outputs) == 1 else None
+    else:
+        loss = mean_loss(output, output.y_pred)
+    if not blind or loss is None or loss <= _TOO_SURE * blind:
+        return
+    numbers = {"loss": loss, "loss of equal probabilities": blind}
+    if kind.is_softmax:
+        numbers["log(classes)"] = float(np.log(output.classes))
+    share = prior(output)
+    if output.head is None and share is not None:
+        numbers["loss of the frequencies"] = _prior_loss(output, share)
+    scores = output.y_pred
+    numbers["standard deviation of the outputs"] = float(scores.std())
+    yield Finding(
+        "initial-loss",
+        WARNING,
+        output.where,
+        "The first loss is far above that of equal probabilities for all: the "
+        "model is sure of its answers before it has learned any. It will "
+        f"spend its first steps on making the {LOGITS_IN_WORDS} smaller.",
+        numbers,
+        "The inputs are not scaled (pixels from 0 to 255, say), or the first "
+        "weights are too large.",
+        "normalize = keras.layers.Normalization()\n"
+        "normalize.adapt(x)  # and make it the first layer",
+    )
+
+
+def _predicts_prior(evidence, output):
+    kind, share = output.expects, prior(output)
+    if share is None or output.head is not None:
+        return
+    if kind.outputs not in (LOGITS, PROBABILITIES):
+        return
+    answers = _probabilities(output)
+    entropy = _entropy(share, kind)
+    told = _entropy(answers.mean(axis=0), kind) - float(
+        np.mean([_entropy(row, kind) for row in answers])
+    )
+    loss, of_prior = mean_loss(output, output.y_pred), _prior_loss(output, share)
+    if None in (loss, of_prior) or entropy == 0 or len(answers) < 2:
+        return
+    if told > _NEAR * entropy or loss < (1 - _NEAR) * of_prior:
+        return
+    yield Finding(
+        "predicts-prior",
+        WARNING,
+        output.where,
+        "The model gives every row the same answer, the frequencies of the "
+        "labels: it has learned nothing from its inputs.",
+        {
+            "steps": evidence.steps,
+            "loss": loss,
+            "loss of the frequencies": of_prior,
+            "information in the answers": max(0.0, told),
+            "entropy of the labels": entropy,
+        },
+        "Labels do not belong to their rows (shuffled apart), inputs are "
+        "constant or badly scaled, units are dead, or there is nothing to be "
+        "learned.",
+        "order = np.random.permutation(len(x))\n"
+        "x, y = x[order], y[order]  # one order for both",
+    )
+
+
+def _probabilities(output):
+    """The answers as probabilities, `(rows, classes or columns)`."""
+    scores = output.y_pred.astype("float64")
+    if scores.ndim > 1:
+        scores = np.moveaxis(scores, output.expects.axis, -1)
+    scores = output.counted(scores)
+    scores = scores.reshape(-1, scores.shape[-1] if scores.ndim > 1 else 1)
+    if output.expects.outputs == PROBABILITIES:
+        return scores
+    if output.expects.labels == YES_NO:
+        return 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
+    scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return scores / scores.sum(axis=-1, keepdims=True)
+
+
+def _entropy(share, kind):
+    """In nats; of yes/no columns, their sum."""
+    share = np.clip(share, 0, 1)
+    if kind.labels == YES_NO:
+        share = np.concatenate([share, 1 - share])
+    share = share[share > 0]
+    return float(-np.sum(share * np.log(share)))
+
+
+def _step_too_large(evidence):
+    before, after = evidence.loss, evidence.loss_after
+    if after is None or not np.isfinite(before):
+        return
+    blind = [blind_loss(output) for output in evidence.outputs]
+    scale = max([abs(before), *(abs(each) for each in blind if each)])
+    if np.isfinite(after) and after <= before + scale:
+        return
+    optimizer = evidence.model.optimizer
+    name = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
+    rate = evidence.learning_rate
+    yield Finding(
+        "step-too-large",
+        WARNING if np.isfinite(after) else ERROR,
+        f"optimizer {optimizer.name!r}",
+        "One step of the optimizer makes the loss of the very rows it was made "
+        "for rise steeply: the step jumps over the valley.",
+        {
+            "learning rate": rate,
+            "loss before": before,
+            "loss after one step": after,
+        },
+        "The learning rate is too large for this model, or the inputs are not "
+        "scaled.",
+        f"keras.optimizers.{name}({rate / 100:.1g})  # then up again, as far "
+        "as it goes",
+    )
