@@ -1,6 +1,5 @@
 """What a model, its loss and one batch have shown: plain data."""
 
-import copy
 import dataclasses
 
 import keras
@@ -9,6 +8,7 @@ from keras import ops
 
 from keras_xent import masking
 from keras_xent.diagnosis.expectation import Expectation
+from keras_xent.losses.base import shallow_copy
 
 # How many rows, classes or labels a finding names.
 NAMED = 5
@@ -112,7 +112,7 @@ class Output:
 
     def compute(self, y_pred, y_true=None, reduction="none"):
         """The loss of other predictions or labels, as NumPy."""
-        loss = copy.copy(self.loss)
+        loss = shallow_copy(self.loss)
         loss.reduction = reduction
         y_true = self.y_true if y_true is None else y_true
         y_pred = ops.convert_to_tensor(y_pred)

@@ -97,9 +97,7 @@ def diagnose(model, x, y, sample_weight=None, batch_size=32):
     ['labels-out-of-range']
     """
     _check_arguments(model, x, y)
-    x, y, sample_weight = (
-        tree.map_structure(_array, each) for each in (x, y, sample_weight)
-    )
+    x, y, sample_weight = map(_arrays, (x, y, sample_weight))
     rows = _check_lengths(x, y, sample_weight)
     batch = (x, y, sample_weight)
     if batch_size < rows:
@@ -177,16 +175,25 @@ def _check_arguments(model, x, y):
         )
 
 
-def _array(x):
-    """Leaves as arrays; tensors stay tensors."""
-    if x is None or hasattr(x, "shape") and not hasattr(x, "iloc"):
-        return x
-    return np.asarray(x)
+def _arrays(x):
+    """Leaves as arrays; tensors stay tensors, and a list of numbers is one."""
+    if isinstance(x, (list, tuple)) and not any(
+        hasattr(leaf, "shape") for leaf in tree.flatten(x)
+    ):
+        return np.asarray(x)
+    return tree.map_structure(_array, x)
+
+
+def _array(leaf):
+    is_tensor = hasattr(leaf, "shape") and not hasattr(leaf, "iloc")
+    return leaf if leaf is None or is_tensor else np.asarray(leaf)
 
 
 def _check_lengths(x, y, sample_weight):
     lengths = {
-        name: sorted({len(leaf) for leaf in tree.flatten(each) if leaf is not None})
+        name: sorted(
+            {len(leaf) for leaf in tree.flatten(each) if leaf is not None}
+        )
         for name, each in (("x", x), ("y", y), ("sample_weight", sample_weight))
     }
     found = {length for each in lengths.values() for length in each}

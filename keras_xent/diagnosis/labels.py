@@ -439,14 +439,18 @@ def _constant(output):
             labels[labels >= 0].astype(int).reshape(-1),
             minlength=output.classes,
         )
-        counts = np.delete(counts, [i for i in output.expects.ignored if i >= 0])
+        counts = np.delete(
+            counts, [i for i in output.expects.ignored if i >= 0]
+        )
     elif kind in (DISTRIBUTION, YES_NO):
         counts = labels.sum(axis=0)
     else:
         return
     missing = np.flatnonzero(counts == 0)
-    if len(counts) > 1 and len(missing) and (
-        len(labels) >= _PER_CLASS * len(counts)
+    if (
+        len(counts) > 1
+        and len(missing)
+        and (len(labels) >= _PER_CLASS * len(counts))
     ):
         yield Finding(
             "missing-class",

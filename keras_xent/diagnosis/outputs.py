@@ -79,9 +79,7 @@ def _activation_before(output, activation):
     if activation not in ("softmax", "sigmoid"):
         return None
     for seen in output.before:
-        if seen.activation == activation and _follows(
-            output, activation, seen
-        ):
+        if seen.activation == activation and _follows(output, activation, seen):
             return activation
     return None
 
@@ -182,7 +180,7 @@ def _not_probabilities(output, activation):
         cause += "be true."
     else:
         severity = ERROR
-        summary = f"The loss expects probabilities, but the outputs are "
+        summary = "The loss expects probabilities, but the outputs are "
         summary += f"{LOGITS_IN_WORDS}. Keras clips them to [0, 1], where "
         summary += "they have no gradient."
         cause = f"The last layer has no {one}, and the loss was not told: "

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from keras_xent.diagnosis.evidence import host
 from keras_xent.diagnosis.expectation import (
     CLASS_IDS,
     DISTRIBUTION,
@@ -92,7 +91,9 @@ def _prior_loss(output, share):
     shape = output.y_pred.shape
     if len(share) > 1 or len(shape) > 1:
         axis = output.expects.axis % len(shape)
-        share = share.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        share = share.reshape(
+            [-1 if i == axis else 1 for i in range(len(shape))]
+        )
     return mean_loss(output, np.broadcast_to(share, shape).astype("float32"))
 
 
@@ -141,7 +142,10 @@ def _predicts_prior(evidence, output):
     told = _entropy(answers.mean(axis=0), kind) - float(
         np.mean([_entropy(row, kind) for row in answers])
     )
-    loss, of_prior = mean_loss(output, output.y_pred), _prior_loss(output, share)
+    loss, of_prior = (
+        mean_loss(output, output.y_pred),
+        _prior_loss(output, share),
+    )
     if None in (loss, of_prior) or entropy == 0 or len(answers) < 2:
         return
     if told > _NEAR * entropy or loss < (1 - _NEAR) * of_prior:

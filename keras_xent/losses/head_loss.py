@@ -1,13 +1,11 @@
 """What the losses on a `LinearHead` share: how they find its weights."""
 
-import copy
-
 import keras
 import numpy as np
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from keras_xent import heads, masking
-from keras_xent.losses.base import RowLoss, as_list
+from keras_xent.losses.base import RowLoss, as_list, shallow_copy
 from keras_xent.ops import checks, crossentropy, linear
 
 
@@ -47,7 +45,7 @@ class HeadLoss(RowLoss):
             if mask is not None:
                 masking.set_keras_mask(y_pred, mask)
         # A copy for this call: one loss may serve several heads.
-        bound = copy.copy(self)
+        bound = shallow_copy(self)
         bound._note = note
         return super(HeadLoss, bound).__call__(y_true, y_pred, sample_weight)
 
