@@ -122,8 +122,8 @@ def _single_class(output, activation):
         {"classes": 1, "activation": activation or "none"},
         "A yes/no answer of one unit was given the loss or the activation of "
         "several classes.",
-        "keras.layers.Dense(1)  # no activation: a logit, a score of any size,\n"
-        "# before softmax or sigmoid\n"
+        "# no activation: a logit, a score of any size, before the sigmoid\n"
+        "keras.layers.Dense(1)\n"
         "loss = keras_xent.losses.SigmoidCrossentropy()",
     )
 

@@ -150,13 +150,11 @@ def _margin(output):
         "margin-out-of-reach",
         WARNING,
         output.where,
-        f"The margin lies {'below every distance' if below else 'far above all distances'}: "
-        + (
-            "the loss asks nothing of pairs that differ."
-            if below
-            else "pairs that differ would have to move very far, and near 0 "
-            "the distance is flat."
-        ),
+        "The margin lies below every distance: the loss asks nothing of pairs "
+        "that differ."
+        if below
+        else "The margin lies far above all distances: pairs that differ would "
+        "have to move very far, and near 0 the distance is flat.",
         {"margin": float(margin), "distances from": low, "to": high},
         "The margin was taken from another distance or another model."
         if below

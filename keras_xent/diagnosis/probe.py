@@ -17,7 +17,7 @@ from keras.src.backend.common import global_state
 _GLOBAL_SEED = "global_seed_generator"
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818, no error, as StopIteration is none
     """Raised inside a step that need not go on."""
 
 
