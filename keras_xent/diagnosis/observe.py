@@ -44,11 +44,11 @@ class Observer:
     def run(self):
         evidence, model = self.evidence, self.evidence.model
         optimizer = model.optimizer
-        scale = host(getattr(optimizer, "dynamic_scale", None) or 1.0)
+        scale = _loss_scale(optimizer)
         follower = _copy(getattr(optimizer, "inner_optimizer", optimizer))
         before = probe.copies(model.variables)
         self._draws = probe.generator_state()
-        gradients = self._gradients(float(scale), follower)
+        gradients = self._gradients(scale, follower)
         if scale != 1.0 and not _finite(gradients):
             # float16: the optimizer skips this step and lowers its scale.
             probe.put_back(model.variables, before)
@@ -68,7 +68,7 @@ class Observer:
         evidence.loss_after = float(host(self._total(x, y, y_pred, weight)))
         if any(map(is_zero, by_layer(evidence.gradients).values())):
             self._same_dropout(before)
-            later = self._gradients(float(scale), None)
+            later = self._gradients(scale, None)
             evidence.later_gradients = self._by_variable(later)
 
     def _gradients(self, scale, follower):
@@ -231,6 +231,14 @@ def _unbuilt_loss(model, names):
     return CompileLoss(
         compiled._user_loss, compiled._user_loss_weights, output_names=names
     )
+
+
+def _loss_scale(optimizer):
+    """What a `LossScaleOptimizer` multiplies the loss by now; 1 of others."""
+    scale = getattr(optimizer, "dynamic_scale", None)  # None before the first
+    if scale is None:
+        return getattr(optimizer, "initial_scale", 1.0)
+    return float(host(scale))
 
 
 def as_tensor(x):

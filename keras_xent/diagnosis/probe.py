@@ -97,7 +97,8 @@ class Probe(keras.Model):
         If the recorder has a follower, the variables have made its step.
         """
         variables = self.trainable_variables
-        self.compile(optimizer=recorder, run_eagerly=True)
+        # The recorder scales the loss itself.
+        self.compile(recorder, run_eagerly=True, auto_scale_loss=False)
         recorder.build(variables)
         if recorder.follower is not None:
             recorder.follower.build(variables)
