@@ -1,11 +1,15 @@
-"""What a diagnosis costs beside the forward and backward pass.
+"""What a diagnosis costs: once, and in each step of a fit.
 
     python benchmarks/diagnose.py
 
-ResNet50 with random weights on 32 images, everything in a fresh process and
-run once, as a user does: first use and compilation count. "step" is one
-forward and backward pass, run eagerly; "diagnose" is `keras_xent.diagnose`,
-which makes that pass, one step of Adam, and a second forward pass.
+"64" and "224": ResNet50 with random weights on 32 images of so many pixels
+squared, in a fresh process and run once, as a user does, so that first use and
+compilation count. "pass" is one forward and backward pass, run eagerly;
+"diagnose" is `keras_xent.diagnose`, which makes that pass, one step of Adam and
+a second forward pass.
+
+"fit": the step of a compiled fit, two layers of 1024 units on 128 rows, with
+the callback `Diagnose` and without it, from the second epoch on.
 """
 
 import time
@@ -13,25 +17,34 @@ import time
 import harness
 import numpy as np
 
-WHAT = ("step", "diagnose")
 ROWS, CLASSES = 32, 1000
+STEPS, BATCH = 100, 128
 
 
 def cases():
     return [
-        {"mode": mode, "kind": size, "what": what}
+        {"mode": mode, "kind": kind, "what": what}
         for mode in ("PyTorch", "JAX", "TensorFlow graph")
-        for size in ("64", "224")
-        for what in WHAT
+        for kind, both in (
+            ("64", ("pass", "diagnose")),
+            ("224", ("pass", "diagnose")),
+            ("fit", ("plain", "watched")),
+        )
+        for what in both
     ]
 
 
 def run(case):
+    if case["kind"] == "fit":
+        return {"seconds": step_of_a_fit(case["what"] == "watched")}
+    return {"seconds": first_use(int(case["kind"]), case["what"])}
+
+
+def first_use(size, what):
     import keras
 
     from keras_xent.diagnosis import diagnose, probe
 
-    size = int(case["kind"])
     rng = np.random.default_rng(0)
     x = rng.normal(size=(ROWS, size, size, 3)).astype("float32")
     y = rng.integers(0, CLASSES, ROWS)
@@ -44,29 +57,64 @@ def run(case):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss)
     start = time.perf_counter()
-    if case["what"] == "diagnose":
+    if what == "diagnose":
         report = diagnose(model, x, y)
         assert not report.findings, report
     else:
-        gradients = probe.Probe(
-            model, lambda x, y, y_pred, weight: loss(y, y_pred)
-        ).step(
-            *map(keras.ops.convert_to_tensor, (x, y)), None, probe.Recorder()
+        tensors = [keras.ops.convert_to_tensor(each) for each in (x, y)]
+        around = probe.Probe(model, lambda x, y, y_pred, _: loss(y, y_pred))
+        gradients = around.step(*tensors, None, probe.Recorder())
+        for gradient in gradients:
+            probe.as_array(gradient)
+    return time.perf_counter() - start
+
+
+def step_of_a_fit(is_watched):
+    import keras
+
+    import keras_xent
+
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((1024,)),
+            layers.Dense(1024, activation="relu"),
+            layers.Dense(1024, activation="relu"),
+            layers.Dense(10),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(STEPS * BATCH, 1024)).astype("float32")
+    y = rng.integers(0, 10, len(x))
+    starts = []
+    callbacks = [
+        keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda *_: starts.append(time.perf_counter()),
+            on_train_end=lambda *_: starts.append(time.perf_counter()),
         )
-        keras.ops.convert_to_numpy(gradients[0])
-    return {"seconds": time.perf_counter() - start}
+    ]
+    if is_watched:
+        callbacks.append(keras_xent.callbacks.Diagnose())
+    model.fit(x, y, batch_size=BATCH, epochs=3, verbose=0, callbacks=callbacks)
+    return (starts[-1] - starts[1]) / (2 * STEPS)
 
 
 def table(chosen, rounds):
-    print("\n| | pixels | pass s | diagnose s | beyond it s |")
+    print("\n| | | without s | with s | more s |")
     print("| --- | --- | --- | --- | --- |")
     for index, case in enumerate(chosen):
-        if case["what"] != "step":
+        if case["what"] not in ("pass", "plain"):
             continue
-        step = harness.median(rounds, index, "seconds")
+        plain = harness.median(rounds, index, "seconds")
         whole = harness.median(rounds, index + 1, "seconds")
-        cells = [case["mode"], f"{case['kind']}²"]
-        cells += [harness.show(each, 1) for each in (step, whole, whole - step)]
+        is_fit = case["kind"] == "fit"
+        cells = [case["mode"], "fit" if is_fit else f"{case['kind']}²"]
+        cells += [
+            harness.show(each, 4 if is_fit else 1)
+            for each in (plain, whole, whole - plain)
+        ]
         print("| " + " | ".join(cells) + " |")
 
 
