@@ -44,6 +44,8 @@ _SUM_ERROR = 1e-3
 
 def findings(evidence):
     for output in evidence.outputs:
+        if output.expects.is_softmax and output.classes == 1:
+            continue  # `single-class`: it explains what is wrong with labels.
         if not output.counted(output.labels, whole=True).size or (
             not output.counted(output.y_true).size
         ):

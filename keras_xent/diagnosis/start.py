@@ -106,7 +106,11 @@ def _initial_loss(evidence, output):
         loss = evidence.loss if len(evidence.outputs) == 1 else None
     else:
         loss = mean_loss(output, output.y_pred)
-    if not blind or loss is None or loss <= _TOO_SURE * blind:
+    if not blind or loss is None:
+        return
+    # A focal loss of equal probabilities is small, because none is far off.
+    classes = 2 if kind.labels == YES_NO else output.classes
+    if loss <= _TOO_SURE * max(blind, np.log(classes)):
         return
     numbers = {"loss": loss, "loss of equal probabilities": blind}
     if kind.is_softmax:
