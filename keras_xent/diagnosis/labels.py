@@ -46,9 +46,9 @@ def findings(evidence):
     for output in evidence.outputs:
         if output.expects.is_softmax and output.classes == 1:
             continue  # `single-class`: it explains what is wrong with labels.
-        if not output.counted(output.labels, whole=True).size or (
-            not output.counted(output.y_true).size
-        ):
+        every = output.counted(output.labels, whole=True)
+        some = output.counted(output.y_true)
+        if any(np.isin(y, output.expects.ignored).all() for y in (every, some)):
             yield _all_masked(output)
             continue
         found = list(_wrong(output))
@@ -90,17 +90,18 @@ def _all_masked(output):
         "all-masked",
         ERROR,
         output.where,
-        "No row counts: sample weights and masks remove everything. The loss "
-        "is 0 or NaN, and nothing is learned.",
+        "No row counts: sample weights, masks or ignore_class remove "
+        "everything. The loss is 0 or NaN, and nothing is learned.",
         {
             "rows": len(output.y_true),
             "rows with a weight": len(_nonzero(output.weight, output.y_true)),
             "entries left by the mask": int(
                 np.sum(_nonzero(output.mask, output.y_true) != 0)
             ),
+            "ignored classes": list(output.expects.ignored),
         },
-        "sample_weight is 0 everywhere, or mask_zero / Masking takes every "
-        "entry for padding.",
+        "sample_weight is 0 everywhere, mask_zero / Masking takes every entry "
+        "for padding, or every label is one that ignore_class leaves out.",
         "assert np.any(sample_weight != 0)\n"
         "# and: is the mask value one that real data have?",
     )
@@ -351,10 +352,11 @@ def _shape(output):
     """Whether labels and outputs stand side by side, one for one."""
     labels = (len(output.y_true), *output.labels.shape[1:])
     scores = output.y_pred.shape
-    if _squeezed(labels) == _squeezed(scores):
+    ranked = _same_rank(labels, scores)
+    if ranked[0] == ranked[1]:
         return
     try:
-        together = np.broadcast_shapes(labels, scores)
+        together = np.broadcast_shapes(*ranked)
     except ValueError:
         ids = labels == scores[:-1] or labels == (*scores[:-1], 1)
         if not ids or output.expects.labels != YES_NO:
@@ -376,9 +378,14 @@ def _shape(output):
     )
 
 
-def _squeezed(shape):
-    """As Keras compares them: a last axis of 1 may be missing."""
-    return shape[:-1] if len(shape) > 1 and shape[-1] == 1 else shape
+def _same_rank(labels, scores):
+    """As Keras brings them to one rank: a last axis of 1 comes or goes."""
+    short, long = sorted((labels, scores), key=len)
+    if len(long) == len(short) + 1 and long[-1] == 1:
+        if len(short) == 1:
+            return (*short, 1), long
+        return short, long[:-1]
+    return labels, scores
 
 
 def _shape_by_value(output):
