@@ -300,8 +300,8 @@ def _yes_no(output):
         return
     labels = output.counted(output.labels, whole=True).astype("float64")
     low, high = float(labels.min()), float(labels.max())
-    if low >= 0 and high <= 1:
-        return
+    if not np.any((labels < 0) | (labels > 1)):
+        return  # NaN makes the loss NaN: `nonfinite-gradient`.
     if set(np.unique(labels)) <= {-1, 1}:
         cause, cure = "The labels are -1 and 1.", "y = (y + 1) / 2"
     elif set(np.unique(labels)) <= {1, 2}:

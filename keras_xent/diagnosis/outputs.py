@@ -39,6 +39,8 @@ def _wrong(output):
     if (expects.is_softmax or activation == "softmax") and n == 1:
         yield _single_class(output, activation)
         return
+    if not len(_rows(output)):
+        return  # Not one row is finite.
     if expects.outputs in (LOGITS, EMBEDDINGS):
         if activation in _NORMALIZING or (
             expects.outputs == LOGITS
@@ -106,12 +108,13 @@ def _are_distributions(output):
 
 
 def _rows(output):
-    """The outputs that count, `(rows, classes)`."""
+    """The outputs that count and are finite, `(rows, classes)`."""
     scores = output.y_pred
     if scores.ndim > 1:
         scores = np.moveaxis(scores, output.expects.axis, -1)
     scores = output.counted(scores)
-    return scores.reshape(-1, scores.shape[-1] if scores.ndim > 1 else 1)
+    scores = scores.reshape(-1, scores.shape[-1] if scores.ndim > 1 else 1)
+    return scores[np.isfinite(scores).all(axis=-1)]
 
 
 def _numbers(output):
