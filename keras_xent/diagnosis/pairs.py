@@ -43,7 +43,8 @@ def findings(evidence):
 
 def _negative(output):
     scores = output.counted(output.y_pred)
-    if scores.min() >= -_NOISE * np.abs(scores).max():
+    # NaN is not less: `nonfinite-gradient` says where it comes from.
+    if not np.any(scores < -_NOISE * np.abs(scores).max()):
         return
     yield Finding(
         "not-a-distance",
@@ -142,6 +143,9 @@ def _margin(output):
         n = len(distances)
         pairwise = host(pairwise_symmetric_kl(ops.convert_to_tensor(distances)))
         distances = pairwise[np.triu_indices(n, 1)]
+    distances = distances[np.isfinite(distances)]
+    if not distances.size:
+        return
     low, high = float(distances.min()), float(distances.max())
     if low <= margin <= _OUT_OF_REACH * high or high < 0:
         return

@@ -101,7 +101,9 @@ def hidden(*each):
             lambda: hidden(Dense(5, "relu")),
         ),
         "dead ReLU, as a layer": (
-            lambda: hidden(Dense(5, bias_initializer=minus(100)), layers.ReLU()),
+            lambda: hidden(
+                Dense(5, bias_initializer=minus(100)), layers.ReLU()
+            ),
             lambda: hidden(Dense(5), layers.ReLU()),
         ),
         "dead ReLU at the end": (
@@ -171,9 +173,7 @@ def length(least):
             lambda: stack(Dense(3), loss=SPARSE, x=changed(X, 1.0)),
         ),
         "NaN in y": (
-            lambda: stack(
-                Dense(1), loss="mse", y=changed(NUMBERS, np.nan)
-            ),
+            lambda: stack(Dense(1), loss="mse", y=changed(NUMBERS, np.nan)),
             lambda: stack(Dense(1), loss="mse", y=changed(NUMBERS, 0.0)),
         ),
         "NaN in yes and no": (
@@ -190,14 +190,16 @@ def length(least):
         ),
         "NaN in weights of rows": (
             lambda: stack(
-                Dense(1), loss="mse", y=NUMBERS, weight=changed(
-                    np.ones(32), np.nan
-                ),
+                Dense(1),
+                loss="mse",
+                y=NUMBERS,
+                weight=changed(np.ones(32), np.nan),
             ),
             lambda: stack(
-                Dense(1), loss="mse", y=NUMBERS, weight=changed(
-                    np.ones(32), 0.0
-                ),
+                Dense(1),
+                loss="mse",
+                y=NUMBERS,
+                weight=changed(np.ones(32), 0.0),
             ),
         ),
         "log of a negative": (
@@ -227,7 +229,8 @@ def length(least):
             lambda: broken_weights(0.1),
         ),
         "an overflow": (
-            lambda: halves(1e5), lambda: halves(1.0),
+            lambda: halves(1e5),
+            lambda: halves(1.0),
         ),
     }
 )
@@ -304,9 +307,7 @@ def confident(loss, right, scale=200.0):
 @twins(
     {
         "tanh": (lambda: wide("tanh", 1e4), lambda: wide("tanh", 0.5)),
-        "sigmoid": (
-            lambda: wide("sigmoid", 1e4), lambda: wide("sigmoid", 0.5)
-        ),
+        "sigmoid": (lambda: wide("sigmoid", 1e4), lambda: wide("sigmoid", 0.5)),
         "hard sigmoid": (
             lambda: wide("hard_sigmoid", 1e4),
             lambda: wide("hard_sigmoid", 0.5),
@@ -384,5 +385,7 @@ def filters(kernel):
         layers.Conv2D(2, 2, activation="tanh", kernel_initializer=kernel),
         layers.Flatten(),
         Dense(3, kernel_initializer="zeros" if kernel == "zeros" else kernel),
-        loss=SPARSE, x=x, y=IDS[:8],
+        loss=SPARSE,
+        x=x,
+        y=IDS[:8],
     )

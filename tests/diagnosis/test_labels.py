@@ -90,9 +90,7 @@ def keras_sparse(**options):
             lambda: ids(np.where(IDS == 2, 3, IDS), weight=(IDS < 2) * 1.0),
         ),
         "of a linear head": (
-            lambda: stack(
-                *head(), loss=losses.LinearCrossentropy(), y=IDS + 1
-            ),
+            lambda: stack(*head(), loss=losses.LinearCrossentropy(), y=IDS + 1),
             lambda: stack(*head(), loss=losses.LinearCrossentropy(), y=IDS),
         ),
     }
@@ -362,9 +360,7 @@ MANY_IDS = np.arange(400) % 3
         ),
         "but for the ignored one": (
             lambda: ids(MANY_IDS + 1, x=MANY, units=4),
-            lambda: ids(
-                MANY_IDS + 1, sparse(ignore_class=0), x=MANY, units=4
-            ),
+            lambda: ids(MANY_IDS + 1, sparse(ignore_class=0), x=MANY, units=4),
         ),
     }
 )

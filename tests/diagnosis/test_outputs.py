@@ -74,11 +74,15 @@ def half(activation, dtype):
         ),
         "by an activation layer": (
             lambda: stack(
-                Dense(3), layers.Activation("softmax"), loss=KERAS_DENSE,
+                Dense(3),
+                layers.Activation("softmax"),
+                loss=KERAS_DENSE,
                 y=ONE_HOT,
             ),
             lambda: stack(
-                Dense(3), layers.Activation("linear"), loss=KERAS_DENSE,
+                Dense(3),
+                layers.Activation("linear"),
+                loss=KERAS_DENSE,
                 y=ONE_HOT,
             ),
         ),
@@ -112,7 +116,8 @@ def half(activation, dtype):
         ),
         "softmax after softmax": (
             lambda: stack(
-                Dense(3, "softmax"), layers.Softmax(),
+                Dense(3, "softmax"),
+                layers.Softmax(),
                 loss="sparse_categorical_crossentropy",
             ),
             lambda: stack(
@@ -149,22 +154,30 @@ def half(activation, dtype):
         ),
         "sigmoid before the layer that casts to float32": (
             lambda: stack(
-                Dense(1, "sigmoid"), layers.Activation("linear"),
-                loss=YES_NO, y=FLAGS,
+                Dense(1, "sigmoid"),
+                layers.Activation("linear"),
+                loss=YES_NO,
+                y=FLAGS,
             ),
             lambda: stack(
-                Dense(1, "sigmoid"), layers.Activation("linear"),
-                loss="binary_crossentropy", y=FLAGS,
+                Dense(1, "sigmoid"),
+                layers.Activation("linear"),
+                loss="binary_crossentropy",
+                y=FLAGS,
             ),
         ),
         "sigmoid after sigmoid": (
             lambda: stack(
-                Dense(1, "sigmoid"), layers.Activation("sigmoid"),
-                loss="binary_crossentropy", y=FLAGS,
+                Dense(1, "sigmoid"),
+                layers.Activation("sigmoid"),
+                loss="binary_crossentropy",
+                y=FLAGS,
             ),
             lambda: stack(
-                Dense(1), layers.Activation("sigmoid"),
-                loss="binary_crossentropy", y=FLAGS,
+                Dense(1),
+                layers.Activation("sigmoid"),
+                loss="binary_crossentropy",
+                y=FLAGS,
             ),
         ),
         "several answers": (
@@ -179,7 +192,8 @@ def half(activation, dtype):
         ),
         "distillation": (
             lambda: stack(
-                Dense(3, "softmax"), loss=losses.KLDivergence(),
+                Dense(3, "softmax"),
+                loss=losses.KLDivergence(),
                 y=normal(32, 3),
             ),
             lambda: stack(
@@ -220,7 +234,8 @@ SUMMED = "sparse_categorical_crossentropy"
             ),
             lambda: stack(
                 Dense(1, lambda x: (ops.tanh(x) + 1) / 2),
-                loss="binary_crossentropy", y=FLAGS,
+                loss="binary_crossentropy",
+                y=FLAGS,
             ),
         ),
         "relu": (
@@ -232,9 +247,7 @@ SUMMED = "sparse_categorical_crossentropy"
             lambda: computed(3, ops.softmax, SUMMED),
         ),
         "focal": (
-            lambda: stack(
-                Dense(1), loss="binary_focal_crossentropy", y=FLAGS
-            ),
+            lambda: stack(Dense(1), loss="binary_focal_crossentropy", y=FLAGS),
             lambda: stack(
                 Dense(1, "sigmoid"), loss="binary_focal_crossentropy", y=FLAGS
             ),
