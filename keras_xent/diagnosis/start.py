@@ -17,9 +17,9 @@ from keras_xent.losses import LinearCrossentropy
 CODES = ("initial-loss", "predicts-prior", "step-too-large")
 
 # A loss at the start above this multiple of knowing nothing: of ten classes,
-# random logits of a standard deviation over 3. A layer on standardized inputs
-# gives about 1.
-_TOO_SURE = 3.0
+# random logits of a standard deviation over 7. A layer on standardized inputs
+# gives about 1, EfficientNetV2 4.
+_TOO_SURE = 5.0
 
 # Steps after which a model should have learned more than frequencies.
 _STEPS = 100
