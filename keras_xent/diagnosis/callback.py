@@ -148,6 +148,10 @@ class Diagnose(keras.callbacks.Callback):
         if not batches:
             raise StopIteration
         try:
+            if not self._trained.built:  # TensorFlow's first step builds it.
+                self._trained(
+                    keras.utils.unpack_x_y_sample_weight(batches[0])[0]
+                )
             call = _Call(
                 self._steps + 1,
                 self._weights(*state),
@@ -202,6 +206,7 @@ class Diagnose(keras.callbacks.Callback):
         else:
             # On JAX the variables are empty while the model trains.
             probe.put_back(model.optimizer.variables, state[2])
+            probe.put_back(model.metrics_variables, state[3])
         probe.put_back(variables, call.weights)
         probe.set_generator_state(call.draws)
         try:
@@ -211,7 +216,7 @@ class Diagnose(keras.callbacks.Callback):
                 probe.put_back(variables, now)
                 probe.set_generator_state(draws)
             else:
-                model._purge_model_variables(True, True, True, False)
+                model._purge_model_variables(True, True, True, True)
 
     def _watch(self, logs, batches, state=None):
         """Looks at the loss of the batches that have just been trained on."""

@@ -84,7 +84,7 @@ class Observer:
 
     def _by_variable(self, gradients):
         variables = self.evidence.model.trainable_variables
-        arrays = [None if g is None else host(g) for g in gradients]
+        arrays = [None if g is None else probe.as_array(g) for g in gradients]
         return list(zip(variables, arrays, strict=True))
 
     def _same_dropout(self, before):
@@ -274,4 +274,6 @@ def _copy(optimizer):
 
 
 def _finite(gradients):
-    return all(g is None or np.isfinite(host(g)).all() for g in gradients)
+    return all(
+        g is None or np.isfinite(probe.as_array(g)).all() for g in gradients
+    )

@@ -61,7 +61,7 @@ class Recorder(keras.optimizers.Optimizer):
     def _record(self, grads):
         """Keeps the gradients; whether a step is to follow."""
         self.gradients = [
-            None if grad is None else ops.convert_to_tensor(grad) / self.scale
+            None if grad is None else ops.divide(grad, self.scale)
             for grad in grads
         ]
         return self.follower is not None and any(
@@ -162,7 +162,7 @@ def gradients(function, values):
 def unchanged(model):
     """Puts weights, state and seeds back as they were."""
     seeds = global_state.get_global_attribute(_GLOBAL_SEED)
-    variables = list(model.variables)
+    variables = [*model.variables, *model.metrics_variables]
     if seeds is not None:
         variables.append(seeds.state)
     values, draws = copies(variables), generator_state()
@@ -200,6 +200,11 @@ def set_generator_state(state):
     torch.set_rng_state(cpu)
     if gpus:
         torch.cuda.set_rng_state_all(gpus)
+
+
+def as_array(gradient):
+    """A gradient as NumPy float32; TensorFlow's sparse ones are filled up."""
+    return ops.convert_to_numpy(ops.cast(gradient, "float32"))
 
 
 def copies(variables):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_xent
 from keras_xent.callbacks import Diagnose
 from tests.testing import BACKEND, normal
 
@@ -66,6 +67,47 @@ def test_the_training_is_what_it_is_without(how):
     assert watcher.report.rows == 16
     assert watcher.trouble is None
     assert watcher.step is None
+
+
+def unbuilt():
+    """A model that has no weights before it meets the data."""
+    keras.utils.clear_session()  # The same names for all.
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.layers.Dense(3)])
+    model.compile(
+        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    return model, X, Y
+
+
+def with_head():
+    """A sparse gradient, a mask, and a metric that lives in a layer."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    words = np.random.default_rng(0).integers(1, 9, (64, 3))
+    head = keras_xent.layers.LinearHead(9, metrics=["perplexity"])
+    model = keras.Sequential(
+        [
+            keras.Input((3,), dtype="int32"),
+            keras.layers.Embedding(9, 4, mask_zero=True),
+            head,
+        ]
+    )
+    model.compile("sgd", keras_xent.losses.LinearCrossentropy())
+    return model, words, words
+
+
+@pytest.mark.parametrize("build", [unbuilt, with_head])
+def test_so_is_that_of_a_model_with(build):
+    results = []
+    for callbacks in ([], [Diagnose()]):
+        model, x, y = build()
+        history, said = fit(model, callbacks, x=x, y=y)
+        assert said == []
+        results.append((history, [v.path for v in model.variables]))
+    (plain, paths), (watched, watched_paths) = results
+    assert plain == watched
+    assert paths == watched_paths
 
 
 def test_the_model_trains_by_its_own_function_afterwards():
