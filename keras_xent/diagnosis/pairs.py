@@ -24,8 +24,9 @@ _NOISE = 1e-3
 _ENOUGH = 16
 
 # A margin above all distances is normal at the start, when others still lie
-# close together. This far above, hardly anything pulls them apart.
-_OUT_OF_REACH = 10.0
+# close together: 5 to 20 times is usual for embeddings that start large. This
+# far above, hardly anything pulls them apart.
+_OUT_OF_REACH = 30.0
 
 
 def findings(evidence):

@@ -16,12 +16,11 @@ from tests.diagnosis.cases import (
     ONE_HOT,
     PAIRS,
     SPARSE,
-    X,
     YES_NO,
     Computed,
+    X,
     codes,
     compiled,
-    computed,
     only,
     stack,
 )
@@ -312,9 +311,7 @@ def test_mixed_precision(policy, trained):
         Dense(3, dtype=policy),
         layers.Activation("linear", dtype="float32"),
         loss=SPARSE,
-        optimizer=keras.optimizers.LossScaleOptimizer(
-            keras.optimizers.Adam()
-        )
+        optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())
         if policy.name == "mixed_float16"
         else "adam",
     )
@@ -356,9 +353,7 @@ def test_one_row():
 
 
 def test_inputs_in_a_list_or_by_name():
-    named = {
-        name: keras.Input((4,), name=name) for name in ("left", "right")
-    }
+    named = {name: keras.Input((4,), name=name) for name in ("left", "right")}
     outputs = Dense(3)(layers.Concatenate()(list(named.values())))
     by_name = compiled(keras.Model(named, outputs), SPARSE)
     as_list = compiled(keras.Model(list(named.values()), outputs), SPARSE)

@@ -1,14 +1,9 @@
 """No false alarm: nothing is found where nothing is wrong."""
 
-import functools
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-
 import keras
 import numpy as np
 import pytest
-from keras import layers, ops
+from keras import layers
 
 from keras_xent import losses
 from keras_xent.layers import LinearHead
@@ -19,75 +14,17 @@ from tests.diagnosis.cases import (
     KERAS_SPARSE,
     KERAS_YES_NO,
     ONE_HOT,
-    PAIRS,
     SPARSE,
-    X,
     YES_NO,
+    X,
     codes,
     compiled,
-    computed,
     stack,
 )
-from tests.testing import BACKEND, normal
+from tests.testing import normal
 
 Dense = layers.Dense
 CROSSENTROPY = "sparse_categorical_crossentropy"
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-
-import language_model  # noqa: E402
-import siamese_speaker  # noqa: E402
-import speaker_pairs  # noqa: E402
-import word_window  # noqa: E402
-
-# The arguments that make it small, and the module of its `preprocess_input`.
-ZOO = {
-    "MobileNetV3Small": ("mobilenet_v3", {"alpha": 0.75}),
-    "MobileNet": ("mobilenet", {"alpha": 0.25}),
-    "MobileNetV2": ("mobilenet_v2", {"alpha": 0.35}),
-    "EfficientNetB0": ("efficientnet", {}),
-    "EfficientNetV2B0": ("efficientnet_v2", {}),
-    "ResNet50": ("resnet", {}),
-    "ResNet50V2": ("resnet_v2", {}),
-    "DenseNet121": ("densenet", {}),
-    "ConvNeXtTiny": ("convnext", {}),
-    "Xception": ("xception", {"input_shape": (71, 71, 3)}),
-    "InceptionV3": ("inception_v3", {"input_shape": (75, 75, 3)}),
-    "VGG16": ("vgg16", {}),
-}
-SLOW = ("DenseNet121", "Xception", "InceptionV3", "VGG16")
-
-# The others take minutes, since each operation is compiled for each shape.
-NAMES = ZOO if BACKEND == "torch" else ["MobileNetV3Small"]
-
-
-def classifier(name, end):
-    module, options = ZOO[name]
-    options = {"input_shape": (32, 32, 3), **options}
-    model = getattr(keras.applications, name)(
-        weights=None, classes=10, classifier_activation=end, **options
-    )
-    loss = CROSSENTROPY if end else SPARSE
-    compiled(model, loss, keras.optimizers.Adam(1e-4), metrics=["accuracy"])
-    pixels = np.random.default_rng(0).uniform(
-        0, 255, (8, *options["input_shape"])
-    )
-    prepare = getattr(keras.applications, module).preprocess_input
-    return model, prepare(pixels.astype("float32")), np.arange(8)
-
-
-@pytest.mark.parametrize(
-    ("name", "end"),
-    [
-        pytest.param(
-            name, end, marks=pytest.mark.slow if name in SLOW else ()
-        )
-        for i, name in enumerate(NAMES)
-        for end in [None, "softmax"][: 2 if i < 3 else 1]
-    ],
-)
-def test_a_classifier_of_keras(name, end):
-    assert codes(*classifier(name, end)) == []
 
 
 def test_mixed_precision_in_all_layers():
@@ -109,7 +46,6 @@ def test_mixed_precision_in_all_layers():
 
 RARE = np.arange(400) % 50 == 0  # 2 %
 MANY = normal(400, 4) + RARE[:, None]
-BALANCE = {"optimizer": "adam", "x": MANY}
 
 
 @pytest.mark.parametrize("trained", [False, True])
@@ -121,7 +57,7 @@ BALANCE = {"optimizer": "adam", "x": MANY}
         (Dense(2), SPARSE),
         (Dense(2, "softmax"), CROSSENTROPY),
     ],
-    ids=str,
+    ids=["chances", "logits", "two logits", "two chances"],
 )
 def test_one_yes_in_50(end, loss, trained):
     end = type(end).from_config(end.get_config())
@@ -130,17 +66,14 @@ def test_one_yes_in_50(end, loss, trained):
         end, loss=loss, x=MANY, y=y, optimizer=keras.optimizers.Adam(0.1)
     )
     if trained:
-        model.fit(x, y, batch_size=100, epochs=30, verbose=0)
+        model.fit(x, y, batch_size=400, epochs=100, verbose=0)
         assert model.optimizer.iterations >= 100
     assert codes(model, x, y) == []
 
 
 def learned(end, loss, y, scale):
     """A model that is right about everything, and sure of it."""
-    model, *_ = stack(
-        end, loss=loss, x=ONE_HOT, y=y, optimizer=keras.optimizers.Adam(0.1)
-    )
-    model.fit(ONE_HOT, y, epochs=20, batch_size=32, verbose=0)
+    model, *_ = stack(end, loss=loss, x=ONE_HOT, y=y, optimizer="adam")
     kernel, *_ = model.weights
     kernel.assign(scale)
     model.optimizer.iterations.assign(500)
@@ -152,16 +85,22 @@ ONE = (IDS == 1).astype("int32")[:, None]
 TO_ONE = 2.0 * EYE[:, 1:2] - 1
 
 CONVERGED = {
-    "logits": (lambda: Dense(3), SPARSE, IDS, 30 * EYE),
+    "logits": (lambda: Dense(3), SPARSE, IDS, 16 * EYE),
     "logits, Keras": (lambda: Dense(3), KERAS_SPARSE, IDS, 200 * EYE),
     "one-hot": (lambda: Dense(3), KERAS_DENSE, ONE_HOT, 200 * EYE),
     "probabilities": (
-        lambda: Dense(3, "softmax"), CROSSENTROPY, IDS, 200 * EYE
+        lambda: Dense(3, "softmax"),
+        CROSSENTROPY,
+        IDS,
+        200 * EYE,
     ),
     "yes or no": (lambda: Dense(1), YES_NO, ONE, 200 * TO_ONE),
-    "yes or no, Keras": (lambda: Dense(1), KERAS_YES_NO, ONE, 30 * TO_ONE),
+    "yes or no, Keras": (lambda: Dense(1), KERAS_YES_NO, ONE, 16 * TO_ONE),
     "chances": (
-        lambda: Dense(1, "sigmoid"), "binary_crossentropy", ONE, 200 * TO_ONE
+        lambda: Dense(1, "sigmoid"),
+        "binary_crossentropy",
+        ONE,
+        200 * TO_ONE,
     ),
     "squares": (lambda: Dense(3, use_bias=False), "mse", ONE_HOT, EYE),
     "pairs of a batch": (
@@ -225,9 +164,7 @@ class Residual(layers.Layer):
 
 
 def lora():
-    model, x, y, _ = stack(
-        Dense(5, "tanh", name="base"), Dense(3), loss=SPARSE
-    )
+    model, x, y, _ = stack(Dense(5, "tanh", name="base"), Dense(3), loss=SPARSE)
     model.get_layer("base").enable_lora(2)
     return compiled(model, SPARSE, "adam"), x, y
 
@@ -397,9 +334,7 @@ WELL = {
     "large numbers": lambda: stack(
         Dense(1), loss="mse", y=1e4 * X[:, :1], optimizer="adam"
     ),
-    "cosine similarity": lambda: stack(
-        Dense(4), loss="cosine_similarity", y=X
-    ),
+    "cosine similarity": lambda: stack(Dense(4), loss="cosine_similarity", y=X),
     "Keras's hinge": lambda: stack(
         Dense(1, "tanh"), loss="hinge", y=2 * FLAGS - 1
     ),
