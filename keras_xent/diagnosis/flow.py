@@ -20,9 +20,16 @@ _SATURATED = 0.99
 # there has 1/1000 of its largest slope.
 _AT_BOUND = 2.5e-4
 
+# Sums in another order differ by less, as a share of the largest gradient.
+_ROUNDING = 1e-6
+
 # The share of the rows, or of the entries of a loss that nobody knows, that
 # have a loss but no gradient.
 _STUCK = 0.5
+
+# So many entries with a gradient lie apart from those without one by chance in
+# less than one of 1,000,000 batches.
+_ENOUGH = 16
 
 # A loss below this share of that of knowing nothing has converged: gradients
 # that are 0 are right then.
@@ -30,17 +37,15 @@ _CONVERGED = 1e-3
 
 
 def findings(evidence):
+    checks = [_nonfinite, _equal_units, _stuck, _dead, _saturated]
+    if _has_converged(evidence):
+        checks = [_nonfinite, _equal_units, _saturated]
     # Each of these explains what comes after it.
-    for check in (_nonfinite, _equal_units):
+    for check in checks:
         found = list(check(evidence))
         yield from found
         if found:
             return
-    if not _has_converged(evidence):
-        yield from _dead(evidence)
-        for output in evidence.outputs:
-            yield from _stuck(output)
-    yield from _saturated(evidence)
 
 
 def _nonfinite(evidence):
@@ -183,25 +188,29 @@ def _dead(evidence):
     )
 
 
-def _stuck(output):
+def _stuck(evidence):
+    for output in evidence.outputs:
+        if output.head is None:
+            yield from _stuck_rows(output)
+
+
+def _stuck_rows(output):
     """Rows that have a loss but no gradient: the loss is flat there."""
-    if output.head is not None:
-        return
     gradient = _gradient(output)
     losses = output.compute(output.y_pred)
     if gradient is None or not losses.ndim or len(losses) != len(gradient):
         return
-    flat = gradient.reshape(len(gradient), -1) == 0
     blind = blind_loss(output) or 0.0
     worth = output.counted(losses.reshape(len(losses), -1).sum(axis=1))
     high = worth > _CONVERGED * abs(blind)
-    flat = output.counted(flat)
-    if output.expects.outputs == UNKNOWN:
-        share = float(flat[high].mean()) if high.any() else 0.0
-        of = "entries"
+    if not high.any():
+        return
+    flat = output.counted(gradient.reshape(len(gradient), -1) == 0)[high]
+    values = output.counted(output.y_pred.reshape(*gradient.shape[:1], -1))
+    if output.expects.outputs == UNKNOWN and _is_clipped(values[high], flat):
+        of, share = "entries", float(flat.mean())
     else:
-        share = float(flat[high].all(axis=1).mean()) if high.any() else 0.0
-        of = "rows"
+        of, share = "rows", float(flat.all(axis=1).mean())
     if share < _STUCK:
         return
     yield Finding(
@@ -222,6 +231,18 @@ def _stuck(output):
         "# scores of any size, before softmax or sigmoid: clips nothing\n"
         "loss = keras_xent.losses.SymmetricKLHinge(margin=2.0)  # embeddings",
     )
+
+
+def _is_clipped(values, flat):
+    """Whether it is the value of an entry that makes the loss flat there.
+
+    The loss of a maximum, or of one entry in a row, is flat in the others at
+    any value.
+    """
+    rest, flat = values[~flat], values[flat]
+    if rest.size < _ENOUGH:
+        return False
+    return not np.any((flat > rest.min()) & (flat < rest.max()))
 
 
 def _gradient(output):
@@ -269,7 +290,13 @@ def _saturated(evidence):
         )
 
 
+def _largest(pair):
+    gradient = pair[1]
+    return 0.0 if gradient is None else float(np.abs(gradient).max())
+
+
 def _equal_units(evidence):
+    size = max(map(_largest, evidence.gradients), default=0.0)
     equal = []
     for variable, gradient in evidence.gradients:
         if gradient is None or gradient.ndim < 2 or gradient.shape[-1] < 2:
@@ -277,7 +304,8 @@ def _equal_units(evidence):
         if any(name in variable.name for name in ("bias", "gamma", "beta")):
             continue
         weights = host(variable)
-        if all(np.all(x == x[..., :1]) for x in (weights, gradient)):
+        apart = np.abs(gradient - gradient[..., :1]).max()
+        if np.all(weights == weights[..., :1]) and apart <= _ROUNDING * size:
             equal.append((variable, weights))
     if not equal:
         return

@@ -44,9 +44,11 @@ _SUM_ERROR = 1e-3
 
 def findings(evidence):
     for output in evidence.outputs:
-        if not output.counted(output.labels, whole=True).size or (
-            not output.counted(output.y_true).size
-        ):
+        if output.expects.is_softmax and output.classes == 1:
+            continue  # `single-class`: it explains what is wrong with labels.
+        every = output.counted(output.labels, whole=True)
+        some = output.counted(output.y_true)
+        if any(np.isin(y, output.expects.ignored).all() for y in (every, some)):
             yield _all_masked(output)
             continue
         found = list(_wrong(output))
@@ -88,17 +90,18 @@ def _all_masked(output):
         "all-masked",
         ERROR,
         output.where,
-        "No row counts: sample weights and masks remove everything. The loss "
-        "is 0 or NaN, and nothing is learned.",
+        "No row counts: sample weights, masks or ignore_class remove "
+        "everything. The loss is 0 or NaN, and nothing is learned.",
         {
             "rows": len(output.y_true),
             "rows with a weight": len(_nonzero(output.weight, output.y_true)),
             "entries left by the mask": int(
                 np.sum(_nonzero(output.mask, output.y_true) != 0)
             ),
+            "ignored classes": list(output.expects.ignored),
         },
-        "sample_weight is 0 everywhere, or mask_zero / Masking takes every "
-        "entry for padding.",
+        "sample_weight is 0 everywhere, mask_zero / Masking takes every entry "
+        "for padding, or every label is one that ignore_class leaves out.",
         "assert np.any(sample_weight != 0)\n"
         "# and: is the mask value one that real data have?",
     )
@@ -297,8 +300,8 @@ def _yes_no(output):
         return
     labels = output.counted(output.labels, whole=True).astype("float64")
     low, high = float(labels.min()), float(labels.max())
-    if low >= 0 and high <= 1:
-        return
+    if not np.any((labels < 0) | (labels > 1)):
+        return  # NaN makes the loss NaN: `nonfinite-gradient`.
     if set(np.unique(labels)) <= {-1, 1}:
         cause, cure = "The labels are -1 and 1.", "y = (y + 1) / 2"
     elif set(np.unique(labels)) <= {1, 2}:
@@ -349,10 +352,11 @@ def _shape(output):
     """Whether labels and outputs stand side by side, one for one."""
     labels = (len(output.y_true), *output.labels.shape[1:])
     scores = output.y_pred.shape
-    if _squeezed(labels) == _squeezed(scores):
+    ranked = _same_rank(labels, scores)
+    if ranked[0] == ranked[1]:
         return
     try:
-        together = np.broadcast_shapes(labels, scores)
+        together = np.broadcast_shapes(*ranked)
     except ValueError:
         ids = labels == scores[:-1] or labels == (*scores[:-1], 1)
         if not ids or output.expects.labels != YES_NO:
@@ -374,9 +378,14 @@ def _shape(output):
     )
 
 
-def _squeezed(shape):
-    """As Keras compares them: a last axis of 1 may be missing."""
-    return shape[:-1] if len(shape) > 1 and shape[-1] == 1 else shape
+def _same_rank(labels, scores):
+    """As Keras brings them to one rank: a last axis of 1 comes or goes."""
+    short, long = sorted((labels, scores), key=len)
+    if len(long) == len(short) + 1 and long[-1] == 1:
+        if len(short) == 1:
+            return (*short, 1), long
+        return short, long[:-1]
+    return labels, scores
 
 
 def _shape_by_value(output):

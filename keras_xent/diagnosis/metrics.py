@@ -107,7 +107,7 @@ def _thresholds(output, metric):
     kind = output.expects.outputs
     scores = output.counted(output.y_pred)
     outside = bool(np.any((scores < 0) | (scores > 1)))
-    if kind in (LOGITS, UNKNOWN, NUMBERS) and _at_zero(metric):
+    if kind in (LOGITS, UNKNOWN, NUMBERS) and _suits_logits(output, metric):
         return
     wrong = kind in (DISTANCES, EMBEDDINGS, FEATURES, LOGITS)
     if wrong or outside:
@@ -138,12 +138,18 @@ def _thresholds(output, metric):
         )
 
 
-def _at_zero(metric):
-    """Whether its thresholds are meant for logits."""
+def _suits_logits(output, metric):
+    """Whether its thresholds are meant for logits, or it has none."""
     if getattr(metric, "_from_logits", False):
         return True
-    thresholds = getattr(metric, "thresholds", None)
-    return thresholds is not None and np.all(np.asarray(thresholds) == 0)
+    if isinstance(metric, _M.FBetaScore) and metric.threshold is None:
+        return output.classes > 1  # It takes the largest of a row.
+    # `BinaryAccuracy` has one, the others a list.
+    thresholds = getattr(
+        metric, "threshold", getattr(metric, "thresholds", None)
+    )
+    # With `top_k` it is lower than every score.
+    return thresholds is not None and np.all(np.asarray(thresholds) <= 0)
 
 
 def _cure(output, metric):
@@ -166,9 +172,14 @@ def _cure(output, metric):
         return f"metrics=[keras.metrics.{_argmax_name(output)}()]"
     if isinstance(metric, _M.AUC):
         return "metrics=[keras.metrics.AUC(from_logits=True)]"
+    if isinstance(metric, _M.BinaryAccuracy):
+        return (
+            "metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)]\n"
+            "# yes where the score is over 0: sigmoid(0) is 0.5"
+        )
     return (
-        "metrics=[keras_xent.metrics.MatchAccuracy(\n"
-        "    threshold=0.0, similarity=True)]  # yes where the score is over 0"
+        "keras.layers.Dense(1, activation='sigmoid')  # probabilities, and\n"
+        "loss = keras.losses.BinaryCrossentropy()  # a loss of them"
     )
 
 

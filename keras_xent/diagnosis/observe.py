@@ -162,7 +162,7 @@ class Observer:
         last, before = None, []
         for seen, other in self._pairs:
             if other is tensor:
-                last = seen
+                last = last or seen  # Later ones have only handed it on.
             elif seen.values is not None and other.shape == tensor.shape:
                 before.append(seen)
         return Output(

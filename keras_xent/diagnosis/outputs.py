@@ -19,6 +19,9 @@ CODES = ("single-class", "probabilities-as-logits", "logits-as-probabilities")
 # Sums of bfloat16 probabilities (8 bits) stay within this of 1.
 _SUM_ERROR = 0.02
 
+# What makes probabilities of logits.
+_NORMALIZING = ("softmax", "sigmoid")
+
 # Rows by chance within the error of 1: one in 25 or so. So many never are.
 _ROWS = 4
 
@@ -36,16 +39,20 @@ def _wrong(output):
     if (expects.is_softmax or activation == "softmax") and n == 1:
         yield _single_class(output, activation)
         return
+    if not len(_rows(output)):
+        return  # Not one row is finite.
     if expects.outputs in (LOGITS, EMBEDDINGS):
-        if activation in ("softmax", "sigmoid") or (
+        if activation in _NORMALIZING or (
             expects.outputs == LOGITS
             and expects.labels != YES_NO
             and _are_distributions(output)
         ):
-            yield _twice(output, activation or "softmax")
+            # Of a function without a name the values have told it.
+            known = activation in _NORMALIZING
+            yield _twice(output, activation if known else "softmax")
     elif expects.outputs == PROBABILITIES:
         inner = _activation_before(output, activation)
-        if activation in ("softmax", "sigmoid") and inner == activation:
+        if activation in _NORMALIZING and inner == activation:
             yield _twice(output, activation)
         else:
             yield from _not_probabilities(output, activation)
@@ -53,13 +60,20 @@ def _wrong(output):
 
 def final_activation(output):
     """The name of the last activation, by the layer or by the values."""
-    if output.last is not None and output.last.activation is not None:
-        return output.last.activation
+    # A last layer that only casts to float32 hands on what another has done.
+    for seen in output.before:
+        if seen.activation in _NORMALIZING and np.array_equal(
+            seen.values, output.y_pred
+        ):
+            return seen.activation
+    activation = output.last.activation if output.last is not None else None
+    if activation not in (None, "linear"):
+        return activation
     # `ops.softmax` in a model's own `call` leaves no layer to look at.
-    for name in ("softmax", "sigmoid"):
+    for name in _NORMALIZING:
         if any(_follows(output, name, seen) for seen in output.before):
             return name
-    return None
+    return activation
 
 
 def _follows(output, name, seen):
@@ -76,7 +90,7 @@ def _follows(output, name, seen):
 
 def _activation_before(output, activation):
     """The activation of the layer before the last softmax or sigmoid."""
-    if activation not in ("softmax", "sigmoid"):
+    if activation not in _NORMALIZING:
         return None
     for seen in output.before:
         if seen.activation == activation and _follows(output, activation, seen):
@@ -94,12 +108,13 @@ def _are_distributions(output):
 
 
 def _rows(output):
-    """The outputs that count, `(rows, classes)`."""
+    """The outputs that count and are finite, `(rows, classes)`."""
     scores = output.y_pred
     if scores.ndim > 1:
         scores = np.moveaxis(scores, output.expects.axis, -1)
     scores = output.counted(scores)
-    return scores.reshape(-1, scores.shape[-1] if scores.ndim > 1 else 1)
+    scores = scores.reshape(-1, scores.shape[-1] if scores.ndim > 1 else 1)
+    return scores[np.isfinite(scores).all(axis=-1)]
 
 
 def _numbers(output):
@@ -168,7 +183,8 @@ def _not_probabilities(output, activation):
     outside = np.mean((rows < 0) | (rows > 1 + _SUM_ERROR))
     yes_no = output.expects.labels == YES_NO
     one = "sigmoid" if yes_no else "softmax"
-    if not outside and activation != "linear":
+    linear = activation == "linear" and not _are_distributions(output)
+    if not outside and not linear:
         sums = np.abs(rows.sum(axis=-1) - 1)
         if yes_no or np.all(sums < _SUM_ERROR):
             return

@@ -24,8 +24,9 @@ _NOISE = 1e-3
 _ENOUGH = 16
 
 # A margin above all distances is normal at the start, when others still lie
-# close together. This far above, hardly anything pulls them apart.
-_OUT_OF_REACH = 10.0
+# close together: 5 to 20 times is usual for embeddings that start large. This
+# far above, hardly anything pulls them apart.
+_OUT_OF_REACH = 30.0
 
 
 def findings(evidence):
@@ -43,7 +44,8 @@ def findings(evidence):
 
 def _negative(output):
     scores = output.counted(output.y_pred)
-    if scores.min() >= -_NOISE * np.abs(scores).max():
+    # NaN is not less: `nonfinite-gradient` says where it comes from.
+    if not np.any(scores < -_NOISE * np.abs(scores).max()):
         return
     yield Finding(
         "not-a-distance",
@@ -142,6 +144,9 @@ def _margin(output):
         n = len(distances)
         pairwise = host(pairwise_symmetric_kl(ops.convert_to_tensor(distances)))
         distances = pairwise[np.triu_indices(n, 1)]
+    distances = distances[np.isfinite(distances)]
+    if not distances.size:
+        return
     low, high = float(distances.min()), float(distances.max())
     if low <= margin <= _OUT_OF_REACH * high or high < 0:
         return

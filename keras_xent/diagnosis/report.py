@@ -51,7 +51,7 @@ class Finding:
     def __str__(self):
         seen = ", ".join(f"{k} {_shown(v)}" for k, v in self.evidence.items())
         parts = [
-            f"{self.severity} [{self.code}] at {self.where}",
+            _filled(f"{self.severity} [{self.code}] at {self.where}", "", "  "),
             _paragraph(self.summary),
             _paragraph(f"Seen: {seen}"),
             _paragraph(f"Likely cause: {self.cause}"),
@@ -157,16 +157,16 @@ def _shown(value):
     return str(value)
 
 
-def _filled(text, indent=""):
+def _filled(text, first="", others=""):
     return textwrap.fill(
         text,
         _WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent,
+        initial_indent=first,
+        subsequent_indent=others,
         break_long_words=False,
         break_on_hyphens=False,
     )
 
 
 def _paragraph(text):
-    return _filled(text, "  ")
+    return _filled(text, "  ", "  ")

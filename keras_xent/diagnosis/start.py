@@ -17,9 +17,9 @@ from keras_xent.losses import LinearCrossentropy
 CODES = ("initial-loss", "predicts-prior", "step-too-large")
 
 # A loss at the start above this multiple of knowing nothing: of ten classes,
-# random logits of a standard deviation over 3. A layer on standardized inputs
-# gives about 1.
-_TOO_SURE = 3.0
+# random logits of a standard deviation over 7. A layer on standardized inputs
+# gives about 1, EfficientNetV2 4.
+_TOO_SURE = 5.0
 
 # Steps after which a model should have learned more than frequencies.
 _STEPS = 100
@@ -106,7 +106,11 @@ def _initial_loss(evidence, output):
         loss = evidence.loss if len(evidence.outputs) == 1 else None
     else:
         loss = mean_loss(output, output.y_pred)
-    if not blind or loss is None or loss <= _TOO_SURE * blind:
+    if not blind or loss is None:
+        return
+    # A focal loss of equal probabilities is small, because none is far off.
+    classes = 2 if kind.labels == YES_NO else output.classes
+    if loss <= _TOO_SURE * max(blind, np.log(classes)):
         return
     numbers = {"loss": loss, "loss of equal probabilities": blind}
     if kind.is_softmax:

@@ -1,0 +1,72 @@
+"""Small models, broken and healthy, and how a report is asked about them."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_xent import diagnose, losses
+from tests.testing import normal
+
+X = normal(32, 4)
+IDS = np.arange(32) % 3
+ONE_HOT = np.eye(3, dtype="float32")[IDS]
+FLAGS = np.arange(32)[:, None] % 2
+PAIRS = [X, normal(32, 4, seed=1)]
+
+# Losses by what they take: class ids, one-hot rows or yes and no, and logits
+# or probabilities.
+SPARSE = losses.SparseSoftmaxCrossentropy()
+KERAS_SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+DENSE = losses.SoftmaxCrossentropy()
+KERAS_DENSE = keras.losses.CategoricalCrossentropy(from_logits=True)
+YES_NO = losses.SigmoidCrossentropy()
+KERAS_YES_NO = keras.losses.BinaryCrossentropy(from_logits=True)
+
+
+class Computed(keras.Model):
+    """A model with a `call` of its own: a function of a Dense layer."""
+
+    def __init__(self, units, function):
+        super().__init__()
+        self.dense = layers.Dense(units)
+        self.function = function
+
+    def call(self, x):
+        return self.function(self.dense(x))
+
+
+def compiled(model, loss, optimizer="sgd", **options):
+    model.compile(optimizer, loss, **options)
+    return model
+
+
+def stack(*each, loss, x=X, y=IDS, weight=None, **options):
+    """Layers upon each other, compiled: `(model, x, y, weight)`."""
+    model = keras.Sequential([keras.Input(x.shape[1:], dtype=x.dtype), *each])
+    return compiled(model, loss, **options), x, y, weight
+
+
+def computed(units, function, loss, x=X, y=IDS, weight=None, **options):
+    """A function in the `call` of a model: `(model, x, y, weight)`."""
+    model = Computed(units, function)
+    model(x[:1])
+    return compiled(model, loss, **options), x, y, weight
+
+
+def codes(model, x, y, weight=None, **options):
+    report = diagnose(model, x, y, weight, **options)
+    return [finding.code for finding in report.findings]
+
+
+def only(model, x, y, weight=None, **options):
+    """The one finding that there is."""
+    (finding,) = diagnose(model, x, y, weight, **options).findings
+    return finding
+
+
+def twins(cases):
+    """One test for each: the broken model, and the smallest repair of it."""
+    return pytest.mark.parametrize(
+        ("broken", "healthy"), cases.values(), ids=list(cases)
+    )

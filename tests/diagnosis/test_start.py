@@ -1,0 +1,244 @@
+"""The size of the loss: at the start, later, after one step."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_xent import losses
+from keras_xent.layers import LinearHead
+from tests.diagnosis.cases import (
+    DENSE,
+    FLAGS,
+    IDS,
+    KERAS_SPARSE,
+    ONE_HOT,
+    SPARSE,
+    YES_NO,
+    X,
+    codes,
+    only,
+    stack,
+    twins,
+)
+
+Dense = layers.Dense
+CROSSENTROPY = "sparse_categorical_crossentropy"
+SMALL = "adam"  # does not jump, whatever the size of the inputs
+
+
+def start(scale, end, loss, y):
+    return stack(end, loss=loss, x=scale * X, y=y, optimizer=SMALL)
+
+
+@twins(
+    {
+        "logits": (
+            lambda: start(50, Dense(3), SPARSE, IDS),
+            lambda: start(1, Dense(3), SPARSE, IDS),
+        ),
+        "logits, Keras": (
+            lambda: start(50, Dense(3), KERAS_SPARSE, IDS),
+            lambda: start(1, Dense(3), KERAS_SPARSE, IDS),
+        ),
+        "probabilities": (
+            lambda: start(9, Dense(3, "softmax"), CROSSENTROPY, IDS),
+            lambda: start(1, Dense(3, "softmax"), CROSSENTROPY, IDS),
+        ),
+        "one-hot": (
+            lambda: start(50, Dense(3), DENSE, ONE_HOT),
+            lambda: start(1, Dense(3), DENSE, ONE_HOT),
+        ),
+        "yes or no": (
+            lambda: start(50, Dense(1), YES_NO, FLAGS),
+            lambda: start(1, Dense(1), YES_NO, FLAGS),
+        ),
+        "a linear head": (
+            lambda: start(50, LinearHead(3), losses.LinearCrossentropy(), IDS),
+            lambda: start(1, LinearHead(3), losses.LinearCrossentropy(), IDS),
+        ),
+        "a focal loss": (
+            lambda: start(
+                50, Dense(1, "sigmoid"), "binary_focal_crossentropy", FLAGS
+            ),
+            lambda: start(
+                1, Dense(1, "sigmoid"), "binary_focal_crossentropy", FLAGS
+            ),
+        ),
+        "label smoothing": (
+            lambda: start(
+                50,
+                Dense(3),
+                losses.SoftmaxCrossentropy(label_smoothing=0.1),
+                ONE_HOT,
+            ),
+            lambda: start(
+                1,
+                Dense(3),
+                losses.SoftmaxCrossentropy(label_smoothing=0.1),
+                ONE_HOT,
+            ),
+        ),
+    }
+)
+def test_initial_loss(broken, healthy):
+    assert "initial-loss" in codes(*broken())
+    assert set(codes(*broken())) <= {"initial-loss", "saturated"}
+    assert codes(*healthy()) == []
+
+
+def test_the_loss_is_compared_with_the_logarithm_of_the_classes():
+    model, x, y, _ = start(50, Dense(3), SPARSE, IDS)
+    found = only(model, x, y)
+    assert found.severity == "warning"
+    assert found.evidence["log(classes)"] == pytest.approx(np.log(3))
+    measured = model.evaluate(x, y, verbose=0)
+    assert found.evidence["loss"] == pytest.approx(measured, rel=1e-5)
+    p = np.bincount(IDS) / 32
+    entropy = -np.sum(p * np.log(p))
+    assert found.evidence["loss of the frequencies"] == pytest.approx(entropy)
+
+
+def test_after_the_first_step_it_is_no_start():
+    model, x, y, _ = start(50, Dense(3), SPARSE, IDS)
+    model.optimizer.iterations.assign(1)
+    assert codes(model, x, y) == []
+
+
+def trained(end, loss, x, y, weight=None):
+    """100 steps later."""
+    model, *_ = stack(
+        end, loss=loss, x=x, y=y, optimizer=keras.optimizers.SGD(0.5)
+    )
+    model.fit(x, y, epochs=100, batch_size=len(x), verbose=0)
+    return model, x, y
+
+
+CONSTANT = 1 + X / 1000  # hardly anything is to be seen of the rows
+RARE = np.array([[1], [0], [0], [0]] * 8)
+RARE_X = np.where(RARE, 1, -1) * np.ones((32, 4), "float32")
+
+
+@twins(
+    {
+        "ids": (
+            lambda: trained(Dense(3), SPARSE, CONSTANT, IDS),
+            lambda: trained(Dense(3), SPARSE, ONE_HOT, IDS),
+        ),
+        "probabilities": (
+            lambda: trained(Dense(3, "softmax"), CROSSENTROPY, CONSTANT, IDS),
+            lambda: trained(Dense(3, "softmax"), CROSSENTROPY, ONE_HOT, IDS),
+        ),
+        "one-hot": (
+            lambda: trained(Dense(3), DENSE, CONSTANT, ONE_HOT),
+            lambda: trained(Dense(3), DENSE, ONE_HOT, ONE_HOT),
+        ),
+        "yes or no": (
+            lambda: trained(Dense(1), YES_NO, CONSTANT, RARE),
+            lambda: trained(Dense(1), YES_NO, RARE_X, RARE),
+        ),
+        "yes or no, of probabilities": (
+            lambda: trained(
+                Dense(1, "sigmoid"), "binary_crossentropy", CONSTANT, RARE
+            ),
+            lambda: trained(
+                Dense(1, "sigmoid"), "binary_crossentropy", RARE_X, RARE
+            ),
+        ),
+    }
+)
+def test_predicts_prior(broken, healthy):
+    assert codes(*broken()) == ["predicts-prior"]
+    assert codes(*healthy()) == []
+
+
+def test_the_loss_of_the_prior_is_its_entropy():
+    found = only(*trained(Dense(1), YES_NO, CONSTANT, RARE))
+    entropy = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
+    assert found.evidence["entropy of the labels"] == pytest.approx(entropy)
+    assert found.evidence["loss"] == pytest.approx(entropy, rel=1e-3)
+    assert found.evidence["steps"] == 100
+
+
+def test_before_100_steps_a_prior_is_no_wonder():
+    model, x, y = trained(Dense(3), SPARSE, CONSTANT, IDS)
+    model.optimizer.iterations.assign(99)
+    assert codes(model, x, y) == []
+
+
+def with_rate(optimizer, rate, loss=SPARSE):
+    return stack(Dense(3), loss=loss, optimizer=optimizer(rate))
+
+
+@twins(
+    {
+        "SGD": (
+            lambda: with_rate(keras.optimizers.SGD, 1000.0),
+            lambda: with_rate(keras.optimizers.SGD, 0.1),
+        ),
+        "Adam": (
+            lambda: with_rate(keras.optimizers.Adam, 100.0),
+            lambda: with_rate(keras.optimizers.Adam, 0.01),
+        ),
+        "a schedule": (
+            lambda: with_rate(
+                lambda rate: keras.optimizers.Adam(
+                    keras.optimizers.schedules.CosineDecay(rate, 100)
+                ),
+                100.0,
+            ),
+            lambda: with_rate(
+                lambda rate: keras.optimizers.Adam(
+                    keras.optimizers.schedules.CosineDecay(rate, 100)
+                ),
+                0.01,
+            ),
+        ),
+        "squares": (
+            lambda: stack(
+                Dense(1), loss="mse", y=X[:, :1], optimizer=sgd(100.0)
+            ),
+            lambda: stack(Dense(1), loss="mse", y=X[:, :1], optimizer=sgd(0.1)),
+        ),
+        "infinitely far": (
+            lambda: stack(
+                Dense(1), loss="mse", y=X[:, :1], optimizer=sgd(1e30)
+            ),
+            lambda: stack(
+                Dense(1), loss="mse", y=X[:, :1], optimizer=sgd(1e-30)
+            ),
+        ),
+        "a sum over rows": (
+            lambda: with_rate(
+                keras.optimizers.SGD,
+                30.0,
+                losses.SparseSoftmaxCrossentropy(reduction="sum"),
+            ),
+            lambda: with_rate(
+                keras.optimizers.SGD,
+                0.01,
+                losses.SparseSoftmaxCrossentropy(reduction="sum"),
+            ),
+        ),
+    }
+)
+def test_step_too_large(broken, healthy):
+    assert codes(*broken()) == ["step-too-large"]
+    assert codes(*healthy()) == []
+
+
+sgd = keras.optimizers.SGD
+
+
+def test_it_names_the_rate_and_the_losses_of_a_real_step():
+    model, x, y, _ = with_rate(sgd, 1000.0)
+    found = only(model, x, y)
+    assert found.evidence["learning rate"] == 1000.0
+    assert "SGD(1e+01)" in found.cure
+    before = model.evaluate(x, y, verbose=0)
+    assert found.evidence["loss before"] == pytest.approx(before, rel=1e-5)
+    model.train_on_batch(x, y)
+    after = model.evaluate(x, y, verbose=0)
+    assert found.evidence["loss after one step"] == pytest.approx(
+        after, rel=1e-4
+    )
