@@ -2,5 +2,6 @@
 
 from keras_xent.callbacks.temperature_scaling import TemperatureScaling
 from keras_xent.callbacks.tune_threshold import TuneThreshold
+from keras_xent.diagnosis.callback import Diagnose
 
-__all__ = ["TemperatureScaling", "TuneThreshold"]
+__all__ = ["Diagnose", "TemperatureScaling", "TuneThreshold"]

@@ -132,8 +132,9 @@ class Evidence:
         metrics: Pairs of an `Output` and a metric of it.
         layers: A `Seen` for each call of a layer, in the order of the calls.
         loss: The loss in training; None if it was not reached.
-        bad_weights: The paths of the weights that are NaN or infinite, looked
-            for where the loss is.
+        bad_weights: The paths of the weights that are NaN or infinite.
+        learning_rate: That of the optimizer.
+        steps: How many steps the optimizer has made.
         gradients: Variables with their gradients, NumPy, or None for one on
             which the loss does not depend.
         later_gradients: The same after one step of the optimizer, looked at
@@ -150,6 +151,8 @@ class Evidence:
     layers: list = dataclasses.field(default_factory=list)
     loss: float | None = None
     bad_weights: list = dataclasses.field(default_factory=list)
+    learning_rate: float = 0.0
+    steps: int = 0
     gradients: list = dataclasses.field(default_factory=list)
     later_gradients: list = dataclasses.field(default_factory=list)
     loss_after: float | None = None
@@ -157,15 +160,6 @@ class Evidence:
     @property
     def rows(self):
         return len(keras.tree.flatten(self.x)[0])
-
-    @property
-    def learning_rate(self):
-        return float(host(self.model.optimizer.learning_rate))
-
-    @property
-    def steps(self):
-        """How many steps the optimizer has made."""
-        return int(host(self.model.optimizer.iterations))
 
     @property
     def has_own_step(self):

@@ -13,7 +13,7 @@ from keras_xent.diagnosis import (
     probe,
     start,
 )
-from keras_xent.diagnosis.evidence import host
+from keras_xent.diagnosis.evidence import Evidence, host
 from keras_xent.diagnosis.observe import Observer
 from keras_xent.diagnosis.report import ERROR, Report
 
@@ -21,6 +21,9 @@ from keras_xent.diagnosis.report import ERROR, Report
 # wrong loss, so it is looked at first, and the rest only if it is in order.
 _CAUSES = (labels, outputs, pairs)
 _REST = (metrics, start, flow)
+
+# What can only be said of many labels.
+_OF_ALL_LABELS = ("constant-targets", "missing-class", "one-kind-of-pairs")
 
 
 def diagnose(model, x, y, sample_weight=None, batch_size=32):
@@ -103,29 +106,35 @@ def diagnose(model, x, y, sample_weight=None, batch_size=32):
     if batch_size < rows:
         index = np.linspace(0, rows - 1, batch_size).round().astype(int)
         batch = tree.map_structure(lambda each: _take(each, index), batch)
-    return examine(model, batch, (y, sample_weight))
+    return look(model, batch, (y, sample_weight))[0]
 
 
-def examine(model, batch, everything=None):
-    """The report on a batch `(x, y, sample_weight)` of a model.
+def look(model, batch, everything=None):
+    """The report on a batch `(x, y, sample_weight)`, and the `Evidence`.
 
     Args:
-        everything: `(y, sample_weight)`, of which the batch is a part; None
-            if the batch is all there is.
+        everything: All labels and weights, `(y, sample_weight)`, of which the
+            batch is a part; None if they are not known: what a batch of rare
+            labels may show by chance is then no finding.
     """
-    if everything is None:
+    is_all = everything is not None
+    if not is_all:
         everything = batch[1:]
     findings, checked = [], []
 
     def run(modules, evidence):
         for module in modules:
-            findings.extend(module.findings(evidence))
+            findings.extend(
+                found
+                for found in module.findings(evidence)
+                if is_all or found.code not in _OF_ALL_LABELS
+            )
             checked.extend(module.CODES)
         return any(found.severity == ERROR for found in findings)
 
     raw = [host(each) for each in tree.flatten(everything[0])]
     findings.extend(labels.not_numbers(raw))
-    evidence = None
+    evidence = Evidence(model, *batch)
     if not findings:
         with probe.unchanged(model):
             observer = Observer(
@@ -137,19 +146,26 @@ def examine(model, batch, everything=None):
                 run(_REST, evidence)
     else:
         checked.extend(labels.CODES)
-    unchecked = {}
-    for module in (*_CAUSES, *_REST):
-        for code in module.CODES:
-            if code not in checked:
-                unchecked[code] = "the errors above come first"
-    return Report(
+    unchecked = {
+        code: "the errors above come first"
+        for module in (*_CAUSES, *_REST)
+        for code in module.CODES
+        if code not in checked
+    }
+    if not is_all:
+        checked = [code for code in checked if code not in _OF_ALL_LABELS]
+        unchecked |= dict.fromkeys(
+            _OF_ALL_LABELS, "one batch is too few labels"
+        )
+    report = Report(
         findings,
         checked,
         unchecked,
-        rows=len(tree.flatten(batch[0])[0]),
+        rows=evidence.rows,
         labels=len(raw[0]),
-        loss=evidence.loss if evidence else None,
+        loss=evidence.loss,
     )
+    return report, evidence
 
 
 def _check_arguments(model, x, y):

@@ -113,9 +113,9 @@ def _first_nonfinite(evidence, numbers):
                 output.where,
                 "All layers give finite numbers; the loss makes NaN of them: "
                 "log(0) of a probability that has become 0, say.",
-                "loss = keras_xent.losses.SparseSoftmaxCrossentropy()  # takes\n"
-                "# logits, scores of any size, before softmax or sigmoid:\n"
-                "# no log of a probability",
+                "# from logits, scores of any size, before any softmax:\n"
+                "# no log of a probability\n"
+                "loss = keras_xent.losses.SparseSoftmaxCrossentropy()",
             )
     return (
         None,

@@ -33,6 +33,8 @@ class Observer:
 
     def __init__(self, model, batch, everything, stop):
         self.evidence = Evidence(model, *batch)
+        self.evidence.learning_rate = float(host(model.optimizer.learning_rate))
+        self.evidence.steps = int(host(model.optimizer.iterations))
         self._labels, self._weights = everything
         self._stop = stop
         self._names = getattr(model, "output_names", None)
@@ -42,15 +44,22 @@ class Observer:
     def run(self):
         evidence, model = self.evidence, self.evidence.model
         optimizer = model.optimizer
-        scale = host(getattr(optimizer, "dynamic_scale", None) or 1.0)
+        scale = _loss_scale(optimizer)
         follower = _copy(getattr(optimizer, "inner_optimizer", optimizer))
         before = probe.copies(model.variables)
-        gradients = self._gradients(float(scale), follower)
+        self._draws = probe.generator_state()
+        gradients = self._gradients(scale, follower)
         if scale != 1.0 and not _finite(gradients):
             # float16: the optimizer skips this step and lowers its scale.
             probe.put_back(model.variables, before)
+            probe.set_generator_state(self._draws)
             gradients = self._gradients(1.0, _copy(optimizer.inner_optimizer))
         evidence.gradients = self._by_variable(gradients)
+        evidence.bad_weights = [
+            variable.path
+            for variable, value in zip(model.variables, before, strict=True)
+            if not np.all(np.isfinite(host(value)))
+        ]
         if follower is None or evidence.loss is None or evidence.has_own_step:
             return
         self._same_dropout(before)
@@ -59,7 +68,7 @@ class Observer:
         evidence.loss_after = float(host(self._total(x, y, y_pred, weight)))
         if any(map(is_zero, by_layer(evidence.gradients).values())):
             self._same_dropout(before)
-            later = self._gradients(float(scale), None)
+            later = self._gradients(scale, None)
             evidence.later_gradients = self._by_variable(later)
 
     def _gradients(self, scale, follower):
@@ -75,12 +84,13 @@ class Observer:
 
     def _by_variable(self, gradients):
         variables = self.evidence.model.trainable_variables
-        arrays = [None if g is None else host(g) for g in gradients]
+        arrays = [None if g is None else probe.as_array(g) for g in gradients]
         return list(zip(variables, arrays, strict=True))
 
     def _same_dropout(self, before):
         """Puts back all but what the optimizer has moved."""
         model = self.evidence.model
+        probe.set_generator_state(self._draws)
         moved = {id(variable) for variable in model.trainable_variables}
         for variable, value in zip(model.variables, before, strict=True):
             if id(variable) not in moved:
@@ -110,11 +120,6 @@ class Observer:
             evidence.loss = float(host(loss))
             if not np.isfinite(evidence.loss):
                 calls.mark_bad_rows(self._pairs)
-                evidence.bad_weights = [
-                    variable.path
-                    for variable in evidence.model.variables
-                    if not np.all(np.isfinite(host(variable)))
-                ]
         self._pairs = self._calls = ()  # They hold all activations.
         return loss
 
@@ -228,6 +233,14 @@ def _unbuilt_loss(model, names):
     )
 
 
+def _loss_scale(optimizer):
+    """What a `LossScaleOptimizer` multiplies the loss by now; 1 of others."""
+    scale = getattr(optimizer, "dynamic_scale", None)  # None before the first
+    if scale is None:
+        return getattr(optimizer, "initial_scale", 1.0)
+    return float(host(scale))
+
+
 def as_tensor(x):
     """As `fit` does it: NumPy's float64 becomes Keras's float type."""
     if isinstance(x, np.ndarray) and x.dtype == "float64":
@@ -261,4 +274,6 @@ def _copy(optimizer):
 
 
 def _finite(gradients):
-    return all(g is None or np.isfinite(host(g)).all() for g in gradients)
+    return all(
+        g is None or np.isfinite(probe.as_array(g)).all() for g in gradients
+    )

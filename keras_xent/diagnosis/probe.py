@@ -7,6 +7,7 @@ another one, the probe, whose optimizer keeps the gradients.
 
 import contextlib
 import random
+import sys
 import warnings
 
 import keras
@@ -60,7 +61,7 @@ class Recorder(keras.optimizers.Optimizer):
     def _record(self, grads):
         """Keeps the gradients; whether a step is to follow."""
         self.gradients = [
-            None if grad is None else ops.convert_to_tensor(grad) / self.scale
+            None if grad is None else ops.divide(grad, self.scale)
             for grad in grads
         ]
         return self.follower is not None and any(
@@ -96,7 +97,8 @@ class Probe(keras.Model):
         If the recorder has a follower, the variables have made its step.
         """
         variables = self.trainable_variables
-        self.compile(optimizer=recorder, run_eagerly=True)
+        # The recorder scales the loss itself.
+        self.compile(recorder, run_eagerly=True, auto_scale_loss=False)
         recorder.build(variables)
         if recorder.follower is not None:
             recorder.follower.build(variables)
@@ -160,19 +162,49 @@ def gradients(function, values):
 def unchanged(model):
     """Puts weights, state and seeds back as they were."""
     seeds = global_state.get_global_attribute(_GLOBAL_SEED)
-    variables = list(model.variables)
+    variables = [*model.variables, *model.metrics_variables]
     if seeds is not None:
         variables.append(seeds.state)
-    values = copies(variables)
+    values, draws = copies(variables), generator_state()
     python, numpy = random.getstate(), np.random.get_state()
     try:
         yield
     finally:
         put_back(variables, values)
+        set_generator_state(draws)
         random.setstate(python)
         np.random.set_state(numpy)
         if seeds is None:
             global_state.set_global_attribute(_GLOBAL_SEED, None)
+
+
+def generator_state():
+    """The state of PyTorch's own generators, from which Keras's dropout draws.
+
+    None on the other backends, where all state lies in Keras's variables.
+    """
+    if keras.backend.backend() != "torch":
+        return None
+    torch = sys.modules["torch"]  # Keras has imported it.
+    on_gpu = torch.cuda.is_available()
+    gpus = torch.cuda.get_rng_state_all() if on_gpu else []
+    return torch.get_rng_state(), gpus
+
+
+def set_generator_state(state):
+    """Puts back what `generator_state` has returned."""
+    if state is None:
+        return
+    torch = sys.modules["torch"]
+    cpu, gpus = state
+    torch.set_rng_state(cpu)
+    if gpus:
+        torch.cuda.set_rng_state_all(gpus)
+
+
+def as_array(gradient):
+    """A gradient as NumPy float32; TensorFlow's sparse ones are filled up."""
+    return ops.convert_to_numpy(ops.cast(gradient, "float32"))
 
 
 def copies(variables):

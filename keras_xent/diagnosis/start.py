@@ -199,6 +199,11 @@ def _step_too_large(evidence):
     before, after = evidence.loss, evidence.loss_after
     if after is None or not np.isfinite(before):
         return
+    if any(
+        g is not None and not np.isfinite(g).all()
+        for _, g in evidence.gradients
+    ):
+        return  # No step of any size helps, and another finding says so.
     blind = [blind_loss(output) for output in evidence.outputs]
     scale = max([abs(before), *(abs(each) for each in blind if each)])
     if np.isfinite(after) and after <= before + scale:

@@ -1,0 +1,310 @@
+"""Diagnoses the first batch of a fit, and the step that breaks it."""
+
+import collections
+import dataclasses
+import itertools
+import warnings
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_xent.diagnosis import probe
+from keras_xent.diagnosis.evidence import NAMED, by_layer, host
+from keras_xent.diagnosis.examine import look
+from keras_xent.diagnosis.report import ERROR, Finding, Report
+from keras_xent.diagnosis.start import blind_loss
+
+# A training diverges when the loss of a batch exceeds this multiple of the
+# largest among the first steps. Batches differ, but not by so much.
+_DIVERGED = 10.0
+_FIRST_STEPS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """One call of `train_function`.
+
+    Attributes:
+        step: The number of its first batch.
+        weights: The weights before it.
+        draws: The state of PyTorch's generators before it.
+        batches: Its batches, `steps_per_execution` of them or fewer.
+    """
+
+    step: int
+    weights: list
+    draws: object
+    batches: list
+
+
+class Diagnose(keras.callbacks.Callback):
+    """Says what is wrong at the first batch of `fit`, and when it breaks later.
+
+    At the first batch it does what `keras_xent.diagnose` does, and warns if
+    there is a finding. It goes on watching the loss: once that is NaN or
+    infinite, or ten times what it was in the first ten steps, it runs the batch
+    of that step again, with the weights from before it, and warns with the
+    step, the layer and the rows. It says so once, and does not stop the
+    training: `keras.callbacks.TerminateOnNaN` does.
+
+    The training itself stays what it is without this callback: the same
+    batches, weights and seeds. Codes that need all labels (`constant-targets`,
+    `missing-class`, `one-kind-of-pairs`) are not looked for, because a batch of
+    rare labels may well hold none of them: call `keras_xent.diagnose(model, x,
+    y)` for these.
+
+    Args:
+        watch: Whether to go on after the first batch. That keeps two copies of
+            the weights, makes one in each step, and waits for the loss of each
+            step.
+
+    Attributes:
+        report: The `keras_xent.diagnosis.Report` of the first batch, None
+            before it.
+        trouble: The report of the step that broke the training, None if none
+            did.
+        step: The number of that step, counted from 1 over all epochs, or None.
+
+    Raises:
+        ValueError: If `watch` is no bool. In `fit`: what the model or the loss
+            raises.
+
+    References:
+        See `keras_xent.diagnose`.
+
+    Example:
+
+    >>> import warnings
+    >>> import keras, numpy as np
+    >>> from keras_xent.callbacks import Diagnose
+    >>> x, y = np.eye(4, dtype="float32"), np.array([[0], [1], [1], [0]])
+    >>> model = keras.Sequential([keras.Input((4,)),
+    ...                           keras.layers.Dense(1, activation="sigmoid")])
+    >>> loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    >>> model.compile("sgd", loss)
+    >>> watcher = Diagnose()
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     history = model.fit(x, y, verbose=0, callbacks=[watcher])
+    >>> watcher.report.findings[0].code
+    'probabilities-as-logits'
+    """
+
+    def __init__(self, watch=True):
+        super().__init__()
+        if not isinstance(watch, bool):
+            raise ValueError(f"`watch` must be True or False. Got {watch!r}.")
+        self.watch = watch
+        self._inner = None
+        self._forget()
+
+    def _forget(self):
+        self.report = self.trouble = self.step = None
+        self._watching = self.watch
+        self._steps = self._rows = 0
+        self._mean = self._usual = 0.0
+        # Two, because a gradient that is not finite shows in the loss one step
+        # later, when all weights are NaN.
+        self._recent = collections.deque(maxlen=2)
+
+    def on_train_begin(self, logs=None):
+        self._forget()
+        strategy = getattr(self.model, "distribute_strategy", None)
+        if getattr(strategy, "num_replicas_in_sync", 1) > 1:
+            warnings.warn(
+                "keras_xent.callbacks.Diagnose sees nothing of a model that "
+                "runs on several replicas. Call keras_xent.diagnose(model, x, "
+                "y) on one before fit.",
+                stacklevel=2,
+            )
+            return
+        # On JAX, `self.model` copies the state of the training into the model
+        # at each use; in the middle of a step that undoes the step.
+        self._trained = self.model
+        # Callbacks do not see batches. The function that trains on them does.
+        self._inner = self._trained.train_function
+        self._trained.train_function = self._train
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._rows, self._mean = 0, 0.0
+
+    def on_train_end(self, logs=None):
+        self._leave()
+
+    def _leave(self):
+        """Takes this callback out of the way of the training."""
+        self._recent.clear()
+        if self._inner is not None:
+            self._trained.train_function = self._inner
+            self._inner = None
+
+    def _train(self, *arguments):
+        """Keras's `train_function`: on JAX it takes and returns the state."""
+        *state, source = arguments
+        inner = self._inner
+        batches = list(
+            itertools.islice(source, self._trained.steps_per_execution)
+        )
+        if not batches:
+            raise StopIteration
+        try:
+            if not self._trained.built:  # TensorFlow's first step builds it.
+                self._trained(
+                    keras.utils.unpack_x_y_sample_weight(batches[0])[0]
+                )
+            call = _Call(
+                self._steps + 1,
+                self._weights(*state),
+                probe.generator_state(),
+                batches,
+            )
+            if self.report is None:
+                self._diagnose(call, *state)
+            self._recent.append(call)
+            self._steps += len(batches)
+            # PyTorch's takes a list, the others an iterator.
+            again = batches if isinstance(source, list) else iter(batches)
+            result = inner(*state, again)
+            if self._watching:
+                logs, *state = result if state else (result,)
+                self._watch(logs, batches, *state)
+        except BaseException:
+            self._leave()
+            raise
+        if not self._watching:
+            self._leave()
+        return result
+
+    def _variables(self):
+        model = self._trained
+        return [*model.trainable_variables, *model.non_trainable_variables]
+
+    def _weights(self, state=None):
+        """Copies of the weights: JAX's step destroys its arguments."""
+        if state is None:
+            return probe.copies(self._variables())
+        return [keras.ops.copy(value) for group in state[:2] for value in group]
+
+    def _diagnose(self, call, state=None):
+        self.report, evidence = self._look(call, call.batches[0], state)
+        if self.report.findings:
+            warnings.warn(str(self.report), stacklevel=2)
+        if any(f.code == "nonfinite-gradient" for f in self.report.findings):
+            self._watching = False  # It is broken already, and that is said.
+        blind = [blind_loss(output) for output in evidence.outputs]
+        self._usual = max([0.0, *(abs(each) for each in blind if each)])
+
+    def _look(self, call, batch, state=None):
+        """The report and the evidence of a batch, with the weights of then."""
+        model, variables = self._trained, self._variables()
+        batch = keras.utils.unpack_x_y_sample_weight(
+            tree.map_structure(_present, batch)
+        )
+        if state is None:
+            now = probe.copies(variables)
+            draws = probe.generator_state()
+        else:
+            # On JAX the variables are empty while the model trains.
+            probe.put_back(model.optimizer.variables, state[2])
+            probe.put_back(model.metrics_variables, state[3])
+        probe.put_back(variables, call.weights)
+        probe.set_generator_state(call.draws)
+        try:
+            return look(model, batch)
+        finally:
+            if state is None:
+                probe.put_back(variables, now)
+                probe.set_generator_state(draws)
+            else:
+                model._purge_model_variables(True, True, True, True)
+
+    def _watch(self, logs, batches, state=None):
+        """Looks at the loss of the batches that have just been trained on."""
+        if "loss" not in logs:
+            return
+        # Keras logs the mean over the rows of the epoch so far.
+        rows = sum(len(tree.flatten(batch)[0]) for batch in batches)
+        mean, before = float(host(logs["loss"])), self._mean * self._rows
+        self._rows, self._mean = self._rows + rows, mean
+        loss = (mean * self._rows - before) / rows
+        if np.isfinite(loss) and abs(loss) <= _DIVERGED * self._usual:
+            if self._steps <= _FIRST_STEPS:
+                self._usual = max(self._usual, abs(loss))
+        elif np.isfinite(loss) and self._steps == len(batches):
+            self._usual = abs(loss)  # The first: there is nothing to exceed.
+        else:
+            self._find_trouble(loss, state)
+
+    def _find_trouble(self, loss, state):
+        """Warns with the step, the layer and the rows that broke it."""
+        call = self._recent[-1]
+        if not np.isfinite(loss) and not _are_finite(call.weights):
+            call = self._recent[0]  # The step before has broken the weights.
+        for index, batch in enumerate(call.batches):
+            report, evidence = self._look(call, batch, state)
+            self.step = call.step + index
+            if not np.isfinite(loss) and any(
+                f.code == "nonfinite-gradient" for f in report.findings
+            ):
+                break
+        if np.isfinite(loss):
+            found = _diverged(self._trained, evidence, loss, self._usual)
+            report = Report(
+                [found, *report.findings],
+                report.checked,
+                report.unchecked,
+                report.rows,
+                report.labels,
+                report.loss,
+            )
+        self.trouble, self._watching = report, False
+        warnings.warn(
+            f"Step {self.step}: the loss has become {loss:.4g}. The batch of "
+            f"this step, with the weights from before it:\n{report}",
+            stacklevel=2,
+        )
+
+
+def _diverged(model, evidence, loss, usual):
+    norms = {
+        layer: float(
+            np.sqrt(
+                sum(np.sum(np.square(g)) for _, g in group if g is not None)
+            )
+        )
+        for layer, group in by_layer(evidence.gradients).items()
+    }
+    numbers = {"loss": loss, "largest loss of the first steps": usual}
+    where = "the whole model"
+    if norms:
+        layer = max(norms, key=norms.get)
+        where = f"layer {layer!r}"
+        numbers["norm of its gradient, the largest"] = norms[layer]
+    for output in evidence.outputs:
+        rows = output.compute(output.y_pred) if output.head is None else None
+        if rows is not None and rows.ndim:
+            rows = rows.reshape(len(rows), -1).sum(axis=1)
+            numbers["rows of the largest loss"] = np.argsort(-rows)[
+                :NAMED
+            ].tolist()
+    rate = numbers["learning rate"] = evidence.learning_rate
+    return Finding(
+        "step-too-large",
+        ERROR,
+        where,
+        "The training diverges: the loss is many times what it was at the "
+        "start.",
+        numbers,
+        "The learning rate is too large, or these rows are unlike all others.",
+        f"keras.optimizers.{type(model.optimizer).__name__}({rate / 10:.1g}, "
+        "clipnorm=1.0)",
+    )
+
+
+def _are_finite(weights):
+    return all(np.isfinite(host(value)).all() for value in weights)
+
+
+def _present(leaf):
+    """None where TensorFlow says by an `Optional` that there is nothing."""
+    return None if hasattr(leaf, "has_value") else leaf
