@@ -94,7 +94,9 @@ def _all_masked(output):
         "everything. The loss is 0 or NaN, and nothing is learned.",
         {
             "rows": len(output.y_true),
-            "rows with a weight": len(_nonzero(output.weight, output.y_true)),
+            "rows left by the weights": len(
+                _nonzero(output.weight, output.y_true)
+            ),
             "entries left by the mask": int(
                 np.sum(_nonzero(output.mask, output.y_true) != 0)
             ),
@@ -253,7 +255,7 @@ def _distribution(output):
         "from 0 that sum to 1, but rows of the targets sum to something else.",
         {
             "rows": len(sums),
-            "rows that are none": int(off.sum()),
+            "rows that are no distribution": int(off.sum()),
             "sums from": float(sums.min()),
             "to": float(sums.max()),
             "smallest entry": float(labels.min()),

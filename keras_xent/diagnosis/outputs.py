@@ -120,10 +120,10 @@ def _rows(output):
 def _numbers(output):
     rows = _rows(output).astype("float64")
     return {
-        "outputs from": float(rows.min()),
-        "to": float(rows.max()),
-        "sums of rows from": float(rows.sum(axis=-1).min()),
-        "to ": float(rows.sum(axis=-1).max()),
+        "smallest output": float(rows.min()),
+        "largest output": float(rows.max()),
+        "smallest sum of a row": float(rows.sum(axis=-1).min()),
+        "largest sum of a row": float(rows.sum(axis=-1).max()),
     }
 
 
