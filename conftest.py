@@ -11,6 +11,7 @@ because there float64 is a switch that must be thrown before the import.
 """
 
 import concurrent.futures
+import gc
 import os
 import subprocess
 import sys
@@ -74,6 +75,8 @@ def _run(config, cache, backend, environment, arguments):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         **environment,
+        # The processes share the cores: threads would wait for each other.
+        "OMP_NUM_THREADS": "1",
         CHILD: "1",
         "KERAS_BACKEND": backend,
         "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -96,6 +99,13 @@ def _run(config, cache, backend, environment, arguments):
     print(f"===== {backend}{switches}: {seconds} s", flush=True)
     print(done.stdout, flush=True)
     return done.returncode
+
+
+def pytest_collection_finish():
+    # What is imported stays, and a trace makes many objects that live on: do
+    # not look through all of them again and again.
+    gc.freeze()
+    gc.set_threshold(50_000)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -21,7 +21,7 @@ NEXT = np.where(np.arange(STEPS) < STEPS - 1, np.roll(TOKENS, -1, axis=1), -1)
 def gpt2():
     return models.GPT2Backbone(
         vocabulary_size=WORDS,
-        num_layers=2,
+        num_layers=1,  # with more, only compiling takes longer
         num_heads=2,
         hidden_dim=32,
         intermediate_dim=64,
@@ -33,7 +33,7 @@ def gpt2():
 def gemma2():
     return models.GemmaBackbone(
         vocabulary_size=WORDS,
-        num_layers=2,
+        num_layers=1,  # with more, only compiling takes longer
         num_query_heads=2,
         num_key_value_heads=1,
         hidden_dim=32,

@@ -11,7 +11,9 @@ from tests.testing import (
     BACKEND,
     compiled,
     gradient,
+    gradients,
     normal,
+    quick,
     to_numpy,
     with_mask,
 )
@@ -28,40 +30,50 @@ REDUCTIONS = [
 
 
 def call(case, labels, predictions, weight=None, **kwargs):
-    return to_numpy(case.loss(**kwargs)(labels, predictions, weight))
+    loss = case.loss(**kwargs)
+
+    def of_predictions(predictions):
+        return loss(labels, predictions, weight)
+
+    # Seven rows run op by op; other sizes would compile all those ops anew.
+    how = of_predictions if len(predictions) == 7 else quick(of_predictions)
+    return to_numpy(how(predictions))
 
 
-def fit_and_evaluate(case, **compile_args):
+def fit_and_evaluate(case, weight=None, **compile_args):
     """Seven rows in batches of four: the batch size is never a constant."""
     x, y = normal(7, 4), case.labels(7)
     model = case.model(loss=case.make(), **compile_args)
-    before = model.evaluate(x, y, batch_size=7, verbose=0)
+
+    def evaluate():
+        return model.evaluate(
+            x, y, sample_weight=weight, batch_size=7, verbose=0
+        )
+
+    before = evaluate()
     # A NumPy array is logits to a head's loss, as the predictions are.
-    expected = to_numpy(case.make()(y, model.predict(x, verbose=0)))
+    expected = to_numpy(case.make()(y, to_numpy(model(x)), weight))
     np.testing.assert_allclose(before, expected, rtol=1e-5)
-    model.fit(x, y, batch_size=4, epochs=8, verbose=0)
-    after = model.evaluate(x, y, batch_size=7, verbose=0)
-    assert after < before
+    # JAX compiles every op anew for each size where it runs op by op.
+    eager = BACKEND == "jax" and not compile_args
+    model.fit(
+        x, y, sample_weight=weight, batch_size=7 if eager else 4, epochs=8,
+        verbose=0,
+    )  # fmt: skip
+    assert evaluate() < before
 
 
 @each_loss
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", [how for how in HOWS if how != "graph"])
 def test_trains_and_evaluates_in_compile(case, how):
     if how == "jit_compile" and BACKEND == "torch" and not case.torch_compile:
         pytest.skip("PyTorch compiles for too long: one class of each kind")
-    fit_and_evaluate(case, **({} if how == "graph" else {how: True}))
+    fit_and_evaluate(case, **{how: True})
 
 
 @each_loss
-def test_fit_takes_sample_weights(case):
-    x, y, weight = normal(7, 4), case.labels(7), np.array([1, 2, 0, 1, 0, 3, 1])
-    model = case.model(loss=case.make())
-    result = model.evaluate(x, y, sample_weight=weight, batch_size=7, verbose=0)
-    predictions = model.predict(x, verbose=0)
-    expected = to_numpy(case.make()(y, predictions, weight))
-    np.testing.assert_allclose(result, expected, rtol=1e-5)
-    model.fit(x, y, sample_weight=weight, batch_size=4, verbose=0)
-    assert np.isfinite(model.get_weights()[0]).all()
+def test_trains_and_evaluates_with_sample_weights_in_a_graph(case):
+    fit_and_evaluate(case, np.array([1, 2, 0, 1, 0, 3, 1]))
 
 
 @each_loss
@@ -127,11 +139,9 @@ def test_weight_zero_is_as_good_as_taking_the_rows_out(case):
 
 @each_loss
 @pytest.mark.parametrize("how", ["weight", "mask"])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_nothing_in_a_row_that_does_not_count_matters(case, how, value):
+def test_nothing_in_a_row_that_does_not_count_matters(case, how):
     y, z = case.labels(7), case.predictions(7)
     counts = np.array([True, True, False, True, False, True, True])
-    broken = np.where(counts[:, None], z, np.float32(value))
     loss = case.loss()
 
     def evaluate(predictions):
@@ -139,12 +149,14 @@ def test_nothing_in_a_row_that_does_not_count_matters(case, how, value):
             return loss(y, predictions, counts.astype("float32"))
         return loss(y, with_mask(predictions, counts))
 
-    grad, result = gradient(evaluate, broken)
     expected_grad, expected = gradient(evaluate, z)
-    np.testing.assert_allclose(result, expected, rtol=1e-5)
-    np.testing.assert_allclose(grad, expected_grad, rtol=1e-5, atol=1e-7)
-    assert np.all(grad[~counts] == 0)
-    assert np.any(grad[counts] != 0)
+    for value in (np.nan, np.inf, -np.inf):
+        broken = np.where(counts[:, None], z, np.float32(value))
+        grad, result = gradient(evaluate, broken)
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+        np.testing.assert_allclose(grad, expected_grad, rtol=1e-5, atol=1e-7)
+        assert np.all(grad[~counts] == 0)
+        assert np.any(grad[counts] != 0)
 
 
 @each_loss
@@ -161,8 +173,8 @@ def test_a_row_more_of_it_equals_weight_two(case):
     if case.pairs:
         pytest.skip("a row twice makes a new pair, with itself")
     y, z = case.labels(5), case.predictions(5)
-    twice = [0, 1, 1, 2, 3, 4]
-    weight = np.array([1, 2, 1, 1, 1], "float32")
+    twice = [0, 1, 1, 2, 3, 3, 4]
+    weight = np.array([1, 2, 1, 2, 1], "float32")
     np.testing.assert_allclose(
         call(case, y, z, weight, reduction="sum"),
         call(case, y[twice], z[twice], reduction="sum"),
@@ -215,7 +227,9 @@ def test_a_saved_model_goes_on_training_where_it_stopped(case, tmp_path):
         pytest.skip("a loaded model draws other samples")
     x, y = normal(7, 4), case.labels(7)
     model = case.model(loss=case.make())
-    model.fit(x, y, batch_size=7, verbose=0)
+    expected = to_numpy(case.make()(y, to_numpy(model(x))))
+    history = model.fit(x, y, batch_size=7, verbose=0).history
+    np.testing.assert_allclose(history["loss"], expected, rtol=1e-5)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     for each in (model, loaded):
@@ -228,7 +242,8 @@ def test_a_saved_model_goes_on_training_where_it_stopped(case, tmp_path):
 def test_a_batch_of_one_row_or_none_is_finite(case):
     for rows in (0, 1):
         y, z = case.labels(rows), case.predictions(rows)
-        grad, value = gradient(lambda x, y=y: case.loss()(y, x), z)
+        (grad,), value = gradients(lambda x, y=y: case.loss()(y, x), z)
+        grad, value = to_numpy(grad), to_numpy(value)
         assert value.shape == ()
         assert np.isfinite(value)
         assert np.isfinite(grad).all()
@@ -238,9 +253,9 @@ def test_a_batch_of_one_row_or_none_is_finite(case):
 
 @each_loss
 def test_all_weights_zero_is_zero(case):
-    y, z = case.labels(4), case.predictions(4)
+    y, z = case.labels(7), case.predictions(7)
     grad, value = gradient(
-        lambda x: case.loss()(y, x, np.zeros(4, "float32")), z
+        lambda x: case.loss()(y, x, np.zeros(7, "float32")), z
     )
     assert value == 0
     assert np.all(grad == 0)

@@ -6,7 +6,7 @@ import pytest
 
 import keras_xent
 from keras_xent.masking import get_keras_mask
-from tests.testing import to_numpy, with_mask
+from tests.testing import BACKEND, to_numpy, with_mask
 
 TOKENS = np.array([[1, 2, 3, 0, 0, 0], [3, 1, 0, 0, 0, 0], [2, 2, 2, 1, 3, 0]])
 VALID = TOKENS != 0
@@ -21,8 +21,10 @@ def test_a_tensor_keeps_the_mask_it_is_given():
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_masked_time_steps_count_neither_in_a_loss_nor_in_a_metric(jit_compile):
-    if jit_compile and keras.backend.backend() == "torch":
+    if jit_compile and BACKEND == "torch":
         pytest.skip("the contract test compiles one class of each kind")
+    if not jit_compile and BACKEND == "jax":
+        pytest.skip("the contract test calls every class op by op")
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [

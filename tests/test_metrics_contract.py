@@ -11,6 +11,11 @@ from tests.testing import BACKEND, normal, to_numpy, with_mask
 
 each_metric = pytest.mark.parametrize("case", METRICS, ids=str)
 
+# Fourteen rows, of which seven count: JAX compiles all anew for other sizes.
+WEIGHT = np.array([1, 2, 0, 1, 0, 3, 0, 0, 1, 0, 2, 0, 3, 0], "float32")
+COUNTS = WEIGHT > 0
+ROWS = len(WEIGHT)
+
 CASE_LOSS = {
     "class ids": "sparse_categorical_crossentropy",
     "distances": "mse",
@@ -56,8 +61,9 @@ def test_is_evaluated_and_trained_along_in_compile(case, how):
         weighted_metrics=[case.make(name="weighted")],
         **({} if how == "graph" else {how: True}),
     )
-    # One shape only where compiling is slow.
-    batch_size = 7 if (BACKEND, how) == ("torch", "jit_compile") else 4
+    # One shape only where each is compiled: slowly, or op by op.
+    slow = [("torch", "jit_compile"), ("jax", "graph")]
+    batch_size = 7 if (BACKEND, how) in slow else 4
     history = model.fit(
         x, y, sample_weight=weight, batch_size=batch_size, verbose=0
     ).history
@@ -77,31 +83,28 @@ def test_is_evaluated_and_trained_along_in_compile(case, how):
 
 @each_metric
 def test_a_mask_is_as_good_as_taking_the_rows_out(case):
-    y, z = case.labels(12), case.predictions(12).copy()
-    mask = np.array([True, True, False, True] * 3)
+    y, z = case.labels(ROWS), case.predictions(ROWS).copy()
     z[2] = np.nan
-    assert measure(case, y, with_mask(z, mask)) == pytest.approx(
-        measure(case, y[mask], z[mask]), rel=1e-5
+    assert measure(case, y, with_mask(z, COUNTS)) == pytest.approx(
+        measure(case, y[COUNTS], z[COUNTS]), rel=1e-5
     )
 
 
 @each_metric
-@pytest.mark.parametrize("shape", [(12,), (12, 1)])
+@pytest.mark.parametrize("shape", [(ROWS,), (ROWS, 1)])
 def test_weight_zero_is_as_good_as_taking_the_rows_out(case, shape):
-    y, z = case.labels(12), case.predictions(12).copy()
-    weight = np.array([1, 2, 0, 1, 0, 3] * 2, "float32")
-    keep = weight > 0
+    y, z = case.labels(ROWS), case.predictions(ROWS).copy()
     z[2] = np.nan
-    assert measure(case, y, z, weight.reshape(shape)) == pytest.approx(
-        measure(case, y[keep], z[keep], weight[keep]), rel=1e-5
+    assert measure(case, y, z, WEIGHT.reshape(shape)) == pytest.approx(
+        measure(case, y[COUNTS], z[COUNTS], WEIGHT[COUNTS]), rel=1e-5
     )
 
 
 @each_metric
 def test_updates_add_up_and_reset_forgets(case):
-    y, z = case.labels(12), case.predictions(12)
+    y, z = case.labels(ROWS), case.predictions(ROWS)
     one, two, both = case.make(), case.make(), case.make()
-    for part, metric in ((slice(0, 6), one), (slice(6, 12), two)):
+    for part, metric in ((slice(0, 7), one), (slice(7, ROWS), two)):
         metric.update_state(y[part], z[part])
         both.update_state(y[part], z[part])
     one.merge_state([two])
@@ -123,7 +126,7 @@ def test_configuration_survives_the_round_trip(case):
     assert saved["registered_name"] == f"keras_xent>{case.cls.__name__}"
     again = keras.saving.deserialize_keras_object(saved)
     assert again.get_config() == metric.get_config()
-    y, z = case.labels(12), case.predictions(12)
+    y, z = case.labels(ROWS), case.predictions(ROWS)
     again.update_state(y, z)
     assert np.array_equal(value(again), measure(case, y, z))
 
@@ -142,7 +145,7 @@ def test_a_saved_model_measures_the_same(case, tmp_path):
 @each_metric
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_low_precision_scores_are_measured_in_float32(case, dtype):
-    y, low = case.labels(12), keras.ops.cast(case.predictions(12), dtype)
+    y, low = case.labels(ROWS), keras.ops.cast(case.predictions(ROWS), dtype)
     high = to_numpy(keras.ops.cast(low, "float32"))
     assert measure(case, y, low) == pytest.approx(
         measure(case, y, high), rel=1e-6
@@ -162,7 +165,7 @@ def test_the_stateless_interface_gives_the_same(case):
         pytest.skip("stateless metrics are JAX's way")
     import jax
 
-    y, z = case.labels(12), case.predictions(12)
+    y, z = case.labels(ROWS), case.predictions(ROWS)
     metric = case.make()
     state = [v.value for v in metric.variables]
     state = jax.jit(metric.stateless_update_state)(state, y, z)

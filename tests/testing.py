@@ -4,8 +4,14 @@ import functools
 
 import keras
 import numpy as np
+import pytest
 
 BACKEND = keras.backend.backend()
+
+
+def only_on(backend, reason):
+    """Marks a test that would say the same on each backend."""
+    return pytest.mark.skipif(backend != BACKEND, reason=reason)
 
 
 def to_numpy(x):
@@ -55,10 +61,16 @@ def compiled(function):
     return function
 
 
+def quick(function):
+    """`function` compiled as a whole where it would be op by op: on JAX."""
+    return compiled(function) if BACKEND == "jax" else function
+
+
 def finite_differences(function, x, step=1e-6):
     """The gradient of Σ function(x) by central differences in float64."""
     x = np.asarray(x, "float64")
     grad = np.empty_like(x)
+    function = quick(function)
     for index in np.ndindex(x.shape):
         shift = np.zeros_like(x)
         shift[index] = step

@@ -135,8 +135,13 @@ def test_weights_and_options_reach_the_metric(options):
     assert tuner.threshold == metric.threshold
 
 
-@pytest.mark.parametrize("distance", ["euclidean", pairwise_euclidean])
-@pytest.mark.parametrize("block", [1, 3, 4, 100])
+@pytest.mark.parametrize(
+    ("distance", "block"),
+    [
+        *(("euclidean", block) for block in (1, 3, 4, 100)),
+        (pairwise_euclidean, 3),
+    ],
+)
 def test_all_pairs_of_the_whole_set_count(monkeypatch, distance, block):
     monkeypatch.setattr(tune_threshold, "_BLOCK", block)
     rng = np.random.default_rng(0)

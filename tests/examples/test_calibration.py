@@ -8,12 +8,16 @@ import keras
 import numpy as np
 import pytest
 
-from tests.testing import normal
+from tests.testing import normal, only_on
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import calibration  # noqa: E402
+
+# NumPy, a command line and plain Keras: what it uses of the package is tested
+# on every backend.
+pytestmark = only_on("torch", "examples are tested on one backend")
 
 
 def test_the_three_parts_are_all_images_once():

@@ -12,11 +12,17 @@ import keras
 import numpy as np
 import pytest
 
+from tests.testing import only_on
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import english  # noqa: E402
 import language_model  # noqa: E402
+
+# NumPy, a command line and plain Keras: what it uses of the package is tested
+# on every backend. PyTorch takes several times as long.
+pytestmark = only_on("jax", "examples are tested on one backend")
 
 MODULE = b'''
 """Of the  module.

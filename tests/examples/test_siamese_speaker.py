@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
+from tests.testing import only_on
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
@@ -20,6 +22,10 @@ import speaker_pairs  # noqa: E402
 import speaker_scores  # noqa: E402
 import speech  # noqa: E402
 import wav_features  # noqa: E402
+
+# NumPy, a command line and plain Keras: what it uses of the package is tested
+# on every backend.
+pytestmark = only_on("torch", "examples are tested on one backend")
 
 LAST_LINES = re.compile(
     r"equal error rate: \d+\.\d\d %\n"

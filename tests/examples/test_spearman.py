@@ -7,10 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.testing import only_on
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import spearman  # noqa: E402
+
+# NumPy, a command line and plain Keras: what it uses of the package is tested
+# on every backend.
+pytestmark = only_on("torch", "examples are tested on one backend")
 
 
 def test_patients_are_in_one_part_only_and_standardized():

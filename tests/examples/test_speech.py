@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
+from tests.testing import only_on
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import speech  # noqa: E402
 import wav_features  # noqa: E402
+
+# NumPy, a command line and plain Keras: what it uses of the package is tested
+# on every backend.
+pytestmark = only_on("torch", "examples are tested on one backend")
 from wav_features import DataError  # noqa: E402
 
 FSDD = ROOT.parent / "shared" / "data" / "fsdd"

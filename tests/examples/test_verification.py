@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from tests.testing import only_on
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import verification  # noqa: E402
+
+# NumPy, a command line and plain Keras: what it uses of the package is tested
+# on every backend.
+pytestmark = only_on("tensorflow", "examples are tested on one backend")
 
 
 @pytest.fixture(autouse=True)

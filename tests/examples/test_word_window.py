@@ -7,11 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.testing import only_on
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import english  # noqa: E402
 import word_window  # noqa: E402
+
+# NumPy, a command line and plain Keras: what it uses of the package is tested
+# on every backend. PyTorch takes several times as long.
+pytestmark = only_on("jax", "examples are tested on one backend")
 
 
 def test_a_window_is_the_words_around_a_known_one():

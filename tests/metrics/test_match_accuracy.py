@@ -117,10 +117,9 @@ def test_fine_bins_find_the_best_threshold_of_raw_scores(balanced):
 def test_distances_and_their_negatives_as_similarities_agree(balanced, seed):
     match, score, weight = random_pairs(n=50, seed=seed)
     score = np.where(score % 0.125 == 0, score + 0.01, score)  # off the edges
-    distance = metric_of(match, score, weight, balanced=balanced)
-    similarity = metric_of(
-        match, -score, weight, balanced=balanced, similarity=True
-    )
+    kwargs = {"balanced": balanced, "mantissa_bits": 3}
+    distance = metric_of(match, score, weight, **kwargs)
+    similarity = metric_of(match, -score, weight, similarity=True, **kwargs)
     assert value(distance) == pytest.approx(value(similarity), abs=2e-6)
 
 
@@ -129,9 +128,10 @@ def test_distances_and_their_negatives_as_similarities_agree(balanced, seed):
 def test_merging_equals_one_pass_in_any_order(seed):
     match, score, weight = random_pairs(n=40, seed=seed)
     order = np.random.default_rng(seed).permutation(40)
-    whole = metric_of(match[order], score[order], weight[order])
-    first = metric_of(match[:20], score[:20], weight[:20])
-    second = metric_of(match[20:], score[20:], weight[20:])
+    whole, first, second = (
+        metric_of(match[rows], score[rows], weight[rows], mantissa_bits=3)
+        for rows in (order, slice(20), slice(20, None))
+    )
     first.merge_state([second])
     assert value(first) == value(whole)
     assert first.threshold == whole.threshold
