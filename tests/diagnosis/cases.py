@@ -65,14 +65,14 @@ def only(model, x, y, weight=None, **options):
     return finding
 
 
-def on_torch(cases, elsewhere=2):
+def on_torch(cases, tensorflow=2, jax=1):
     """All cases on PyTorch, the first few on the others.
 
-    These compile each operation for each shape, so that a model takes them
-    half a second, and what is looked at is NumPy on all of them.
+    These compile each operation for each shape, so that a model takes them a
+    second, and what is looked at is NumPy on all of them.
     """
-    names = list(cases)[: None if BACKEND == "torch" else elsewhere]
-    return {name: cases[name] for name in names}
+    count = {"tensorflow": tensorflow, "jax": jax}.get(BACKEND)
+    return dict(list(cases.items())[:count])
 
 
 def twins(cases):

@@ -121,7 +121,7 @@ CONVERGED = {
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-@pytest.mark.parametrize("name", on_torch(CONVERGED, 3))
+@pytest.mark.parametrize("name", on_torch(CONVERGED, 3, 1))
 def test_converged(name, loaded, tmp_path):
     end, loss, y, scale = CONVERGED[name]
     model, x, y = learned(end(), loss, y, scale)
@@ -358,9 +358,9 @@ WELL = {
 }
 
 
-@pytest.mark.parametrize("make", WELL.values(), ids=list(WELL))
-def test_well(make):
-    assert codes(*make()) == []
+@pytest.mark.parametrize("name", on_torch(WELL, len(WELL), 5))
+def test_well(name):
+    assert codes(*WELL[name]()) == []
 
 
 @pytest.mark.parametrize("rows", [1, 2])

@@ -38,6 +38,9 @@ ZOO = {
 SLOW = ("DenseNet121", "Xception", "InceptionV3", "VGG16")
 
 # The others take minutes, since each operation is compiled for each shape.
+pytestmark = pytest.mark.skipif(
+    BACKEND == "jax", reason="compiles hundreds of operations one by one"
+)
 NAMES = ZOO if BACKEND == "torch" else ["MobileNetV3Small"]
 
 
