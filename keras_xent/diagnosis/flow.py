@@ -87,8 +87,9 @@ def _first_nonfinite(evidence, numbers):
                 return (
                     f"the data, {name}",
                     f"{name} itself holds NaN or infinite values.",
-                    f"good = np.isfinite({name}).reshape(len({name}), -1)"
-                    ".all(axis=1)\nx, y = x[good], y[good]",
+                    f"each = np.reshape({name}, (len({name}), -1))\n"
+                    "good = np.isfinite(each).all(axis=1)\n"
+                    "x, y = x[good], y[good]",
                 )
     weights = evidence.bad_weights
     if weights:

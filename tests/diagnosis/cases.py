@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from keras_xent import diagnose, losses
-from tests.testing import normal
+from tests.testing import BACKEND, normal
 
 X = normal(32, 4)
 IDS = np.arange(32) % 3
@@ -65,8 +65,19 @@ def only(model, x, y, weight=None, **options):
     return finding
 
 
+def on_torch(cases, elsewhere=2):
+    """All cases on PyTorch, the first few on the others.
+
+    These compile each operation for each shape, so that a model takes them
+    half a second, and what is looked at is NumPy on all of them.
+    """
+    names = list(cases)[: None if BACKEND == "torch" else elsewhere]
+    return {name: cases[name] for name in names}
+
+
 def twins(cases):
     """One test for each: the broken model, and the smallest repair of it."""
+    cases = on_torch(cases)
     return pytest.mark.parametrize(
         ("broken", "healthy"), cases.values(), ids=list(cases)
     )

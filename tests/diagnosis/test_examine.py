@@ -227,18 +227,23 @@ LABELS = {"who": IDS, "whether": FLAGS}
 WRONG = {"who": IDS, "whether": FLAGS + 1}
 
 
-@pytest.mark.parametrize("outputs", [list, dict])
-@pytest.mark.parametrize("given", [list, dict])
-@pytest.mark.parametrize("options", [{}, {"loss_weights": True}])
-def test_several_outputs_and_losses(outputs, given, options):
+@pytest.mark.parametrize(
+    ("outputs", "given", "weighted"),
+    [
+        (list, list, True),
+        (dict, dict, True),
+        (list, dict, False),
+        (dict, list, False),
+    ],
+)
+def test_several_outputs_and_losses(outputs, given, weighted):
     def packed(by_name):
         if given is list and outputs is list:
             return list(by_name.values())
         return by_name
 
-    if options:
-        options = {"loss_weights": packed({"who": 0.3, "whether": 2.0})}
-    model = compiled(several(outputs), packed(LOSSES), **options)
+    weights = packed({"who": 0.3, "whether": 2.0}) if weighted else None
+    model = compiled(several(outputs), packed(LOSSES), loss_weights=weights)
     report = diagnose(model, X, packed(LABELS))
     assert report.findings == ()
     measured = model.evaluate(X, packed(LABELS), verbose=0)

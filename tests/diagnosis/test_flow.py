@@ -306,13 +306,16 @@ def confident(loss, right, scale=200.0):
 
 @twins(
     {
-        "tanh": (lambda: wide("tanh", 1e4), lambda: wide("tanh", 0.5)),
-        "sigmoid": (lambda: wide("sigmoid", 1e4), lambda: wide("sigmoid", 0.5)),
+        "tanh": (lambda: wide("tanh", 300), lambda: wide("tanh", 0.5)),
+        "sigmoid": (
+            lambda: wide("sigmoid", 1000),
+            lambda: wide("sigmoid", 0.5),
+        ),
         "hard sigmoid": (
-            lambda: wide("hard_sigmoid", 1e4),
+            lambda: wide("hard_sigmoid", 300),
             lambda: wide("hard_sigmoid", 0.5),
         ),
-        "relu6": (lambda: wide("relu6", 1e4), lambda: wide("relu6", 0.5)),
+        "relu6": (lambda: wide("relu6", 300), lambda: wide("relu6", 0.5)),
         "wrong and sure, clipped": (
             lambda: confident(SURE, right=0, scale=30.0),
             lambda: confident(SPARSE, right=0, scale=30.0),

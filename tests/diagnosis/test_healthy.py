@@ -19,6 +19,7 @@ from tests.diagnosis.cases import (
     X,
     codes,
     compiled,
+    on_torch,
     stack,
 )
 from tests.testing import normal
@@ -66,7 +67,8 @@ def test_one_yes_in_50(end, loss, trained):
         end, loss=loss, x=MANY, y=y, optimizer=keras.optimizers.Adam(0.1)
     )
     if trained:
-        model.fit(x, y, batch_size=400, epochs=100, verbose=0)
+        often = [np.tile(each, (100, 1)) for each in (x, y)]
+        model.fit(*often, batch_size=400, verbose=0)
         assert model.optimizer.iterations >= 100
     assert codes(model, x, y) == []
 
@@ -119,9 +121,9 @@ CONVERGED = {
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-@pytest.mark.parametrize("case", CONVERGED.values(), ids=list(CONVERGED))
-def test_converged(case, loaded, tmp_path):
-    end, loss, y, scale = case
+@pytest.mark.parametrize("name", on_torch(CONVERGED, 3))
+def test_converged(name, loaded, tmp_path):
+    end, loss, y, scale = CONVERGED[name]
     model, x, y = learned(end(), loss, y, scale)
     assert model.evaluate(x, y, verbose=0) < 1e-6
     if loaded:
