@@ -2,6 +2,6 @@
 
 from keras_xent.callbacks.temperature_scaling import TemperatureScaling
 from keras_xent.callbacks.tune_threshold import TuneThreshold
-from keras_xent.diagnosis.callback import Diagnose
+from keras_xent.diagnosis.callback import Diagnose  # stands above this folder
 
 __all__ = ["Diagnose", "TemperatureScaling", "TuneThreshold"]

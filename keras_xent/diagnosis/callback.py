@@ -67,8 +67,8 @@ class Diagnose(keras.callbacks.Callback):
         step: The number of that step, counted from 1 over all epochs, or None.
 
     Raises:
-        ValueError: If `watch` is no bool. In `fit`: what the model or the loss
-            raises.
+        ValueError: If `watch` is no bool. In `fit` it raises nothing: where it
+            cannot look, it warns, and the training goes on without it.
 
     References:
         See `keras_xent.diagnose`.
@@ -158,7 +158,7 @@ class Diagnose(keras.callbacks.Callback):
                 probe.generator_state(),
                 batches,
             )
-            if self.report is None:
+            if call.step == 1:
                 self._diagnose(call, *state)
             self._recent.append(call)
             self._steps += len(batches)
@@ -186,13 +186,26 @@ class Diagnose(keras.callbacks.Callback):
         return [keras.ops.copy(value) for group in state[:2] for value in group]
 
     def _diagnose(self, call, state=None):
-        self.report, evidence = self._look(call, call.batches[0], state)
+        try:
+            self.report, evidence = self._look(call, call.batches[0], state)
+        except Exception as error:
+            self._give_up(error)
+            return
         if self.report.findings:
             warnings.warn(str(self.report), stacklevel=2)
         if any(f.code == "nonfinite-gradient" for f in self.report.findings):
             self._watching = False  # It is broken already, and that is said.
         blind = [blind_loss(output) for output in evidence.outputs]
         self._usual = max([0.0, *(abs(each) for each in blind if each)])
+
+    def _give_up(self, error):
+        """What is wrong with the model, its own step says, in its words."""
+        warnings.warn(
+            "keras_xent.callbacks.Diagnose could not look at this training, "
+            f"which goes on without it: {error!r}",
+            stacklevel=2,
+        )
+        self._watching = False
 
     def _look(self, call, batch, state=None):
         """The report and the evidence of a batch, with the weights of then."""
@@ -241,7 +254,11 @@ class Diagnose(keras.callbacks.Callback):
         if not np.isfinite(loss) and not _are_finite(call.weights):
             call = self._recent[0]  # The step before has broken the weights.
         for index, batch in enumerate(call.batches):
-            report, evidence = self._look(call, batch, state)
+            try:
+                report, evidence = self._look(call, batch, state)
+            except Exception as error:
+                self._give_up(error)
+                return
             self.step = call.step + index
             if not np.isfinite(loss) and any(
                 f.code == "nonfinite-gradient" for f in report.findings

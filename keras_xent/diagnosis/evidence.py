@@ -137,8 +137,8 @@ class Evidence:
         steps: How many steps the optimizer has made.
         gradients: Variables with their gradients, NumPy, or None for one on
             which the loss does not depend.
-        later_gradients: The same after one step of the optimizer, looked at
-            where the first are zero.
+        later_gradients: The same after a small step against them, looked at
+            where one of the first is zero.
         loss_after: The loss after that step; None where it is not known.
     """
 

@@ -299,7 +299,10 @@ def _largest(pair):
 def _equal_units(evidence):
     size = max(map(_largest, evidence.gradients), default=0.0)
     equal = []
-    for variable, gradient in evidence.gradients:
+    later = evidence.later_gradients or evidence.gradients
+    for first, second in zip(evidence.gradients, later, strict=True):
+        # Zero weights behind a layer hide it for one step only.
+        variable, gradient = second if is_zero([first]) else first
         if gradient is None or gradient.ndim < 2 or gradient.shape[-1] < 2:
             continue
         if any(name in variable.name for name in ("bias", "gamma", "beta")):

@@ -13,12 +13,15 @@ from keras_xent.diagnosis import calls, probe
 from keras_xent.diagnosis.evidence import (
     Evidence,
     Output,
-    by_layer,
     dtype_of,
     host,
     is_zero,
 )
 from keras_xent.diagnosis.expectation import expectation
+
+# How far a weight is moved at most to see what lies behind weights of zero: as
+# far as Adam's first step moves it.
+_NUDGE = 1e-3
 
 
 class Observer:
@@ -60,16 +63,32 @@ class Observer:
             for variable, value in zip(model.variables, before, strict=True)
             if not np.all(np.isfinite(host(value)))
         ]
-        if follower is None or evidence.loss is None or evidence.has_own_step:
+        if evidence.loss is None:
             return
-        self._same_dropout(before)
-        x, y, weight = self._tensors()
-        y_pred = probe.Probe(model, None)(x, training=True)
-        evidence.loss_after = float(host(self._total(x, y, y_pred, weight)))
-        if any(map(is_zero, by_layer(evidence.gradients).values())):
+        if follower is not None and not evidence.has_own_step:
             self._same_dropout(before)
+            x, y, weight = self._tensors()
+            y_pred = probe.Probe(model, None)(x, training=True)
+            total = self._total(x, y, y_pred, weight)
+            evidence.loss_after = float(host(total))
+        if any(is_zero([each]) for each in evidence.gradients):
+            probe.put_back(model.variables, before)
+            probe.set_generator_state(self._draws)
+            self._nudge()
             later = self._gradients(scale, None)
             evidence.later_gradients = self._by_variable(later)
+
+    def _nudge(self):
+        """A step down the gradient: the optimizer's may be none.
+
+        Its rate may still be 0, and it may add up the gradients of several
+        batches first.
+        """
+        for variable, gradient in self.evidence.gradients:
+            size = 0.0 if gradient is None else float(np.abs(gradient).max())
+            if 0 < size < np.inf:
+                step = ops.cast(_NUDGE / size * gradient, variable.dtype)
+                variable.assign(ops.subtract(variable, step))
 
     def _gradients(self, scale, follower):
         """The gradients of one step, which `follower` then makes."""

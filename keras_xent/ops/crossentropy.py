@@ -403,8 +403,10 @@ def _negative_log_likelihood(labels, logits, axis):
     if axis != len(logits.shape) - 1:
         logits = ops.moveaxis(logits, axis, -1)
     if BACKEND == "tensorflow":
+        # Behind a softmax Keras takes what the softmax was given, and not what
+        # it is given itself. A copy (no bytes are copied) has no such past.
         return ops.sparse_categorical_crossentropy(
-            labels, logits, from_logits=True
+            labels, ops.copy(logits), from_logits=True
         )
     # PyTorch takes −100 for "ignore" and gives 0 for it.
     existing = labels % logits.shape[-1]

@@ -8,6 +8,7 @@ import pytest
 
 import keras_xent
 from keras_xent.callbacks import Diagnose
+from keras_xent.diagnosis import callback
 from tests.testing import BACKEND, normal
 
 X = normal(64, 4)
@@ -221,6 +222,19 @@ def test_an_error_in_the_step_comes_through_and_leaves_the_model_as_it_was():
     with pytest.raises(KeyError, match="mine"):
         fit(model, [Diagnose()])
     assert "Diagnose" not in repr(model.train_function)
+
+
+def test_a_training_goes_on_where_it_cannot_look(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("cannot")
+
+    monkeypatch.setattr(callback, "look", fail)
+    watcher = Diagnose()
+    history, (said,) = fit(make(), [watcher])
+    assert "could not look" in said
+    assert "cannot" in said
+    assert len(history["loss"]) == 2
+    assert watcher.report is None
 
 
 def test_it_can_be_used_twice():

@@ -198,6 +198,36 @@ def tied():
     return compiled(keras.Model(words, outputs), SPARSE), TOKENS, TOKENS
 
 
+class Placed(layers.Layer):
+    """Adds to each step what stands for its place, zeros at the start."""
+
+    def build(self, shape):
+        self.place = self.add_weight(shape=shape[1:], initializer="zeros")
+
+    def call(self, x):
+        return x + self.place
+
+
+def no_step_yet(**options):
+    """Zero weights that the first step of the optimizer leaves in place."""
+    return stack(
+        Dense(5, "tanh"),
+        Dense(3, kernel_initializer="zeros"),
+        loss=SPARSE,
+        **options,
+    )
+
+
+class OwnStep(keras.Sequential):
+    def train_step(self, *arguments, **options):
+        return super().train_step(*arguments, **options)
+
+
+def own_step():
+    model, x, y, _ = no_step_yet()
+    return compiled(OwnStep([keras.Input((4,)), *model.layers]), SPARSE), x, y
+
+
 class Halved(keras.Model):
     """The layers of one model within another's call."""
 
@@ -232,6 +262,21 @@ WELL = {
     "a residual block of zeros": lambda: stack(
         Residual(), Residual(), Dense(3), loss=SPARSE
     ),
+    "zeros before a last layer of zeros": lambda: stack(
+        Placed(),
+        layers.Flatten(),
+        Dense(3, kernel_initializer="zeros"),
+        loss=SPARSE,
+        x=SEQUENCES,
+        y=IDS[:8],
+    ),
+    "a rate that starts at 0": lambda: no_step_yet(
+        optimizer=keras.optimizers.SGD(0.0)
+    ),
+    "gradients of several batches": lambda: no_step_yet(
+        optimizer=keras.optimizers.Adam(gradient_accumulation_steps=4)
+    ),
+    "a step of its own": own_step,
     "LoRA": lora,
     "LSTM": lambda: stack(
         layers.LSTM(3), Dense(3), loss=SPARSE, x=SEQUENCES, y=IDS[:8]

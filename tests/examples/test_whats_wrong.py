@@ -79,6 +79,17 @@ def test_training_a_model_leaves_its_weights_to_the_other_one():
         np.testing.assert_array_equal(kept, now)
 
 
+def test_softmax_twice_keeps_the_loss_near_log_n():
+    # On TensorFlow, too, where Keras's sparse loss would apply it once.
+    case = whats_wrong.make(whats_wrong.stays_at_log_n, seed=0)
+    after = {
+        state: whats_wrong.curve(model, case, "loss", epochs=3, seed=0)[-1]
+        for state, model in case.models.items()
+    }
+    assert after[BROKEN] > np.log(10) - 0.1
+    assert after[REPAIRED] < np.log(10) - 0.3
+
+
 @pytest.mark.parametrize("wrong", [["--only", "7"], ["--epochs", "0"]])
 def test_wrong_arguments_end_the_program(wrong):
     with pytest.raises(SystemExit):

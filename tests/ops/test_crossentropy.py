@@ -480,6 +480,23 @@ def test_empty_and_single_row_batches_are_defined(rows):
         assert tuple(result.shape) == (rows,)
 
 
+@pytest.mark.parametrize("run", [lambda f: f, compiled], ids=["eager", "jit"])
+def test_only_the_values_of_the_logits_count_and_not_what_made_them(run):
+    """Keras on TensorFlow looks through a softmax at what it was given."""
+    logits, labels = normal(4, 3), np.array([0, 1, 2, 0])
+
+    def behind_a_softmax(x):
+        p = keras.activations.softmax(x)
+        return ops.sparse_softmax_crossentropy(labels, p)
+
+    result = to_numpy(
+        run(behind_a_softmax)(keras.ops.convert_to_tensor(logits))
+    )
+    values = scipy.special.softmax(logits, axis=-1)
+    expected = ops.sparse_softmax_crossentropy(labels, values)
+    np.testing.assert_allclose(result, to_numpy(expected), rtol=1e-5)
+
+
 def test_one_class_is_an_error_that_names_the_cure():
     for function in (ops.softmax_crossentropy, ops.sparse_softmax_crossentropy):
         with pytest.raises(ValueError, match=r"always 0.*SigmoidCrossentropy"):
