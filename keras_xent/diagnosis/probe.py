@@ -85,7 +85,15 @@ class Probe(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        loss = self.loss_of(x, y, y_pred, sample_weight)
+        # JAX's step hands what `add_loss` has collected to the outer model.
+        own, self.inner._losses_override = (
+            self.inner._losses_override,
+            self._losses_override,
+        )
+        try:
+            loss = self.loss_of(x, y, y_pred, sample_weight)
+        finally:
+            self.inner._losses_override = own
         if not getattr(loss, "requires_grad", True):
             raise Stopped  # PyTorch alone raises where nothing is trainable.
         return loss
