@@ -186,6 +186,21 @@ def test_names_are_no_labels_in_any_container(y):
     assert codes(model, x, y) == ["label-format"]
 
 
+@pytest.mark.parametrize(
+    ("y", "cure"),
+    [
+        (IDS.astype("O"), "y.astype"),
+        (IDS.astype("datetime64[D]"), "np.unique"),
+        (np.where(IDS == 2, np.nan, IDS), "np.isnan"),
+    ],
+)
+def test_what_is_nearly_a_number_has_its_own_cure(y, cure):
+    model, x, *_ = ids(IDS)
+    found = only(model, x, y)
+    assert found.code == "label-format"
+    assert cure in found.cure
+
+
 class Squares(keras.losses.Loss):
     """A loss as people write it."""
 
@@ -367,6 +382,12 @@ MANY_IDS = np.arange(400) % 3
 def test_missing_class(broken, healthy):
     assert codes(*broken()) == ["missing-class"]
     assert codes(*healthy()) == []
+
+
+@pytest.mark.parametrize("shades", [1, 2])
+def test_a_pixel_that_is_always_dark_is_not_missing(shades):
+    pixels = np.eye(4, dtype="float32")[MANY_IDS] / shades
+    assert codes(*flags(pixels, x=pixels, units=4)) == []
 
 
 def test_a_rare_class_is_not_missing():
