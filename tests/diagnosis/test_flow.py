@@ -239,6 +239,25 @@ def test_nonfinite_gradient(broken, healthy):
     assert codes(*healthy()) == []
 
 
+def test_a_label_of_nan_is_found_in_any_row():
+    model, x, y, _ = stack(
+        Dense(1), loss="mse", y=changed(NUMBERS, np.nan, [3])
+    )
+    (row,) = np.flatnonzero(np.isnan(y))
+    order = np.roll(np.arange(32), 1 - row)  # The second: two others are run.
+    assert codes(model, x[order], y[order], batch_size=2) == [
+        "nonfinite-gradient"
+    ]
+    model.compile("sgd", known_only)
+    assert codes(model, x[order], y[order], batch_size=2) == []
+
+
+def known_only(y, y_pred):
+    """NaN stands for what was not measured."""
+    known = ops.logical_not(ops.isnan(y))
+    return ops.where(known, ops.square(ops.where(known, y, 0.0) - y_pred), 0.0)
+
+
 def attention(fill):
     def scores(x):
         barred = np.zeros((1, 3), "float32") + (np.arange(32)[:, None] == 7)
