@@ -160,12 +160,12 @@ def _class_ids(output):
             "loss = 'mse'  # measurements",
         )
         return
+    # First, because what was rounded up may lie outside.
+    yield from _precision(output, counted)
     wrong = (counted < 0) | (counted >= n)
     wrong &= ~np.isin(counted, output.expects.ignored)
     if wrong.any():
         yield _out_of_range(output, counted, wrong)
-        return
-    yield from _precision(output, counted)
 
 
 def _one_hot_for_ids(output):

@@ -325,13 +325,13 @@ def confident(loss, right, scale=200.0):
 
 @twins(
     {
-        "tanh": (lambda: wide("tanh", 1e4), lambda: wide("tanh", 0.5)),
+        "tanh": (lambda: wide("tanh", 300.0), lambda: wide("tanh", 0.5)),
         "sigmoid": (lambda: wide("sigmoid", 1e4), lambda: wide("sigmoid", 0.5)),
         "hard sigmoid": (
-            lambda: wide("hard_sigmoid", 1e4),
+            lambda: wide("hard_sigmoid", 300.0),
             lambda: wide("hard_sigmoid", 0.5),
         ),
-        "relu6": (lambda: wide("relu6", 1e4), lambda: wide("relu6", 0.5)),
+        "relu6": (lambda: wide("relu6", 300.0), lambda: wide("relu6", 0.5)),
         "wrong and sure, clipped": (
             lambda: confident(SURE, right=0, scale=30.0),
             lambda: confident(SPARSE, right=0, scale=30.0),
@@ -371,6 +371,24 @@ class OneEntry(keras.losses.Loss):
 def test_a_loss_of_few_entries_is_not_flat(end, loss, rows):
     y = np.eye(9)[np.arange(rows) % 9]
     assert codes(*stack(Dense(9, end), loss=loss, x=X[:rows], y=y)) == []
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [Dense(4, "sigmoid"), layers.Reshape((2, 2)), layers.Flatten()],
+        [
+            layers.Reshape((1, 4)),
+            layers.TimeDistributed(Dense(4, "sigmoid")),
+            layers.Flatten(),
+        ],
+    ],
+)
+def test_sure_answers_in_another_shape_are_no_saturated_layer(ends):
+    model, x, *_ = stack(*ends, loss="binary_crossentropy")
+    kernel = 1e6 * np.eye(4, dtype="float32")
+    model.trainable_variables[0].assign(kernel)
+    assert codes(model, x, x > 0) == []
 
 
 def test_what_is_small_is_not_stuck():

@@ -411,6 +411,10 @@ def labels_as(dtype, units):
             lambda: ids(IDS.astype("float16"), units=2050),
             lambda: ids(IDS.astype("float16"), units=2049),
         ),
+        "float16, rounded up to a class that does not exist": (
+            lambda: ids((IDS + 2049).astype("float16"), units=2052),
+            lambda: ids(IDS + 2049, units=2052),
+        ),
         "a loss in bfloat16": (
             lambda: ids(IDS, keras_sparse(dtype="bfloat16"), units=258),
             lambda: ids(IDS, sparse(dtype="bfloat16"), units=258),
