@@ -120,7 +120,9 @@ class Diagnose(keras.callbacks.Callback):
             return
         # On JAX, `self.model` copies the state of the training into the model
         # at each use; in the middle of a step that undoes the step.
+        self._leave()
         self._trained = self.model
+        self._fit = self._trained.history
         # Callbacks do not see batches. The function that trains on them does.
         self._inner = self._trained.train_function
         self._trained.train_function = self._train
@@ -134,17 +136,33 @@ class Diagnose(keras.callbacks.Callback):
     def _leave(self):
         """Takes this callback out of the way of the training."""
         self._recent.clear()
-        if self._inner is not None:
+        if self._inner is None:
+            return
+        # Another may stand before it, or have taken its place.
+        above, now = None, self._trained.train_function
+        while now != self._train and _is_of_another(now):
+            above, now = now.__self__, now.__self__._inner
+        if now == self._train and above is None:
             self._trained.train_function = self._inner
-            self._inner = None
+        elif now == self._train:
+            above._inner = self._inner
+        self._inner = None
 
     def _train(self, *arguments):
         """Keras's `train_function`: on JAX it takes and returns the state."""
         *state, source = arguments
         inner = self._inner
-        batches = list(
-            itertools.islice(source, self._trained.steps_per_execution)
-        )
+        if self._trained.history is not self._fit:
+            # Another callback has cut off the `fit` that this was for.
+            self._leave()
+            return inner(*arguments)
+        try:
+            batches = list(
+                itertools.islice(source, self._trained.steps_per_execution)
+            )
+        except BaseException:
+            self._leave()
+            raise
         if not batches:
             raise StopIteration
         try:
@@ -240,7 +258,8 @@ class Diagnose(keras.callbacks.Callback):
         mean, before = float(host(logs["loss"])), self._mean * self._rows
         self._rows, self._mean = self._rows + rows, mean
         loss = (mean * self._rows - before) / rows
-        if np.isfinite(loss) and abs(loss) <= _DIVERGED * self._usual:
+        # A loss without a lower bound may well fall far below 0.
+        if np.isfinite(loss) and loss <= _DIVERGED * self._usual:
             if self._steps <= _FIRST_STEPS:
                 self._usual = max(self._usual, abs(loss))
         elif np.isfinite(loss) and self._steps == len(batches):
@@ -316,6 +335,10 @@ def _diverged(model, evidence, loss, usual):
         f"keras.optimizers.{type(model.optimizer).__name__}({rate / 10:.1g}, "
         "clipnorm=1.0)",
     )
+
+
+def _is_of_another(function):
+    return isinstance(getattr(function, "__self__", None), Diagnose)
 
 
 def _are_finite(weights):

@@ -34,15 +34,22 @@ def watched(model):
 
 
 def _layers_and_operations(model):
-    found = {}
+    found, hidden = {}, set()
     for layer in model._flatten_layers():
         # A container returns what one of its layers returns.
         if not isinstance(layer, keras.Model):
             found[id(layer)] = layer
+        # It calls its layer for each step, and returns what that returns.
+        if isinstance(layer, keras.layers.TimeDistributed):
+            hidden.add(id(layer.layer))
         for operation in getattr(layer, "operations", ()):
             if not isinstance(operation, keras.Model):
                 found[id(operation)] = operation
-    return [each for each in found.values() if "call" not in vars(each)]
+    return [
+        each
+        for key, each in found.items()
+        if key not in hidden and "call" not in vars(each)
+    ]
 
 
 def _noted(layer, calls):
@@ -89,6 +96,8 @@ def mark_bad_rows(pairs):
 
 def activation(layer):
     """The name of what a layer applies at its end; None if not known."""
+    if isinstance(layer, keras.layers.TimeDistributed):
+        layer = layer.layer
     function = getattr(layer, "activation", None)
     if callable(function):
         return getattr(function, "__name__", type(function).__name__).lower()

@@ -68,9 +68,9 @@ def diagnose(model, x, y, sample_weight=None, batch_size=32):
         y: Labels, an array or one for each output.
         sample_weight: Weights as `fit` takes them, or None.
         batch_size: How many rows the model is run on. If there are more, they
-            are taken at equal distances. Labels are looked at in full: pass
-            all of them, since a class that is missing from a few rows is no
-            finding.
+            are taken at equal distances, of those that have a weight. Labels
+            are looked at in full: pass all of them, since a class that is
+            missing from a few rows is no finding.
 
     Returns:
         A `keras_xent.diagnosis.Report`: it prints as text, holds `findings`
@@ -99,12 +99,12 @@ def diagnose(model, x, y, sample_weight=None, batch_size=32):
     >>> [finding.code for finding in report.findings]
     ['labels-out-of-range']
     """
-    _check_arguments(model, x, y)
+    _check_arguments(model, x, y, batch_size)
     x, y, sample_weight = map(_arrays, (x, y, sample_weight))
     rows = _check_lengths(x, y, sample_weight)
     batch = (x, y, sample_weight)
     if batch_size < rows:
-        index = np.linspace(0, rows - 1, batch_size).round().astype(int)
+        index = _spread(_with_weight(sample_weight, rows), batch_size)
         batch = tree.map_structure(lambda each: _take(each, index), batch)
     return look(model, batch, (y, sample_weight))[0]
 
@@ -168,7 +168,7 @@ def look(model, batch, everything=None):
     return report, evidence
 
 
-def _check_arguments(model, x, y):
+def _check_arguments(model, x, y, batch_size):
     if not isinstance(model, keras.Model):
         raise ValueError(
             f"diagnose(model, x, y) takes a keras.Model. Received: {model!r}"
@@ -189,6 +189,11 @@ def _check_arguments(model, x, y):
             "diagnose(model, x, y) needs the labels y. From a dataset, take a "
             "batch: x, y = next(iter(dataset))."
         )
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(
+            "`batch_size` must be a whole number of at least 1. Got "
+            f"{batch_size!r}."
+        )
 
 
 def _arrays(x):
@@ -206,6 +211,11 @@ def _array(leaf):
 
 
 def _check_lengths(x, y, sample_weight):
+    if not all(leaf is None or np.ndim(leaf) for leaf in tree.flatten([x, y])):
+        raise ValueError(
+            "x and y must be arrays of rows, of shape (n, ...). Received one "
+            "number."
+        )
     lengths = {
         name: sorted(
             {len(leaf) for leaf in tree.flatten(each) if leaf is not None}
@@ -224,6 +234,22 @@ def _check_lengths(x, y, sample_weight):
             f"least 1. Received: {shown}."
         )
     return found.pop()
+
+
+def _with_weight(sample_weight, rows):
+    """The rows that have a weight, or all if none has."""
+    has_weight = np.zeros(rows, bool)
+    for leaf in tree.flatten(sample_weight):
+        if leaf is not None:
+            has_weight |= (host(leaf) != 0).reshape(rows, -1).any(axis=1)
+    return np.flatnonzero(has_weight) if has_weight.any() else np.arange(rows)
+
+
+def _spread(rows, number):
+    """So many of the rows, at equal distances."""
+    if len(rows) <= number:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, number).round().astype(int)]
 
 
 def _take(leaf, index):

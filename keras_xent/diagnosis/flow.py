@@ -35,6 +35,12 @@ _ENOUGH = 16
 # that are 0 are right then.
 _CONVERGED = 1e-3
 
+_WITHOUT = (
+    "rows = {name}.reshape(len({name}), -1)\n"
+    "good = np.isfinite(rows).all(axis=1)\n"
+    "x, y = x[good], y[good]  # and sample_weight, if there is one"
+)
+
 
 def findings(evidence):
     checks = [_nonfinite, _equal_units, _stuck, _dead, _saturated]
@@ -55,6 +61,7 @@ def _nonfinite(evidence):
         if any(g is not None and not np.isfinite(g).all() for _, g in gradients)
     }
     if np.isfinite(evidence.loss) and not bad:
+        yield from _nan_labels(evidence)
         return
     numbers = {"loss": evidence.loss}
     where, cause, cure = _first_nonfinite(evidence, numbers)
@@ -73,6 +80,26 @@ def _nonfinite(evidence):
     )
 
 
+def _nan_labels(evidence):
+    """NaN among all labels, in rows that the batch has left out."""
+    for output in evidence.outputs:
+        # A loss that nobody knows may take NaN for a label that is missing.
+        if output.expects.labels == UNKNOWN:
+            continue
+        rows = np.isnan(output.counted(output.labels, whole=True))
+        if rows.any():
+            yield Finding(
+                "nonfinite-gradient",
+                ERROR,
+                f"the labels of {output.where}",
+                "Labels are NaN. The loss of such a row is NaN, and after one "
+                "step by it so is every weight.",
+                {"labels": rows.size, "NaN among them": int(rows.sum())},
+                "Labels that are missing, or 0/0 in making them.",
+                _WITHOUT.format(name="y"),
+            )
+
+
 def _first_nonfinite(evidence, numbers):
     """Where it begins, why, and the cure; adds to the numbers."""
     for name, structure in (
@@ -87,9 +114,7 @@ def _first_nonfinite(evidence, numbers):
                 return (
                     f"the data, {name}",
                     f"{name} itself holds NaN or infinite values.",
-                    f"each = np.reshape({name}, (len({name}), -1))\n"
-                    "good = np.isfinite(each).all(axis=1)\n"
-                    "x, y = x[good], y[good]",
+                    _WITHOUT.format(name=name),
                 )
     weights = evidence.bad_weights
     if weights:
@@ -265,6 +290,8 @@ def _saturated(evidence):
     for seen in evidence.layers:
         if seen.activation in (None, "linear", "softmax") or seen in last:
             continue
+        if any(_is_handed_on(seen, output) for output in evidence.outputs):
+            continue
         low, high = float(seen.sample.min()), float(seen.sample.max())
         near = _AT_BOUND * (high - low)
         at_low = float(np.mean(seen.sample <= low + near))
@@ -289,6 +316,13 @@ def _saturated(evidence):
             "has thrown them there.",
             "keras.layers.LayerNormalization()  # before the activation",
         )
+
+
+def _is_handed_on(seen, output):
+    """Whether the output is that of this layer in another shape."""
+    return seen.sample.size == output.y_pred.size and np.array_equal(
+        seen.sample, output.y_pred.reshape(-1)
+    )
 
 
 def _largest(pair):

@@ -1,6 +1,9 @@
 """Checks of labels and weights against what the loss expects."""
 
+import numbers
+
 import numpy as np
+from keras import tree
 
 from keras_xent.diagnosis.evidence import NAMED, host
 from keras_xent.diagnosis.expectation import (
@@ -54,7 +57,7 @@ def findings(evidence):
         found = list(_wrong(output))
         yield from found
         if not found:
-            yield from _constant(output)
+            yield from _constant(output, evidence.x)
 
 
 def _wrong(output):
@@ -73,15 +76,22 @@ def _wrong(output):
 def not_numbers(labels):
     """Findings on labels that no tensor can hold, before there are any."""
     for each in labels:
-        if each.dtype.kind in "USO":
+        if each.dtype.kind in "USOMmc":
+            first = each.flat[0]
+            boxed = each.dtype.kind == "O" and isinstance(first, numbers.Real)
             yield Finding(
                 "label-format",
                 ERROR,
                 "labels",
                 "The labels are not numbers.",
-                {"dtype": str(each.dtype), "first label": each.flat[0]},
-                "Names of classes were passed as they are.",
-                "names, y = np.unique(y, return_inverse=True)  # 0, 1, 2, ...",
+                {"dtype": str(each.dtype), "first label": first},
+                "Numbers lie in an array of Python objects, as a column of a "
+                "table does that once held something else."
+                if boxed
+                else "Names of classes were passed as they are.",
+                "y = y.astype('float32')"
+                if boxed
+                else "names, y = np.unique(y, return_inverse=True)  # 0, 1, 2",
             )
 
 
@@ -127,6 +137,17 @@ def _class_ids(output):
         yield _one_hot_for_ids(output)
         return
     counted = output.counted(labels, whole=True).reshape(-1)
+    if np.isnan(counted).any():
+        yield Finding(
+            "label-format",
+            ERROR,
+            output.where,
+            "The loss takes class ids, whole numbers, but labels are NaN.",
+            {"labels": counted.size, "NaN": int(np.isnan(counted).sum())},
+            "Labels are missing.",
+            "good = ~np.isnan(y)\nx, y = x[good], y[good]",
+        )
+        return
     if not np.all(counted == np.floor(counted)):
         yield Finding(
             "label-format",
@@ -139,12 +160,12 @@ def _class_ids(output):
             "loss = 'mse'  # measurements",
         )
         return
+    # First, because what was rounded up may lie outside.
+    yield from _precision(output, counted)
     wrong = (counted < 0) | (counted >= n)
     wrong &= ~np.isin(counted, output.expects.ignored)
     if wrong.any():
         yield _out_of_range(output, counted, wrong)
-        return
-    yield from _precision(output, counted)
 
 
 def _one_hot_for_ids(output):
@@ -422,7 +443,7 @@ def _shape_by_value(output):
     )
 
 
-def _constant(output):
+def _constant(output, x):
     kind = output.expects.labels
     # Labels of an unknown loss may be a dummy; flags are looked at as pairs.
     if kind in (UNKNOWN, MATCHES, IDENTITIES):
@@ -453,7 +474,7 @@ def _constant(output):
         counts = np.delete(
             counts, [i for i in output.expects.ignored if i >= 0]
         )
-    elif kind in (DISTRIBUTION, YES_NO):
+    elif kind == DISTRIBUTION or _are_flags(output, labels, x):
         counts = labels.sum(axis=0)
     else:
         return
@@ -479,3 +500,15 @@ def _constant(output):
             "than there are classes (one for a background, say).",
             "np.bincount(y, minlength=number_of_classes)  # look for zeros",
         )
+
+
+def _are_flags(output, labels, x):
+    """Whether columns of yes or no are classes, not pixels to be restored."""
+    return (
+        output.expects.labels == YES_NO
+        and bool(np.isin(labels, (0, 1)).all())
+        and not any(
+            np.array_equal(host(leaf), output.y_true)
+            for leaf in tree.flatten(x)
+        )
+    )

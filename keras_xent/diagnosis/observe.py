@@ -149,6 +149,13 @@ class Observer:
         losses = [ops.sum(extra) for extra in model.losses]
         if self._compile_loss is not None:
             losses.append(self._compile_loss(y, y_pred, weight))
+        if not losses:
+            raise ValueError(
+                "The model has no loss. Give one to compile(optimizer, loss), "
+                "or to add_loss within a layer. diagnose(model, x, y) cannot "
+                "see a loss that is computed in a `train_step`: move it to "
+                "`compute_loss`."
+            )
         return sum(ops.cast(loss, "float32") for loss in losses)
 
     def _see_outputs(self, y, y_pred, weight):
@@ -157,6 +164,8 @@ class Observer:
         )
         if self._compile_loss is None:
             return
+        losses = self._compile_loss._user_loss
+        y, labels = (_where_losses_are(each, losses) for each in (y, labels))
         self._compile_loss.build(y, y_pred)
         tensors = []
         for path, loss, _, name in self._compile_loss._flat_losses:
@@ -278,6 +287,20 @@ def _like(y, y_pred, names):
     if isinstance(y, list) and isinstance(y_pred, tuple):
         return tuple(y)
     return y
+
+
+def _where_losses_are(y, losses):
+    """Labels with None for outputs that have no loss: `fit` takes the rest."""
+    if not tree.is_nested(losses):
+        return y
+    rest = tree.flatten(y)
+    present = [each is not None for each in tree.flatten(losses)]
+    if all(present) or len(rest) != sum(present):
+        return y
+    rest = iter(rest)
+    return tree.pack_sequence_as(
+        losses, [next(rest) if each else None for each in present]
+    )
 
 
 def _copy(optimizer):

@@ -11,6 +11,7 @@ from keras_xent.diagnosis.expectation import (
     MATCHES,
     UNKNOWN,
 )
+from keras_xent.diagnosis.outputs import final_activation
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.ops import pairwise_symmetric_kl
 
@@ -34,12 +35,21 @@ def findings(evidence):
         kind = output.expects
         if kind.outputs == DISTANCES:
             yield from _negative(output)
-        if kind.outputs in (DISTANCES, UNKNOWN):
+        if kind.outputs == DISTANCES or _may_be_distances(output):
             yield from _asymmetric(evidence, output)
         if kind.labels in (MATCHES, IDENTITIES):
             yield from _one_kind(output)
         if kind.outputs in (DISTANCES, EMBEDDINGS):
             yield from _margin(output)
+
+
+def _may_be_distances(output):
+    """Whether a loss that nobody knows takes distances: scores have a sign."""
+    return (
+        output.expects.outputs == UNKNOWN
+        and bool(np.all(output.y_pred >= 0))
+        and final_activation(output) != "sigmoid"
+    )
 
 
 def _negative(output):

@@ -174,12 +174,18 @@ def unchanged(model):
     if seeds is not None:
         variables.append(seeds.state)
     values, draws = copies(variables), generator_state()
+    # PyTorch keeps gradients beside the weights, where others may add to them.
+    tensors = [getattr(variable, "_value", None) for variable in variables]
+    gradients = [getattr(tensor, "grad", None) for tensor in tensors]
     python, numpy = random.getstate(), np.random.get_state()
     try:
         yield
     finally:
         put_back(variables, values)
         set_generator_state(draws)
+        for tensor, gradient in zip(tensors, gradients, strict=True):
+            if hasattr(tensor, "grad"):
+                tensor.grad = gradient
         random.setstate(python)
         np.random.set_state(numpy)
         if seeds is None:

@@ -237,6 +237,62 @@ def test_a_training_goes_on_where_it_cannot_look(monkeypatch):
     assert watcher.report is None
 
 
+class Fails(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        raise KeyError("another's")
+
+
+def failing():
+    yield X[:16], Y[:16]
+    raise KeyError("of the data")
+
+
+@pytest.mark.parametrize("x", [X, failing()], ids=["callback", "data"])
+def test_a_fit_that_is_cut_off_does_not_go_on_in_the_next(x):
+    model, watcher = make(), Diagnose()
+    y, others = (Y, [Fails()]) if x is X else (None, [])
+    # TensorFlow has its own error for what a generator raises.
+    with pytest.raises(Exception, match=r"another's|of the data"):
+        fit(model, [watcher, *others], x=x, y=y, batch_size=None)
+    assert fit(model, [], x=np.full_like(X, np.nan))[1] == []
+    assert "Diagnose" not in repr(model.train_function)
+
+
+def test_two_of_them_do_not_get_in_each_others_way():
+    model, watchers = make(activation="softmax"), [Diagnose(), Diagnose()]
+    _, said = fit(model, watchers)
+    assert len(said) == 2
+    assert "Diagnose" not in repr(model.train_function)
+    fit(model, [])
+
+
+class Recompiles(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            self.model.compile("sgd", self.model.loss)
+            self.model.make_train_function(force=True)
+            self.made = self.model.train_function
+
+
+def test_a_function_that_another_has_made_since_stays():
+    model, other = make(), Recompiles()
+    fit(model, [Diagnose(), other])
+    assert model.train_function is other.made
+
+
+def test_a_loss_that_falls_without_end_does_not_diverge():
+    def critic(y_true, y_pred):
+        return keras.ops.mean(y_pred, axis=-1)
+
+    _, said = fit(
+        make(loss=critic, optimizer=keras.optimizers.SGD(0.5)),
+        [watcher := Diagnose()],
+        epochs=20,
+    )
+    assert said == []
+    assert watcher.trouble is None
+
+
 def test_it_can_be_used_twice():
     watcher = Diagnose()
     fit(make(activation="softmax"), [watcher])

@@ -159,6 +159,18 @@ def test_the_training_after_it_is_the_one_without_it(name):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="PyTorch's tensors hold them"
+)
+def test_gradients_that_are_being_added_up_stay():
+    model, x, y, _ = stack(Dense(3), loss=SPARSE)
+    (kernel, bias) = model.trainable_variables
+    kernel.value.sum().backward()
+    diagnose(model, x, y)
+    assert keras.ops.convert_to_numpy(kernel.value.grad).min() == 1.0
+    assert bias.value.grad is None
+
+
 def test_the_model_stays_compiled_as_it_was():
     model, x, y, _ = stack(Dense(3), loss=SPARSE, metrics=["accuracy"])
     optimizer, loss = model.optimizer, model.loss
@@ -199,6 +211,11 @@ def test_bad_use_is_said():
         diagnose(model, X, IDS, np.ones(3))
     with pytest.raises(ValueError, match="at least 1"):
         diagnose(model, X[:0], IDS[:0])
+    with pytest.raises(ValueError, match="must be arrays of rows"):
+        diagnose(model, X, IDS[0])
+    for size in (0, -1, 2.5, None):
+        with pytest.raises(ValueError, match="`batch_size` must be"):
+            diagnose(model, X, IDS, batch_size=size)
     with pytest.raises(ValueError, match=r"takes a keras\.Model"):
         diagnose(lambda x: x, X, IDS)
     assert codes(model, X, IDS) == []
@@ -259,6 +276,32 @@ def test_one_loss_for_several_outputs():
     model = compiled(keras.Model(inputs, ends), SPARSE)
     assert codes(model, X, [IDS, IDS]) == []
     assert codes(model, X, [IDS, IDS + 1]) == ["labels-out-of-range"]
+
+
+@pytest.mark.parametrize("outputs", [list, dict])
+def test_an_output_without_a_loss_needs_no_labels(outputs):
+    loss, labels = {"who": SPARSE, "whether": None}, {"who": IDS}
+    if outputs is list:
+        loss, labels = list(loss.values()), [IDS]
+    model = compiled(several(outputs), loss)
+    report = diagnose(model, X, labels)
+    assert {f.where for f in report.findings} == {"layer 'whether'"}
+    measured = model.evaluate(X, labels, verbose=0, return_dict=True)
+    assert report.loss == pytest.approx(measured["loss"], rel=1e-5)
+
+
+def test_a_model_without_a_loss_is_told_so():
+    model = keras.Sequential([keras.Input((4,)), Dense(3)])
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="has no loss"):
+        diagnose(model, X, IDS)
+
+
+def test_rows_are_taken_from_those_with_a_weight():
+    model, x, y, _ = stack(Dense(3), loss=SPARSE)
+    weight = np.zeros(32)
+    weight[[1, 2]] = 1
+    assert codes(model, x, y, weight, batch_size=4) == []
 
 
 def test_weights_for_each_output():

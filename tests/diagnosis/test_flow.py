@@ -239,6 +239,25 @@ def test_nonfinite_gradient(broken, healthy):
     assert codes(*healthy()) == []
 
 
+def test_a_label_of_nan_is_found_in_any_row():
+    model, x, y, _ = stack(
+        Dense(1), loss="mse", y=changed(NUMBERS, np.nan, [3])
+    )
+    (row,) = np.flatnonzero(np.isnan(y))
+    order = np.roll(np.arange(32), 1 - row)  # The second: two others are run.
+    assert codes(model, x[order], y[order], batch_size=2) == [
+        "nonfinite-gradient"
+    ]
+    model.compile("sgd", known_only)
+    assert codes(model, x[order], y[order], batch_size=2) == []
+
+
+def known_only(y, y_pred):
+    """NaN stands for what was not measured."""
+    known = ops.logical_not(ops.isnan(y))
+    return ops.where(known, ops.square(ops.where(known, y, 0.0) - y_pred), 0.0)
+
+
 def attention(fill):
     def scores(x):
         barred = np.zeros((1, 3), "float32") + (np.arange(32)[:, None] == 7)
@@ -306,16 +325,13 @@ def confident(loss, right, scale=200.0):
 
 @twins(
     {
-        "tanh": (lambda: wide("tanh", 300), lambda: wide("tanh", 0.5)),
-        "sigmoid": (
-            lambda: wide("sigmoid", 1000),
-            lambda: wide("sigmoid", 0.5),
-        ),
+        "tanh": (lambda: wide("tanh", 300.0), lambda: wide("tanh", 0.5)),
+        "sigmoid": (lambda: wide("sigmoid", 1e4), lambda: wide("sigmoid", 0.5)),
         "hard sigmoid": (
-            lambda: wide("hard_sigmoid", 300),
+            lambda: wide("hard_sigmoid", 300.0),
             lambda: wide("hard_sigmoid", 0.5),
         ),
-        "relu6": (lambda: wide("relu6", 300), lambda: wide("relu6", 0.5)),
+        "relu6": (lambda: wide("relu6", 300.0), lambda: wide("relu6", 0.5)),
         "wrong and sure, clipped": (
             lambda: confident(SURE, right=0, scale=30.0),
             lambda: confident(SPARSE, right=0, scale=30.0),
@@ -355,6 +371,24 @@ class OneEntry(keras.losses.Loss):
 def test_a_loss_of_few_entries_is_not_flat(end, loss, rows):
     y = np.eye(9)[np.arange(rows) % 9]
     assert codes(*stack(Dense(9, end), loss=loss, x=X[:rows], y=y)) == []
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [Dense(4, "sigmoid"), layers.Reshape((2, 2)), layers.Flatten()],
+        [
+            layers.Reshape((1, 4)),
+            layers.TimeDistributed(Dense(4, "sigmoid")),
+            layers.Flatten(),
+        ],
+    ],
+)
+def test_sure_answers_in_another_shape_are_no_saturated_layer(ends):
+    model, x, *_ = stack(*ends, loss="binary_crossentropy")
+    kernel = 1e6 * np.eye(4, dtype="float32")
+    model.trainable_variables[0].assign(kernel)
+    assert codes(model, x, x > 0) == []
 
 
 def test_what_is_small_is_not_stuck():

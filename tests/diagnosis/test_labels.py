@@ -186,6 +186,21 @@ def test_names_are_no_labels_in_any_container(y):
     assert codes(model, x, y) == ["label-format"]
 
 
+@pytest.mark.parametrize(
+    ("y", "cure"),
+    [
+        (IDS.astype("O"), "y.astype"),
+        (IDS.astype("datetime64[D]"), "np.unique"),
+        (np.where(IDS == 2, np.nan, IDS), "np.isnan"),
+    ],
+)
+def test_what_is_nearly_a_number_has_its_own_cure(y, cure):
+    model, x, *_ = ids(IDS)
+    found = only(model, x, y)
+    assert found.code == "label-format"
+    assert cure in found.cure
+
+
 class Squares(keras.losses.Loss):
     """A loss as people write it."""
 
@@ -369,6 +384,12 @@ def test_missing_class(broken, healthy):
     assert codes(*healthy()) == []
 
 
+@pytest.mark.parametrize("shades", [1, 2])
+def test_a_pixel_that_is_always_dark_is_not_missing(shades):
+    pixels = np.eye(4, dtype="float32")[MANY_IDS] / shades
+    assert codes(*flags(pixels, x=pixels, units=4)) == []
+
+
 def test_a_rare_class_is_not_missing():
     y = np.zeros(400, int)
     y[7], y[300] = 1, 2
@@ -389,6 +410,10 @@ def labels_as(dtype, units):
         "float16": (
             lambda: ids(IDS.astype("float16"), units=2050),
             lambda: ids(IDS.astype("float16"), units=2049),
+        ),
+        "float16, rounded up to a class that does not exist": (
+            lambda: ids((IDS + 2049).astype("float16"), units=2052),
+            lambda: ids(IDS + 2049, units=2052),
         ),
         "a loss in bfloat16": (
             lambda: ids(IDS, keras_sparse(dtype="bfloat16"), units=258),

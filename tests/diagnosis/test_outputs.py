@@ -62,6 +62,9 @@ def half(activation, dtype):
     )
 
 
+SEQUENCES = normal(8, 5, 4)
+
+
 @twins(
     {
         "by the activation": (
@@ -146,6 +149,20 @@ def half(activation, dtype):
             lambda: stack(Dense(1, "sigmoid"), loss=KERAS_YES_NO, y=FLAGS),
             lambda: stack(
                 Dense(1, "sigmoid"), loss="binary_crossentropy", y=FLAGS
+            ),
+        ),
+        "sigmoid at each step": (
+            lambda: stack(
+                layers.TimeDistributed(Dense(1, "sigmoid")),
+                loss=YES_NO,
+                x=SEQUENCES,
+                y=SEQUENCES[..., :1] > 0,
+            ),
+            lambda: stack(
+                layers.TimeDistributed(Dense(1)),
+                loss=YES_NO,
+                x=SEQUENCES,
+                y=SEQUENCES[..., :1] > 0,
             ),
         ),
         "sigmoid in the model's own call": (

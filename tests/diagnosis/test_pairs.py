@@ -122,6 +122,24 @@ def test_two_inputs_of_different_kinds_are_no_pair():
     assert codes(model, PAIRS, FLAGS) == []
 
 
+def logistic(y, score):
+    return ops.softplus((1 - 2 * ops.cast(y, score.dtype)) * score)
+
+
+def squared(y, p):
+    return (ops.cast(y, p.dtype) - p) ** 2
+
+
+@pytest.mark.parametrize(
+    ("end", "loss"), [("linear", logistic), ("sigmoid", squared)]
+)
+def test_scores_of_two_inputs_are_no_distances(end, loss):
+    left, right = keras.Input((4,)), keras.Input((4,))
+    outputs = Dense(1, end)(layers.Concatenate()([left, right]))
+    model = compiled(keras.Model([left, right], outputs), loss)
+    assert codes(model, PAIRS, FLAGS) == []
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_distance_that_is_not_finite_is_not_called_negative(value):
     x = [np.where(np.arange(32)[:, None] == 3, value, X), PAIRS[1]]
