@@ -326,7 +326,7 @@ def confident(loss, right, scale=200.0):
 @twins(
     {
         "tanh": (lambda: wide("tanh", 300.0), lambda: wide("tanh", 0.5)),
-        "sigmoid": (lambda: wide("sigmoid", 1e4), lambda: wide("sigmoid", 0.5)),
+        "sigmoid": (lambda: wide("sigmoid", 1e3), lambda: wide("sigmoid", 0.5)),
         "hard sigmoid": (
             lambda: wide("hard_sigmoid", 300.0),
             lambda: wide("hard_sigmoid", 0.5),
