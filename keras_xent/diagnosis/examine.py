@@ -6,6 +6,7 @@ from keras import tree
 
 from keras_xent.diagnosis import (
     flow,
+    frequencies,
     labels,
     metrics,
     outputs,
@@ -20,7 +21,7 @@ from keras_xent.diagnosis.report import ERROR, Report
 # The checks in their order. What is wrong with labels and outputs explains a
 # wrong loss, so it is looked at first, and the rest only if it is in order.
 _CAUSES = (labels, outputs, pairs)
-_REST = (metrics, start, flow)
+_REST = (frequencies, metrics, start, flow)
 
 # What can only be said of many labels.
 _OF_ALL_LABELS = ("constant-targets", "missing-class", "one-kind-of-pairs")

@@ -3,7 +3,6 @@
 import numbers
 
 import numpy as np
-from keras import tree
 
 from keras_xent.diagnosis.evidence import NAMED, host
 from keras_xent.diagnosis.expectation import (
@@ -12,7 +11,6 @@ from keras_xent.diagnosis.expectation import (
     IDENTITIES,
     MATCHES,
     NUMBERS,
-    UNKNOWN,
     YES_NO,
 )
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
@@ -25,21 +23,11 @@ CODES = (
     "labels-out-of-range",
     "targets-not-distribution",
     "label-precision",
-    "constant-targets",
-    "missing-class",
 )
 
 # Every whole number up to here is exact in this type (IEEE 754: the digits of
 # the significand, 8, 11 and 24 bits).
 _EXACT = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}
-
-# Fewer equal labels say nothing: of two equally frequent classes, 16 labels of
-# one kind come about once in 30,000 batches.
-_CONSTANT = 16
-
-# A class with a hundredth of its fair share is absent from this many labels
-# per class in a third of all samples (e⁻¹); rarer ones are taken for missing.
-_PER_CLASS = 100
 
 # Sums of float32 probabilities over many classes miss 1 by far less.
 _SUM_ERROR = 1e-3
@@ -54,23 +42,16 @@ def findings(evidence):
         if any(np.isin(y, output.expects.ignored).all() for y in (every, some)):
             yield _all_masked(output)
             continue
-        found = list(_wrong(output))
-        yield from found
-        if not found:
-            yield from _constant(output, evidence.x)
-
-
-def _wrong(output):
-    check = {
-        CLASS_IDS: _class_ids,
-        DISTRIBUTION: _distribution,
-        YES_NO: _yes_no,
-        MATCHES: _matches,
-        NUMBERS: _shape,
-    }.get(output.expects.labels, _shape_by_value)
-    found = next(check(output), None)
-    if found:
-        yield found
+        check = {
+            CLASS_IDS: _class_ids,
+            DISTRIBUTION: _distribution,
+            YES_NO: _yes_no,
+            MATCHES: _matches,
+            NUMBERS: _shape,
+        }.get(output.expects.labels, _shape_by_value)
+        found = next(check(output), None)
+        if found:
+            yield found
 
 
 def not_numbers(labels):
@@ -440,75 +421,4 @@ def _shape_by_value(output):
         "A loss of your own does not bring labels and outputs into one shape, "
         "as Keras's functions do.",
         f"y = y.reshape({(-1, *scores.shape[1:])})",
-    )
-
-
-def _constant(output, x):
-    kind = output.expects.labels
-    # Labels of an unknown loss may be a dummy; flags are looked at as pairs.
-    if kind in (UNKNOWN, MATCHES, IDENTITIES):
-        return
-    labels = output.labels
-    if kind == DISTRIBUTION:
-        labels = np.moveaxis(labels, output.expects.axis, -1)
-    labels = output.counted(labels, whole=True)
-    one_row = kind == DISTRIBUTION or labels.ndim > 1
-    labels = labels.reshape(-1, labels.shape[-1] if one_row else 1)
-    if len(labels) >= _CONSTANT and np.all(labels == labels[0]):
-        yield Finding(
-            "constant-targets",
-            WARNING,
-            output.where,
-            "All labels are the same: a model that ignores its input is right.",
-            {"labels": len(labels), "each of them": labels[0].tolist()},
-            "The data are sorted by class and these are the first, or the "
-            "wrong column was taken.",
-            "order = np.random.permutation(len(x))\nx, y = x[order], y[order]",
-        )
-        return
-    if kind == CLASS_IDS:
-        counts = np.bincount(
-            labels[labels >= 0].astype(int).reshape(-1),
-            minlength=output.classes,
-        )
-        counts = np.delete(
-            counts, [i for i in output.expects.ignored if i >= 0]
-        )
-    elif kind == DISTRIBUTION or _are_flags(output, labels, x):
-        counts = labels.sum(axis=0)
-    else:
-        return
-    missing = np.flatnonzero(counts == 0)
-    if (
-        len(counts) > 1
-        and len(missing)
-        and (len(labels) >= _PER_CLASS * len(counts))
-    ):
-        yield Finding(
-            "missing-class",
-            WARNING,
-            output.where,
-            "Classes of the output never occur in the labels: the model will "
-            "learn that they do not exist.",
-            {
-                "labels": len(labels),
-                "classes": len(counts),
-                "missing": len(missing),
-                "for example": missing[:NAMED].tolist(),
-            },
-            "Part of the data was left out, or the last layer has more units "
-            "than there are classes (one for a background, say).",
-            "np.bincount(y, minlength=number_of_classes)  # look for zeros",
-        )
-
-
-def _are_flags(output, labels, x):
-    """Whether columns of yes or no are classes, not pixels to be restored."""
-    return (
-        output.expects.labels == YES_NO
-        and bool(np.isin(labels, (0, 1)).all())
-        and not any(
-            np.array_equal(host(leaf), output.y_true)
-            for leaf in tree.flatten(x)
-        )
     )

@@ -47,6 +47,22 @@ def stack(*each, loss, x=X, y=IDS, weight=None, **options):
     return compiled(model, loss, **options), x, y, weight
 
 
+def ids(y, loss=SPARSE, units=3, **options):
+    return stack(layers.Dense(units), loss=loss, y=y, **options)
+
+
+def rows(y, loss=DENSE, units=3, **options):
+    return stack(layers.Dense(units), loss=loss, y=y, **options)
+
+
+def flags(y, loss=YES_NO, units=1, **options):
+    return stack(layers.Dense(units), loss=loss, y=y, **options)
+
+
+def sparse(**options):
+    return losses.SparseSoftmaxCrossentropy(**options)
+
+
 def computed(units, function, loss, x=X, y=IDS, weight=None, **options):
     """A function in the `call` of a model: `(model, x, y, weight)`."""
     model = Computed(units, function)

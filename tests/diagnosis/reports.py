@@ -3,6 +3,7 @@
 from keras_xent import diagnose
 from tests.diagnosis import (
     test_flow,
+    test_frequencies,
     test_labels,
     test_metrics,
     test_outputs,
@@ -12,6 +13,7 @@ from tests.diagnosis import (
 
 MODULES = (
     test_labels,
+    test_frequencies,
     test_outputs,
     test_pairs,
     test_metrics,
