@@ -93,7 +93,8 @@ def expectation(loss):
         return Expectation(PROBABILITIES, DISTRIBUTION)
     if function not in _KERAS:
         return Expectation()
-    config = loss.get_config()
+    # Not its configuration, in which Keras's sparse loss leaves out the axis.
+    config = loss._fn_kwargs
     return Expectation(
         LOGITS if config.get("from_logits") else PROBABILITIES,
         _KERAS[function],
