@@ -77,8 +77,8 @@ def seen(calls, outputs):
         if values is None:
             continue
         keep = values.shape in shapes and values.size <= _KEPT
-        flat = values.reshape(-1)
-        sample = flat[:: max(1, flat.size // _SAMPLE)].copy()
+        # Not reshaped: PyTorch's images are views, which that would copy.
+        sample = values.flat[:: max(1, values.size // _SAMPLE)]
         name = activation(layer)
         one = Seen(layer.name, name, sample, values.copy() if keep else None)
         result.append((one, tensor))
