@@ -211,7 +211,7 @@ class Diagnose(keras.callbacks.Callback):
             return
         if self.report.findings:
             warnings.warn(str(self.report), stacklevel=2)
-        if any(f.code == "nonfinite-gradient" for f in self.report.findings):
+        if _is_broken(self.report):
             self._watching = False  # It is broken already, and that is said.
         blind = [blind_loss(output) for output in evidence.outputs]
         self._usual = max([0.0, *(abs(each) for each in blind if each)])
@@ -279,9 +279,7 @@ class Diagnose(keras.callbacks.Callback):
                 self._give_up(error)
                 return
             self.step = call.step + index
-            if not np.isfinite(loss) and any(
-                f.code == "nonfinite-gradient" for f in report.findings
-            ):
+            if not np.isfinite(loss) and _is_broken(report):
                 break
         if np.isfinite(loss):
             found = _diverged(self._trained, evidence, loss, self._usual)
@@ -335,6 +333,10 @@ def _diverged(model, evidence, loss, usual):
         f"keras.optimizers.{type(model.optimizer).__name__}({rate / 10:.1g}, "
         "clipnorm=1.0)",
     )
+
+
+def _is_broken(report):
+    return any(f.code == "nonfinite-gradient" for f in report.findings)
 
 
 def _is_of_another(function):

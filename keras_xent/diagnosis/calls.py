@@ -3,10 +3,9 @@
 import contextlib
 
 import keras
-import numpy as np
 from keras import tree
 
-from keras_xent.diagnosis.evidence import Seen, host
+from keras_xent.diagnosis.evidence import Seen, bad_rows, host
 
 # Entries of a layer's output that are looked at: a share of them is known to
 # 1 % or so, and all of them would take seconds in a large model.
@@ -88,10 +87,7 @@ def seen(calls, outputs):
 def mark_bad_rows(pairs):
     """Finds the rows that are not finite in what `seen` has returned."""
     for one, tensor in pairs:
-        values = host(tensor)
-        if values.ndim:
-            finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-            one.bad_rows = tuple(np.flatnonzero(~finite).tolist())
+        one.bad_rows = tuple(bad_rows(host(tensor)))
 
 
 def activation(layer):

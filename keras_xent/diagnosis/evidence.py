@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent import masking
-from keras_xent.diagnosis.expectation import Expectation
+from keras_xent.diagnosis.expectation import DISTRIBUTION, Expectation
 from keras_xent.losses.base import shallow_copy
 
 # How many rows, classes or labels a finding names.
@@ -110,15 +110,39 @@ class Output:
                     keep = keep & each if keep.ndim == each.ndim else each
         return array[keep]
 
+    @property
+    def label_rows(self):
+        """All labels that count, `(rows, classes)` or `(rows, columns)`."""
+        # Class ids have no axis of the classes.
+        one_hot = self.expects.labels == DISTRIBUTION
+        axis = self.expects.axis if one_hot else -1
+        return self._rows(self.labels, axis, whole=True)
+
+    @property
+    def score_rows(self):
+        """The outputs that count, `(rows, classes)`."""
+        return self._rows(self.y_pred, self.expects.axis)
+
+    def _rows(self, array, axis, whole=False):
+        if array.ndim > 1:
+            array = np.moveaxis(array, axis, -1)
+        array = self.counted(array, whole)
+        return array.reshape(-1, array.shape[-1] if array.ndim > 1 else 1)
+
+    def with_mask(self, y_pred):
+        """Predictions as a tensor that has the mask of the output."""
+        y_pred = ops.convert_to_tensor(y_pred)
+        if self.mask is not None:
+            masking.set_keras_mask(y_pred, ops.convert_to_tensor(self.mask))
+        return y_pred
+
     def compute(self, y_pred, y_true=None, reduction="none"):
         """The loss of other predictions or labels, as NumPy."""
         loss = shallow_copy(self.loss)
         loss.reduction = reduction
         y_true = self.y_true if y_true is None else y_true
-        y_pred = ops.convert_to_tensor(y_pred)
-        if self.mask is not None:
-            masking.set_keras_mask(y_pred, ops.convert_to_tensor(self.mask))
-        return host(loss(ops.convert_to_tensor(y_true), y_pred, self.weight))
+        y_true, y_pred = ops.convert_to_tensor(y_true), self.with_mask(y_pred)
+        return host(loss(y_true, y_pred, self.weight))
 
 
 @dataclasses.dataclass
@@ -174,6 +198,19 @@ def by_layer(gradients):
         layer = variable.path.rpartition("/")[0] or variable.path
         groups.setdefault(layer, []).append((variable, gradient))
     return groups
+
+
+def bad_rows(array):
+    """The rows of an array that are NaN or infinite, a list of indices."""
+    if array.dtype.kind != "f" or not array.ndim:
+        return []
+    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    return np.flatnonzero(~finite).tolist()
+
+
+def is_finite(gradients):
+    """Whether no gradient of a group is NaN or infinite."""
+    return all(g is None or np.isfinite(g).all() for _, g in gradients)
 
 
 def is_zero(gradients):

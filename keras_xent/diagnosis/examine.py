@@ -14,7 +14,7 @@ from keras_xent.diagnosis import (
     probe,
     start,
 )
-from keras_xent.diagnosis.evidence import Evidence, host
+from keras_xent.diagnosis.evidence import host
 from keras_xent.diagnosis.observe import Observer
 from keras_xent.diagnosis.report import ERROR, Report
 
@@ -135,14 +135,13 @@ def look(model, batch, everything=None):
 
     raw = [host(each) for each in tree.flatten(everything[0])]
     findings.extend(labels.not_numbers(raw))
-    evidence = Evidence(model, *batch)
+    observer = Observer(
+        model, batch, everything, lambda seen: run(_CAUSES, seen)
+    )
+    evidence = observer.evidence
     if not findings:
         with probe.unchanged(model):
-            observer = Observer(
-                model, batch, everything, lambda seen: run(_CAUSES, seen)
-            )
             observer.run()
-            evidence = observer.evidence
             if evidence.loss is not None:
                 run(_REST, evidence)
     else:

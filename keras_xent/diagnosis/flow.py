@@ -3,9 +3,15 @@
 import numpy as np
 from keras import ops, tree
 
-from keras_xent import masking
 from keras_xent.diagnosis import probe
-from keras_xent.diagnosis.evidence import NAMED, by_layer, host, is_zero
+from keras_xent.diagnosis.evidence import (
+    NAMED,
+    bad_rows,
+    by_layer,
+    host,
+    is_finite,
+    is_zero,
+)
 from keras_xent.diagnosis.expectation import UNKNOWN
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.diagnosis.start import blind_loss, mean_loss
@@ -58,7 +64,7 @@ def _nonfinite(evidence):
     bad = {
         layer: gradients
         for layer, gradients in by_layer(evidence.gradients).items()
-        if any(g is not None and not np.isfinite(g).all() for _, g in gradients)
+        if not is_finite(gradients)
     }
     if np.isfinite(evidence.loss) and not bad:
         yield from _nan_labels(evidence)
@@ -108,7 +114,7 @@ def _first_nonfinite(evidence, numbers):
         ("sample_weight", evidence.sample_weight),
     ):
         for leaf in tree.flatten(structure):
-            rows = _bad_rows(host(leaf)) if leaf is not None else []
+            rows = bad_rows(host(leaf)) if leaf is not None else []
             if rows:
                 numbers["rows"] = rows[:NAMED]
                 return (
@@ -137,7 +143,7 @@ def _first_nonfinite(evidence, numbers):
                 "x = keras.ops.log(keras.ops.maximum(x, 1e-6))  # for log(x)",
             )
     for output in evidence.outputs:
-        rows = _bad_rows(output.compute(output.y_pred))
+        rows = bad_rows(output.compute(output.y_pred))
         if rows and output.head is None:
             numbers["rows"] = rows[:NAMED]
             return (
@@ -154,13 +160,6 @@ def _first_nonfinite(evidence, numbers):
         "0, or a where() whose other branch is infinite.",
         "norm = keras.ops.sqrt(keras.ops.maximum(keras.ops.sum(x**2), 1e-12))",
     )
-
-
-def _bad_rows(array):
-    if array.dtype.kind != "f" or not array.ndim:
-        return []
-    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-    return np.flatnonzero(~finite).tolist()
 
 
 def _has_converged(evidence):
@@ -275,10 +274,8 @@ def _gradient(output):
     """d loss / d outputs, NumPy; None where it cannot be had."""
 
     def loss(values):
-        y_pred = values[0]
-        if output.mask is not None:
-            masking.set_keras_mask(y_pred, ops.convert_to_tensor(output.mask))
         y_true = ops.convert_to_tensor(output.y_true)
+        y_pred = output.with_mask(values[0])
         return ops.sum(output.loss(y_true, y_pred, output.weight))
 
     (gradient,) = probe.gradients(loss, [output.y_pred.astype("float32")])

@@ -33,13 +33,7 @@ def findings(evidence):
 
 
 def _constant_or_missing(output, x):
-    kind = output.expects.labels
-    labels = output.labels
-    if kind == DISTRIBUTION:
-        labels = np.moveaxis(labels, output.expects.axis, -1)
-    labels = output.counted(labels, whole=True)
-    one_row = kind == DISTRIBUTION or labels.ndim > 1
-    labels = labels.reshape(-1, labels.shape[-1] if one_row else 1)
+    kind, labels = output.expects.labels, output.label_rows
     if len(labels) >= _CONSTANT and np.all(labels == labels[0]):
         yield Finding(
             "constant-targets",

@@ -85,12 +85,8 @@ def _all_masked(output):
         "everything. The loss is 0 or NaN, and nothing is learned.",
         {
             "rows": len(output.y_true),
-            "rows left by the weights": len(
-                _nonzero(output.weight, output.y_true)
-            ),
-            "entries left by the mask": int(
-                np.sum(_nonzero(output.mask, output.y_true) != 0)
-            ),
+            "rows left by the weights": _left(output.weight, output.y_true),
+            "entries left by the mask": _left(output.mask, output.y_true),
             "ignored classes": list(output.expects.ignored),
         },
         "sample_weight is 0 everywhere, mask_zero / Masking takes every entry "
@@ -100,10 +96,8 @@ def _all_masked(output):
     )
 
 
-def _nonzero(weight, rows):
-    if weight is None:
-        return np.ones(len(rows))
-    return np.asarray(weight)[np.asarray(weight) != 0]
+def _left(weight, rows):
+    return len(rows) if weight is None else int(np.count_nonzero(weight))
 
 
 def _class_ids(output):
@@ -236,13 +230,10 @@ def _precision(output, labels):
 
 
 def _distribution(output):
-    labels, n = output.labels, output.classes
-    if labels.shape[1:] != output.y_pred.shape[1:]:
+    if output.labels.shape[1:] != output.y_pred.shape[1:]:
         yield _not_one_hot(output)
         return
-    axis = output.expects.axis
-    labels = np.moveaxis(labels, axis, -1).astype("float64")
-    labels = output.counted(labels, whole=True).reshape(-1, n)
+    labels = output.label_rows.astype("float64")
     sums = labels.sum(axis=-1)
     off = (np.abs(sums - 1) > _SUM_ERROR) | (labels < 0).any(axis=-1)
     if not off.any():

@@ -109,11 +109,7 @@ def _are_distributions(output):
 
 def _rows(output):
     """The outputs that count and are finite, `(rows, classes)`."""
-    scores = output.y_pred
-    if scores.ndim > 1:
-        scores = np.moveaxis(scores, output.expects.axis, -1)
-    scores = output.counted(scores)
-    scores = scores.reshape(-1, scores.shape[-1] if scores.ndim > 1 else 1)
+    scores = output.score_rows
     return scores[np.isfinite(scores).all(axis=-1)]
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_xent.diagnosis.evidence import is_finite
 from keras_xent.diagnosis.expectation import (
     CLASS_IDS,
     DISTRIBUTION,
@@ -67,17 +68,13 @@ def blind_loss(output):
 
 def prior(output):
     """The share of each class, or of yes, in all labels; None of others."""
-    labels = output.labels
-    if output.expects.labels == DISTRIBUTION:
-        labels = np.moveaxis(labels, output.expects.axis, -1)
-    labels = output.counted(labels, whole=True)
+    labels = output.label_rows
     if output.expects.labels == CLASS_IDS:
         ids = labels[~np.isin(labels, output.expects.ignored)].astype(int)
         counts = np.bincount(ids.reshape(-1), minlength=output.classes)
         return counts / max(1, counts.sum())
     if output.expects.labels in (DISTRIBUTION, YES_NO):
-        width = labels.shape[-1] if labels.ndim > 1 else 1
-        return labels.reshape(-1, width).astype("float64").mean(axis=0)
+        return labels.astype("float64").mean(axis=0)
     return None
 
 
@@ -177,11 +174,7 @@ def _predicts_prior(evidence, output):
 
 def _probabilities(output):
     """The answers as probabilities, `(rows, classes or columns)`."""
-    scores = output.y_pred.astype("float64")
-    if scores.ndim > 1:
-        scores = np.moveaxis(scores, output.expects.axis, -1)
-    scores = output.counted(scores)
-    scores = scores.reshape(-1, scores.shape[-1] if scores.ndim > 1 else 1)
+    scores = output.score_rows.astype("float64")
     if output.expects.outputs == PROBABILITIES:
         return scores
     if output.expects.labels == YES_NO:
@@ -203,10 +196,7 @@ def _step_too_large(evidence):
     before, after = evidence.loss, evidence.loss_after
     if after is None or not np.isfinite(before):
         return
-    if any(
-        g is not None and not np.isfinite(g).all()
-        for _, g in evidence.gradients
-    ):
+    if not is_finite(evidence.gradients):
         return  # No step of any size helps, and another finding says so.
     blind = [blind_loss(output) for output in evidence.outputs]
     scale = max([abs(before), *(abs(each) for each in blind if each)])
