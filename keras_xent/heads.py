@@ -9,10 +9,8 @@ that it returns, as Keras does with masks.
 import typing
 
 import keras
-from keras.src.backend.common.tensor_attributes import (
-    get_tensor_attr,
-    set_tensor_attr,
-)
+
+from keras_xent import _keras
 
 NOTE = "_keras_xent_head"
 
@@ -52,9 +50,9 @@ class DrawnSeed(keras.random.SeedGenerator):
 
 def leave_note(tensor, note):
     """Ties a note to this very tensor, not to its value."""
-    set_tensor_attr(tensor, NOTE, note)
+    _keras.set_tensor_attr(tensor, NOTE, note)
 
 
 def read_note(tensor):
     """The note on a tensor, None if there is none."""
-    return get_tensor_attr(tensor, NOTE)
+    return _keras.get_tensor_attr(tensor, NOTE)

@@ -90,10 +90,10 @@ def normal(*shape, seed=0, scale=1.0):
 
 def with_mask(x, mask):
     """A tensor that carries a Keras mask."""
-    from keras_xent.masking import set_keras_mask
+    from keras_xent._keras import set_mask
 
     x = keras.ops.convert_to_tensor(x)
-    set_keras_mask(x, keras.ops.convert_to_tensor(mask))
+    set_mask(x, keras.ops.convert_to_tensor(mask))
     return x
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xent import masking
+from keras_xent import _keras
 from keras_xent.diagnosis.expectation import DISTRIBUTION, Expectation
 from keras_xent.losses.base import shallow_copy
 
@@ -133,7 +133,7 @@ class Output:
         """Predictions as a tensor that has the mask of the output."""
         y_pred = ops.convert_to_tensor(y_pred)
         if self.mask is not None:
-            masking.set_keras_mask(y_pred, ops.convert_to_tensor(self.mask))
+            _keras.set_mask(y_pred, ops.convert_to_tensor(self.mask))
         return y_pred
 
     def compute(self, y_pred, y_true=None, reduction="none"):

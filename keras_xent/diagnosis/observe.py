@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops, tree
 from keras.src.trainers.compile_utils import CompileLoss, CompileMetrics
 
-from keras_xent import heads, masking
+from keras_xent import _keras, heads
 from keras_xent.diagnosis import calls, probe
 from keras_xent.diagnosis.evidence import (
     Evidence,
@@ -186,7 +186,7 @@ class Observer:
         self._see_metrics(y, y_pred, tensors)
 
     def _output(self, name, loss, tensor, y, labels, weight, weights):
-        note, mask = heads.read_note(tensor), masking.get_keras_mask(tensor)
+        note, mask = heads.read_note(tensor), _keras.get_mask(tensor)
         last, before = None, []
         for seen, other in self._pairs:
             if other is tensor:

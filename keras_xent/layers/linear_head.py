@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common.variables import AutocastScope
 
-from keras_xent import heads
+from keras_xent import _keras, heads
 from keras_xent.ops import linear
 
 
@@ -158,7 +157,7 @@ class LinearHead(keras.layers.Layer):
         if "float" not in keras.backend.standardize_dtype(inputs.dtype):
             inputs = ops.cast(inputs, self.compute_dtype)
         self._check_features(inputs)
-        with AutocastScope(None):
+        with _keras.without_autocast():
             weights = self._weights_of_classes()
         # A tensor of its own: two heads on the same features leave two notes.
         features = ops.copy(inputs)

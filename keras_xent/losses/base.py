@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 from keras import ops
-from keras.src.losses.loss import reduce_weighted_values
 
-from keras_xent.masking import get_keras_mask
+from keras_xent._keras import get_mask, reduce_weighted_values
 from keras_xent.ops import checks
 
 
@@ -57,7 +56,7 @@ class RowLoss(keras.losses.Loss):
         return None
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        mask = get_keras_mask(y_pred)
+        mask = get_mask(y_pred)
         with keras.name_scope(self.name):
             if not hasattr(y_pred, "shape"):
                 y_pred = ops.convert_to_tensor(y_pred)

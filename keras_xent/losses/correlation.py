@@ -4,13 +4,13 @@ import keras
 from keras import ops as keras_ops
 
 from keras_xent import ops
+from keras_xent._keras import get_mask
 from keras_xent.losses.base import (
     RowLoss,
     match_rank,
     per_row,
     rows_that_count,
 )
-from keras_xent.masking import get_keras_mask
 from keras_xent.ops import checks
 from keras_xent.ops.rank import check_temperature
 
@@ -37,7 +37,7 @@ class ListLoss(RowLoss):
         return self.list_losses(match_rank(y_true, y_pred), y_pred, None)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        mask = get_keras_mask(y_pred)
+        mask = get_mask(y_pred)
         with keras.name_scope(self.name):
             if not hasattr(y_pred, "shape"):
                 y_pred = keras_ops.convert_to_tensor(y_pred)

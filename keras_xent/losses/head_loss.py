@@ -2,9 +2,8 @@
 
 import keras
 import numpy as np
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
-from keras_xent import heads, masking
+from keras_xent import _keras, heads
 from keras_xent.losses.base import RowLoss, as_list, shallow_copy
 from keras_xent.ops import checks, crossentropy, linear
 
@@ -40,10 +39,10 @@ class HeadLoss(RowLoss):
             self._check_logits(y_pred)
         elif note.features is not None:
             # Where the step is compiled, nobody needs the logits any more.
-            mask = masking.get_keras_mask(y_pred)
+            mask = _keras.get_mask(y_pred)
             y_pred = note.features
             if mask is not None:
-                masking.set_keras_mask(y_pred, mask)
+                _keras.set_mask(y_pred, mask)
         # A copy for this call: one loss may serve several heads.
         bound = shallow_copy(self)
         bound._note = note
@@ -77,7 +76,7 @@ class HeadLoss(RowLoss):
 
     def _check_logits(self, y_pred):
         """Raises on a tensor that could be features whose head is unknown."""
-        if isinstance(y_pred, np.ndarray) or in_symbolic_scope():
+        if isinstance(y_pred, np.ndarray) or _keras.in_symbolic_scope():
             return
         raise ValueError(
             f"{type(self).__name__} takes what a keras_xent.layers.LinearHead "

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_xent.masking import get_keras_mask
+from keras_xent._keras import get_mask
 from keras_xent.ops import checks
 
 
@@ -27,7 +27,7 @@ def flat_entries(match, score, sample_weight=None):
         ValueError: If shapes disagree, or host values of `match` that have a
             weight are neither 0 nor 1.
     """
-    mask = get_keras_mask(score)
+    mask = get_mask(score)
     if mask is None:
         check_flags(match, sample_weight)
     match, score = as_float32(match), as_float32(score)
@@ -61,7 +61,7 @@ def flat_pairs(target, score, sample_weight=None):
     Raises:
         ValueError: If shapes disagree.
     """
-    mask = get_keras_mask(score)
+    mask = get_mask(score)
     target, score = as_float32(target), as_float32(score)
     if not _same_but_last_one(target.shape, score.shape):
         raise ValueError(
@@ -94,7 +94,7 @@ def all_pairs(ids, embeddings, sample_weight, pairwise):
     Raises:
         ValueError: If shapes disagree or host ids cannot be held exactly.
     """
-    mask = get_keras_mask(embeddings)
+    mask = get_mask(embeddings)
     ids = class_ids(ids)
     embeddings = ops.stop_gradient(ops.convert_to_tensor(embeddings))
     sizes = {ids.shape[0], *embeddings.shape[:1]} - {None}

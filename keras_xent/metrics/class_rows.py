@@ -5,7 +5,7 @@ import typing
 import numpy as np
 from keras import ops
 
-from keras_xent.masking import get_keras_mask
+from keras_xent._keras import get_mask
 from keras_xent.metrics.alignment import full_weight
 from keras_xent.metrics.sums import SummedMetric
 from keras_xent.ops import checks, crossentropy, probabilities
@@ -145,7 +145,7 @@ def class_rows(
             in host memory are none, unless weights or a mask may leave them
             out.
     """
-    mask = get_keras_mask(y_pred)
+    mask = get_mask(y_pred)
     logits = ops.stop_gradient(checks.logits(y_pred, "y_pred"))
     on_host = sample_weight is None and mask is None
     ignored = checks.id_tuple("ignore_class", ignore_class)

@@ -4,8 +4,10 @@ from keras import ops
 
 from keras_xent.ops import checks
 from keras_xent.ops.probabilities import class_probabilities, yes_probability
+from keras_xent.ops.public import public_op
 
 
+@public_op
 def brier_score(targets, predictions, from_logits=True, axis=-1):
     """Squared distance between predicted probabilities and what happened.
 

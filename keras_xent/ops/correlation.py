@@ -6,9 +6,11 @@ from keras import ops
 
 from keras_xent.ops import checks
 from keras_xent.ops.moments import deviations, or_one
+from keras_xent.ops.public import public_op
 from keras_xent.ops.rank import average_rank, entry_weights, soft_rank
 
 
+@public_op
 def pearson_correlation(a, b, axis=-1, *, weight=None, mask=None):
     """Linear correlation of two lists.
 
@@ -56,6 +58,7 @@ def pearson_correlation(a, b, axis=-1, *, weight=None, mask=None):
     )
 
 
+@public_op
 def spearman_correlation(a, b, axis=-1, *, weight=None, mask=None):
     """Rank correlation of two lists: the linear correlation of their ranks.
 
@@ -97,6 +100,7 @@ def spearman_correlation(a, b, axis=-1, *, weight=None, mask=None):
     )
 
 
+@public_op
 def pearson_loss(targets, scores, axis=-1, *, weight=None, mask=None):
     """1 − linear correlation of scores with targets.
 
@@ -141,6 +145,7 @@ def pearson_loss(targets, scores, axis=-1, *, weight=None, mask=None):
     return _loss(targets, scores, axis, weight, mask)
 
 
+@public_op
 def spearman_loss(
     targets, scores, temperature=None, axis=-1, *, weight=None, mask=None
 ):

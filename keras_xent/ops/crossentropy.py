@@ -18,6 +18,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent.ops import checks, extrema
+from keras_xent.ops.public import public_op
 
 # Each backend has a formula that beats the others; forward + backward on
 # [1024, 32768], first prototypes, two cores. TensorFlow's fused kernel takes
@@ -40,6 +41,7 @@ LARGEST = float(np.finfo("float32").max)
 SUM_TOLERANCE = 1e-2
 
 
+@public_op
 def softmax_crossentropy(
     targets,
     logits,
@@ -133,6 +135,7 @@ def softmax_crossentropy(
     return _several_classes(losses, logits, axis)
 
 
+@public_op
 def sparse_softmax_crossentropy(
     labels,
     logits,
@@ -228,6 +231,7 @@ def sparse_softmax_crossentropy(
     return losses if counted is None else ops.where(counted, losses, 0)
 
 
+@public_op
 def sigmoid_crossentropy(
     targets, logits, *, label_smoothing=0.0, pos_weight=None, focal_gamma=0.0
 ):

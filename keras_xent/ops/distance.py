@@ -4,8 +4,10 @@ import keras
 from keras import ops
 
 from keras_xent.ops import divergence, extrema
+from keras_xent.ops.public import public_op
 
 
+@public_op
 def pairwise_euclidean(a, b=None):
     """Euclidean distance between all pairs of rows, by one matrix product.
 
@@ -62,6 +64,7 @@ def pairwise_euclidean(a, b=None):
     return ops.where(none, 0.0, ops.sqrt(ops.where(none, 1.0, square)))
 
 
+@public_op
 def pairwise_cosine(a, b=None):
     """Cosine distance between all pairs of rows, by one matrix product.
 

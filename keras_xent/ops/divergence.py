@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent.ops import checks
+from keras_xent.ops.public import public_op
 
 # Where activations, not logits, are compared, an entry may be 0, and log 0 is
 # −∞. Entries below this are taken as this inside the logarithm. It is far below
@@ -23,6 +24,7 @@ SMALLEST_IN_LOG = 2.0**-64
 LOWEST_LOG_MEAN = -100.0
 
 
+@public_op
 def symmetric_kl(p, q, from_logits=True, axis=-1):
     """Symmetric Kullback-Leibler divergence of two distributions.
 
@@ -93,6 +95,7 @@ def symmetric_kl(p, q, from_logits=True, axis=-1):
     return ops.sum(terms, axis=axis)
 
 
+@public_op
 def pairwise_symmetric_kl(a, b=None, from_logits=True):
     """Symmetric Kullback-Leibler divergence of every row of a with every of b.
 
@@ -153,6 +156,7 @@ def pairwise_symmetric_kl(a, b=None, from_logits=True):
     return _never_negative(divergence, zero_diagonal=b is None)
 
 
+@public_op
 def pairwise_kl(a, from_logits=True):
     """Kullback-Leibler divergence of every row of a from every other row.
 

@@ -7,10 +7,12 @@ from keras import ops
 
 from keras_xent.ops import checks
 from keras_xent.ops.probabilities import class_probabilities
+from keras_xent.ops.public import public_op
 
 NATS_PER = {"nats": 1.0, "bits": math.log(2)}
 
 
+@public_op
 def entropy(x, from_logits=True, unit="nats", axis=-1):
     """Entropy of distributions over classes.
 

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_xent.ops import checks, extrema
 from keras_xent.ops.divergence import pairwise_kl, pairwise_symmetric_kl
+from keras_xent.ops.public import public_op
 
 # softness · softplus(x / softness) is within softness · log 2 of the hard
 # hinge. Below this the difference is far below float32, and x / softness would
@@ -12,6 +13,7 @@ from keras_xent.ops.divergence import pairwise_kl, pairwise_symmetric_kl
 SMALLEST_SOFTNESS = 1e-30
 
 
+@public_op
 def softplus_hinge(match, distance, margin, softness=1.0):
     """Cost of a pair: its distance if it matches, else what the margin lacks.
 
@@ -70,6 +72,7 @@ def softplus_hinge(match, distance, margin, softness=1.0):
     return checks.sizes_agree(costs, match, distance)
 
 
+@public_op
 def symmetric_kl_hinge(
     labels,
     logits,

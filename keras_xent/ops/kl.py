@@ -11,9 +11,11 @@ import numpy as np
 from keras import ops
 
 from keras_xent.ops import checks
+from keras_xent.ops.public import public_op
 from keras_xent.ops.temperature import check_temperature
 
 
+@public_op
 def kl_divergence(p, q, temperature=1.0, axis=-1):
     """Kullback-Leibler divergence of q from p, both from logits.
 
@@ -64,6 +66,7 @@ def kl_divergence(p, q, temperature=1.0, axis=-1):
     return temperature**2 * ops.sum(terms, axis=axis)
 
 
+@public_op
 def jensen_shannon(p, q, axis=-1):
     """Jensen-Shannon divergence of two distributions, from logits.
 

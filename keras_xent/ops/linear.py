@@ -5,8 +5,10 @@ import numpy as np
 from keras import ops
 
 from keras_xent.ops import blockwise, checks, crossentropy
+from keras_xent.ops.public import public_op
 
 
+@public_op
 def linear_softmax_crossentropy(
     labels,
     features,

@@ -18,6 +18,7 @@ from keras import ops
 
 from keras_xent.ops import checks
 from keras_xent.ops.moments import deviations, or_one
+from keras_xent.ops.public import public_op
 
 # The default temperature in standard deviations. Of 1000 normal scores, about a
 # quarter then lies within one temperature of a score in the middle: wide enough
@@ -25,6 +26,7 @@ from keras_xent.ops.moments import deviations, or_one
 TEMPERATURE_IN_DEVIATIONS = 0.3
 
 
+@public_op
 def soft_rank(x, temperature=None, axis=-1, *, weight=None, mask=None):
     """Ranks that change smoothly with the entries, and have a gradient.
 
@@ -94,6 +96,7 @@ def soft_rank(x, temperature=None, axis=-1, *, weight=None, mask=None):
     return ops.moveaxis(ops.where(good, ranks, np.nan), -1, axis)
 
 
+@public_op
 def average_rank(x, axis=-1, *, weight=None, mask=None):
     """Ranks from 1, equal entries at the average of their places.
 

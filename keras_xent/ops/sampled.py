@@ -9,8 +9,10 @@ import numpy as np
 from keras import ops
 
 from keras_xent.ops import checks, crossentropy, linear
+from keras_xent.ops.public import public_op
 
 
+@public_op
 def sampled_softmax_crossentropy(
     labels,
     features,
@@ -115,6 +117,7 @@ def sampled_softmax_crossentropy(
     return ops.reshape(losses, rows)
 
 
+@public_op
 def nce(
     labels,
     features,

@@ -25,6 +25,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent.ops import checks, crossentropy
+from keras_xent.ops.public import public_op
 
 # Where 64 numbers lie among 10**6 ends. Under TensorFlow's XLA `searchsorted`
 # compares each with all, 22 ms, and a bisection takes 0.3 ms; written out on
@@ -57,6 +58,7 @@ class Candidates(typing.NamedTuple):
     sampled_expected_count: object
 
 
+@public_op
 def log_uniform_sample(labels, num_sampled, classes, *, unique=True, seed=None):
     """Classes drawn by a log-uniform (Zipfian) distribution.
 
@@ -112,6 +114,7 @@ def log_uniform_sample(labels, num_sampled, classes, *, unique=True, seed=None):
     )
 
 
+@public_op
 def uniform_sample(labels, num_sampled, classes, *, unique=True, seed=None):
     """Classes drawn with the same probability each.
 
@@ -144,6 +147,7 @@ def uniform_sample(labels, num_sampled, classes, *, unique=True, seed=None):
     )
 
 
+@public_op
 def unigram_sample(
     labels,
     num_sampled,

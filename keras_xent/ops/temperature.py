@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent.ops import checks, crossentropy, extrema, probabilities
+from keras_xent.ops.public import public_op
 
 # Bounds of log β, β = 1 / T in units of the largest spread of logits in a row:
 # e^87 is below the largest float32, and e^−60 is no difference at all.
@@ -18,6 +19,7 @@ TOLERANCE = 1e-5
 MOST_STEPS = 60
 
 
+@public_op
 def fit_temperature(targets, logits, sample_weight=None, axis=-1):
     """The temperature T > 0 at which softmax(logits / T) is most likely.
 

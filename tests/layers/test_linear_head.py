@@ -8,9 +8,9 @@ import pytest
 from keras import layers
 
 from keras_xent import heads
+from keras_xent._keras import get_mask
 from keras_xent.layers import LinearHead
 from keras_xent.losses import LinearCrossentropy, SparseSoftmaxCrossentropy
-from keras_xent.masking import get_keras_mask
 from tests.testing import normal, to_numpy, with_mask
 
 WORDS, SIZE, STEPS, ROWS = 12, 4, 3, 7
@@ -127,7 +127,7 @@ def test_tied_to_an_embedding_it_has_no_weights_but_the_bias(use_bias):
 def test_a_mask_passes(training):
     mask = np.arange(ROWS * STEPS).reshape(ROWS, STEPS) % 2 == 0
     x = with_mask(normal(ROWS, STEPS, SIZE), mask)
-    result = get_keras_mask(LinearHead(WORDS)(x, training=training))
+    result = get_mask(LinearHead(WORDS)(x, training=training))
     np.testing.assert_array_equal(to_numpy(result), mask)
 
 

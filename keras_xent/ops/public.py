@@ -1,0 +1,55 @@
+"""What makes a function of tensors one of the public operations."""
+
+import functools
+import importlib
+
+import keras
+
+from keras_xent import _keras
+
+
+def public_op(function):
+    """Decorates a public operation, so that all of them keep two promises.
+
+    Given a `KerasTensor`, as in a functional model, it becomes a step of that
+    model, with the shape and dtype of the result, as `keras.ops` do. And it is
+    computed in the dtype of what it is given, float32 at least, whatever
+    `torch.autocast` says.
+    """
+
+    @functools.wraps(function)
+    def op(*args, **kwargs):
+        if _any_symbolic((args, kwargs)):
+            return Step(function.__name__)(*args, **kwargs)
+        with _keras.full_precision():
+            return function(*args, **kwargs)
+
+    return op
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+class Step(keras.Operation):
+    """A public operation as a step of a functional model.
+
+    Args:
+        function: The name of the operation in `keras_xent.ops`.
+        name: The name of the step.
+    """
+
+    def __init__(self, function, name=None):
+        super().__init__(name=name)
+        self.function = function
+
+    def call(self, *args, **kwargs):
+        # By name, and now: this module stands below `keras_xent.ops`.
+        ops = importlib.import_module("keras_xent.ops")
+        return getattr(ops, self.function)(*args, **kwargs)
+
+    def get_config(self):
+        return {**super().get_config(), "function": self.function}
+
+
+def _any_symbolic(nest):
+    return any(
+        isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(nest)
+    )

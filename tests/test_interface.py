@@ -1,0 +1,94 @@
+"""One interface: who has learned one public name has learned all."""
+
+import inspect
+import re
+
+import pytest
+
+import keras_xent
+from keras_xent import callbacks, layers, losses, metrics, ops
+from tests.testing import only_on
+
+PACKAGES = [callbacks, layers, losses, metrics, ops]
+PUBLIC = {
+    f"{package.__name__.split('.')[-1]}.{name}": getattr(package, name)
+    for package in PACKAGES
+    for name in package.__all__
+}
+PUBLIC["diagnose"] = keras_xent.diagnose
+
+# What has a default and may be given by position all the same: the second
+# matrix of a pairwise function, which is data as the first is, and the number
+# of classes, which only a tied head leaves out.
+BY_POSITION = {"b", "units"}
+
+each_name = pytest.mark.parametrize("name", PUBLIC)
+pytestmark = only_on("torch", "a signature is the same on each backend")
+
+
+def parameters(thing):
+    function = thing.__init__ if inspect.isclass(thing) else thing
+    found = list(inspect.signature(function).parameters.values())
+    return found[1:] if inspect.isclass(thing) else found
+
+
+def sections(thing):
+    """The parts of a docstring by their headings; "" is the first line."""
+    parts = re.split(r"^([A-Z][a-z]+):$", inspect.getdoc(thing), flags=re.M)
+    first = parts[0].split("\n")[0]
+    return {"": first, **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+def arguments(text):
+    """The names that a section of arguments explains."""
+    names = re.findall(r"^    ([*\w, ]+):", text, flags=re.M)
+    return [each.strip() for name in names for each in name.split(",")]
+
+
+@each_name
+def test_what_has_a_default_is_given_by_name(name):
+    for parameter in parameters(PUBLIC[name]):
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+            continue
+        optional = parameter.default is not parameter.empty
+        assert not optional or parameter.name in BY_POSITION, parameter
+
+
+@each_name
+def test_the_docstring_is_whole(name):
+    thing = PUBLIC[name]
+    found = sections(thing)
+    assert found[""].endswith("."), found[""]
+    assert "Source" not in found
+    needed = {"Example", "Raises"}
+    needed |= {"Shapes"} if inspect.isclass(thing) else {"Returns"}
+    if name.startswith("callbacks"):
+        needed.remove("Shapes")
+    assert needed <= found.keys()
+    assert ">>> " in found["Example"]
+
+
+@each_name
+def test_the_docstring_explains_each_argument(name):
+    thing = PUBLIC[name]
+    wanted = []
+    for parameter in parameters(thing):
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
+        wanted.append(stars.get(parameter.kind, "") + parameter.name)
+    explained = arguments(sections(thing).get("Args", ""))
+    assert sorted(explained) == sorted(wanted)
+
+
+@each_name
+def test_an_editor_shows_what_an_argument_is(name):
+    # Not where else to read it.
+    text = sections(PUBLIC[name]).get("Args", "")
+    assert "As in `keras.losses.Loss`" not in text
+    assert "As in `keras.metrics.Metric`" not in text
+
+
+@each_name
+def test_the_signature_is_annotated(name):
+    for parameter in parameters(PUBLIC[name]):
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            assert parameter.annotation is not parameter.empty, parameter
