@@ -10,6 +10,7 @@ import re
 import sys
 
 import keras
+from keras.src.backend import compute_output_spec
 from keras.src.backend import get_keras_mask as get_mask
 from keras.src.backend import set_keras_mask as set_mask
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
@@ -21,6 +22,7 @@ from keras.src.backend.common.variables import AutocastScope
 from keras.src.losses.loss import reduce_weighted_values
 
 __all__ = [
+    "compute_output_spec",
     "full_precision",
     "get_mask",
     "get_tensor_attr",

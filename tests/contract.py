@@ -156,7 +156,7 @@ METRICS = [
 ]  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Op:
     """A public operation, the data that it takes by position, and the rest.
 

@@ -268,7 +268,7 @@ class _Pass:
         logits, _, _ = self._block(factors, start, size)
         target = self.description.pick(logits, start)
         top = extrema.largest(logits, LOWEST, axis=1)
-        logits -= top[:, None]
+        logits = logits - top[:, None]
         shared = ops.zeros((), dtype=logits.dtype)
         below = ops.zeros_like(top)
         shares = self._shares(start, size, logits.dtype)

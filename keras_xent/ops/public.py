@@ -45,6 +45,21 @@ class Step(keras.Operation):
         ops = importlib.import_module("keras_xent.ops")
         return getattr(ops, self.function)(*args, **kwargs)
 
+    def compute_output_spec(self, *args, **kwargs):
+        # Only what is symbolic may be traced: on JAX, Keras traces lists and
+        # arrays too, such as counts that have to be known.
+        nest = (args, kwargs)
+        leaves = keras.tree.flatten(nest)
+        places = [i for i, x in enumerate(leaves) if _any_symbolic(x)]
+
+        def call(*tensors):
+            given = dict(zip(places, tensors, strict=True))
+            filled = [given.get(i, x) for i, x in enumerate(leaves)]
+            args, kwargs = keras.tree.pack_sequence_as(nest, filled)
+            return self.call(*args, **kwargs)
+
+        return _keras.compute_output_spec(call, *(leaves[i] for i in places))
+
     def get_config(self):
         return {**super().get_config(), "function": self.function}
 
