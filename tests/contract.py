@@ -131,7 +131,8 @@ LOSSES = [
     Case(losses.SymmetricKLHinge, {"margin": 2.0}, "class ids", pairs=True),
     Case(losses.SymmetricKLHinge, {"margin": 2.0, "softness": 0.0, "balanced": False, "directed": True}, "class ids", pairs=True),
     Case(losses.KLDivergence, {"temperature": 2.0}, "logits pairs"),
-    Case(losses.JensenShannon, {}, "logits pairs"),
+    Case(losses.KLDivergence, {"beta": 1.0, "axis": -1}, "logits pairs"),
+    Case(losses.JensenShannonDivergence, {"beta": 0.3, "temperature": 2.0}, "logits pairs"),
     Case(losses.SpearmanLoss, {}, "numbers", is_list=True),
     Case(losses.PearsonLoss, {"axis": 1}, "distributions"),
 ]  # fmt: skip

@@ -111,7 +111,12 @@ class TemperatureScaling(keras.callbacks.Callback):
         logits = self._logits()
         self.temperature = float(
             ops.convert_to_numpy(
-                fit_temperature(self._y, logits, self._weight, self.axis)
+                fit_temperature(
+                    self._y,
+                    logits,
+                    sample_weight=self._weight,
+                    axis=self.axis,
+                )
             )
         )
         reason = NO_TEMPERATURE.get(str(self.temperature))

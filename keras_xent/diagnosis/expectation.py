@@ -73,7 +73,7 @@ _OURS = {
     losses.SoftplusHinge: (DISTANCES, MATCHES),
     losses.SymmetricKLHinge: (EMBEDDINGS, IDENTITIES),
     losses.KLDivergence: (LOGITS, NUMBERS),
-    losses.JensenShannon: (LOGITS, NUMBERS),
+    losses.JensenShannonDivergence: (LOGITS, NUMBERS),
     losses.SpearmanLoss: (NUMBERS, NUMBERS),
     losses.PearsonLoss: (NUMBERS, NUMBERS),
 }

@@ -82,7 +82,7 @@ class SpearmanCorrelation(keras.metrics.Metric):
             value = spearman_of_counts(self.state.masses())
             return ops.where(self.state.usable(), value, np.nan)
         targets, scores, weights = self.state.pairs()
-        value = spearman_correlation(targets, scores, weight=weights)
+        value = spearman_correlation(targets, scores, sample_weight=weights)
         return ops.where(self.state.whole(), value, np.nan)
 
     def merge_state(self, metrics):

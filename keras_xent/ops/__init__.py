@@ -14,14 +14,17 @@ from keras_xent.ops.crossentropy import (
 )
 from keras_xent.ops.distance import pairwise_cosine, pairwise_euclidean
 from keras_xent.ops.divergence import (
-    pairwise_kl,
-    pairwise_symmetric_kl,
+    jensen_shannon,
+    kl_divergence,
     symmetric_kl,
 )
 from keras_xent.ops.entropy import entropy
 from keras_xent.ops.hinge import softplus_hinge, symmetric_kl_hinge
-from keras_xent.ops.kl import jensen_shannon, kl_divergence
 from keras_xent.ops.linear import linear_softmax_crossentropy
+from keras_xent.ops.pairwise_divergence import (
+    pairwise_kl,
+    pairwise_symmetric_kl,
+)
 from keras_xent.ops.rank import average_rank, soft_rank
 from keras_xent.ops.sampled import nce, sampled_softmax_crossentropy
 from keras_xent.ops.sampling import (

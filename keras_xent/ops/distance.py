@@ -3,12 +3,13 @@
 import keras
 from keras import ops
 
-from keras_xent.ops import divergence, extrema
+from keras_xent._types import Tensor, TensorLike
+from keras_xent.ops import extrema, pairwise_divergence
 from keras_xent.ops.public import public_op
 
 
 @public_op
-def pairwise_euclidean(a, b=None):
+def pairwise_euclidean(a: TensorLike, b: TensorLike | None = None) -> Tensor:
     """Euclidean distance between all pairs of rows, by one matrix product.
 
         d_ij = sqrt(|a_i|² + |b_j|² - 2 a_i · b_j)
@@ -29,7 +30,7 @@ def pairwise_euclidean(a, b=None):
         that is not finite is at NaN or inf from all others.
 
     Raises:
-        ValueError: If `a` and `b` are not matrices of the same width.
+        ValueError: if `a` and `b` are not matrices of the same width.
 
     Example:
 
@@ -65,7 +66,7 @@ def pairwise_euclidean(a, b=None):
 
 
 @public_op
-def pairwise_cosine(a, b=None):
+def pairwise_cosine(a: TensorLike, b: TensorLike | None = None) -> Tensor:
     """Cosine distance between all pairs of rows, by one matrix product.
 
         d_ij = 1 - (a_i · b_j) / (|a_i| |b_j|)
@@ -84,7 +85,7 @@ def pairwise_cosine(a, b=None):
         that is not finite is at distance NaN from all others.
 
     Raises:
-        ValueError: If `a` and `b` are not matrices of the same width.
+        ValueError: if `a` and `b` are not matrices of the same width.
 
     Example:
 
@@ -103,7 +104,7 @@ def pairwise_cosine(a, b=None):
 
 
 _BY_NAME = {
-    "symmetric_kl": divergence.pairwise_symmetric_kl,
+    "symmetric_kl": pairwise_divergence.pairwise_symmetric_kl,
     "euclidean": pairwise_euclidean,
     "cosine": pairwise_cosine,
 }
@@ -121,7 +122,7 @@ def pairwise_distance(distance):
         also take a second set of rows `[m, d]`, and then give `[n, m]`.
 
     Raises:
-        ValueError: If it is neither a known name nor callable.
+        ValueError: if it is neither a known name nor callable.
 
     Example:
 
@@ -135,7 +136,7 @@ def pairwise_distance(distance):
         names = ", ".join(repr(name) for name in _BY_NAME)
         raise ValueError(
             f"`distance` must be one of {names}, or a callable from "
-            f"embeddings [n, d] to distances [n, n]. Got {distance!r}."
+            f"embeddings [n, d] to distances [n, n]. Received: {distance!r}."
         )
     return _BY_NAME[distance]
 
@@ -156,7 +157,7 @@ def _matrices(a, b):
     widths = {shape[-1] for shape in shapes if shape} - {None}
     if any(len(shape) != 2 for shape in shapes) or len(widths) > 1:
         raise ValueError(
-            "Expected rows of one width, [n, d] and [m, d]. Got shapes "
+            "Expected rows of one width, [n, d] and [m, d]. Received shapes "
             f"{shapes[0]} and {shapes[1]}. Flatten what belongs to a row."
         )
     return a, b
@@ -179,5 +180,5 @@ def _unit_rows(x):
 
 
 def _zero_diagonal(x):
-    index = ops.arange(ops.shape(x)[0])
+    index = ops.arange(ops.shape(x)[0], dtype="int32")
     return ops.where(index[:, None] == index[None, :], 0.0, x)

@@ -1,10 +1,12 @@
 """Entropy of distributions, in the unit that is asked for."""
 
 import math
+import typing
 
 import numpy as np
 from keras import ops
 
+from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.probabilities import class_probabilities
 from keras_xent.ops.public import public_op
@@ -13,7 +15,13 @@ NATS_PER = {"nats": 1.0, "bits": math.log(2)}
 
 
 @public_op
-def entropy(x, from_logits=True, unit="nats", axis=-1):
+def entropy(
+    x: TensorLike,
+    *,
+    from_logits: bool = True,
+    unit: typing.Literal["nats", "bits"] = "nats",
+    axis: int = -1,
+) -> Tensor:
     """Entropy of distributions over classes.
 
     ```

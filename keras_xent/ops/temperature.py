@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, crossentropy, extrema, probabilities
 from keras_xent.ops.public import public_op
 
@@ -20,7 +21,13 @@ MOST_STEPS = 60
 
 
 @public_op
-def fit_temperature(targets, logits, sample_weight=None, axis=-1):
+def fit_temperature(
+    targets: TensorLike,
+    logits: TensorLike,
+    *,
+    sample_weight: TensorLike | None = None,
+    axis: int = -1,
+) -> Tensor:
     """The temperature T > 0 at which softmax(logits / T) is most likely.
 
     ```
@@ -112,7 +119,7 @@ def fit_temperature(targets, logits, sample_weight=None, axis=-1):
         return ops.abs(last) > TOLERANCE
 
     start = [
-        ops.cast(ops.convert_to_tensor(number), below.dtype)
+        ops.convert_to_tensor(number, dtype=below.dtype)
         for number in (0.0, LOWEST, HIGHEST, HIGHEST - LOWEST)
     ]
     x = ops.while_loop(
@@ -164,7 +171,9 @@ def _rows(targets, logits, sample_weight, axis):
         checks.same_shape("sample_weight", given.shape, "rows", target.shape)
         weight = ops.cast(given, target.dtype)
     possible = possible & (weight > 0) & (weight < np.inf)
-    weight = ops.where(possible, weight, ops.where(weight == 0, 0.0, np.nan))
+    weight = ops.where(
+        possible, weight, ops.where(weight == 0, ops.zeros_like(weight), np.nan)
+    )
     target = ops.where(possible, target, 0)
     below = ops.where(ops.expand_dims(possible, axis), below, 0)
     count = below.shape[axis]

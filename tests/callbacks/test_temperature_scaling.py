@@ -42,7 +42,7 @@ def fit(model, *args, **kwargs):
 @pytest.mark.parametrize("weight", [None, WEIGHT])
 def test_it_puts_the_fitted_temperature_into_the_layer(model, weight):
     scaling = fit(model, (X, Y) if weight is None else (X, Y, weight))
-    expected = float(to_numpy(ops.fit_temperature(Y, X, weight)))
+    expected = float(to_numpy(ops.fit_temperature(Y, X, sample_weight=weight)))
     assert scaling.temperature == pytest.approx(expected, rel=1e-5)
     assert model.get_layer("calibrated").temperature == np.float32(
         scaling.temperature

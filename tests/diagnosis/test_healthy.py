@@ -139,7 +139,7 @@ def test_converged_distances(softness, iterations):
     """Matches at 0, all others beyond the margin."""
     model, x, y, _ = stack(
         Dense(1, "relu", use_bias=False),
-        loss=losses.SoftplusHinge(2.0, softness),
+        loss=losses.SoftplusHinge(2.0, softness=softness),
         x=9.0 * FLAGS.astype("float32"),
         y=1 - FLAGS,
     )
@@ -392,7 +392,7 @@ WELL = {
         Dense(1), loss=losses.SpearmanLoss(), y=X[:, :1]
     ),
     "distillation": lambda: stack(
-        Dense(3), loss=losses.JensenShannon(), y=normal(32, 3, seed=2)
+        Dense(3), loss=losses.JensenShannonDivergence(), y=normal(32, 3, seed=2)
     ),
     "Poisson": lambda: stack(
         Dense(1, "exponential"), loss="poisson", y=IDS[:, None]
