@@ -5,6 +5,7 @@ and Python numbers): a value on a device would have to be waited for.
 """
 
 import math
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -54,6 +55,52 @@ def vector(name, value, classes=None):
         )
 
 
+def class_weights(value, classes=None, name="class_weight"):
+    """Returns the weights of classes, of all or, as `fit` has it, of some.
+
+    Args:
+        value: A vector of one non-negative number per class; a dict from class
+            ids to numbers, in which what is missing weighs 1; or None.
+        classes: How many classes there are. None if that is not known yet:
+            then a dict stays one.
+        name: The name of the argument.
+
+    Returns:
+        A float64 vector; a dict from ints to floats; or None.
+
+    Raises:
+        ValueError: if a number is negative or not finite, or a class id does
+            not exist.
+    """
+    if not isinstance(value, Mapping):
+        vector(name, value, classes)
+        return None if value is None else np.asarray(value, "float64")
+    # A configuration is JSON, whose keys are strings.
+    ids = [
+        int(key) if isinstance(key, str) and key.isdecimal() else key
+        for key in value
+    ]
+    numbers = [isinstance(i, (int, np.integer)) and i >= 0 for i in ids]
+    if not all(numbers):
+        raise ValueError(
+            f"The keys of `{name}` must be class ids, whole numbers from 0. "
+            f"Received: {name}={value!r}"
+        )
+    vector(name, list(value.values()))
+    weights = {
+        int(i): float(weight)
+        for i, weight in zip(ids, value.values(), strict=True)
+    }
+    if classes is None:
+        return weights
+    if weights and max(weights) >= classes:
+        raise ValueError(
+            f"`{name}` weighs class {max(weights)}. The logits have {classes} "
+            f"classes, from 0 to {classes - 1}."
+        )
+    return np.array([weights.get(k, 1.0) for k in range(classes)])
+
+
 def id_tuple(name, value):
     """Returns one class id, several or None as a tuple of ints."""
     if value is None:
@@ -73,11 +120,26 @@ def id_tuple(name, value):
     return tuple(int(i) for i in ids.reshape(-1))
 
 
-def whole(name, value):
-    """Raises unless `value` is a whole number."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+def whole(name, value, low=None, high=None):
+    """Raises unless `value` is a whole number with `low <= value <= high`."""
+    good = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    good = good and (low is None or value >= low)
+    good = good and (high is None or value <= high)
+    if not good:
+        allowed = "" if low is None else f" from {low}"
+        allowed += "" if high is None else f" to {high}"
         raise ValueError(
-            f"`{name}` must be a whole number. Received: {name}={value!r}"
+            f"`{name}` must be a whole number{allowed}. Received: "
+            f"{name}={value!r}"
+        )
+
+
+def choice(name, value, allowed):
+    """Raises unless `value` is one of a few names."""
+    if value not in allowed:
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(map(repr, allowed))}. "
+            f"Received: {name}={value!r}"
         )
 
 
