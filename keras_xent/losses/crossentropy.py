@@ -3,8 +3,8 @@
 import keras
 
 from keras_xent import ops
-from keras_xent.losses.base import RowLoss, as_list, match_rank
-from keras_xent.ops import checks, crossentropy
+from keras_xent.losses.base import RowLoss, as_list
+from keras_xent.ops import checks, crossentropy, rows
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -249,7 +249,7 @@ class SigmoidCrossentropy(RowLoss):
 
     def call(self, y_true, y_pred):
         losses = ops.sigmoid_crossentropy(
-            match_rank(y_true, y_pred), y_pred, **self.options
+            rows.match_rank(y_true, y_pred), y_pred, **self.options
         )
         if len(losses.shape) < 2:
             return losses

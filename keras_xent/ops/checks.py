@@ -12,7 +12,6 @@ import numpy as np
 from keras import ops
 
 INT32_MAX = 2**31 - 1
-HOST = (np.ndarray, np.generic, int, float, list, tuple)
 
 
 def number(name, value, low, high=None, high_open=False):
@@ -234,15 +233,22 @@ def same_shape(name, shape, other_name, other):
         )
 
 
+def on_host(x):
+    """Whether values can be looked at without reading device memory."""
+    if isinstance(x, (list, tuple)):
+        return all(on_host(value) for value in x)
+    return x is None or isinstance(x, (np.ndarray, np.generic, int, float))
+
+
 def host_array(x):
-    """The values of `x` if they lie in host memory, else None."""
-    if isinstance(x, HOST):
-        try:
-            array = np.asarray(x)
-        except ValueError:
-            return None
-        return array if array.dtype.kind in "biuf" else None
-    return None
+    """The values of `x` if they are numbers in host memory, else None."""
+    if x is None or not on_host(x):
+        return None
+    try:
+        array = np.asarray(x)
+    except ValueError:
+        return None
+    return array if array.dtype.kind in "biuf" else None
 
 
 def zero_to_one(name, x, cure):
@@ -284,7 +290,8 @@ def exact_ids(labels):
     if np.any(lost):
         raise ValueError(
             f"The class id {array[lost].flat[0]} does not fit into float32 and "
-            f"could collide with another. Pass class ids as integers."
+            f"could collide with another. Number the classes from 0 on, as "
+            f"integers."
         )
 
 
@@ -311,8 +318,6 @@ def int32_range(labels, name="Class ids"):
 
 def label_range(labels, number_of_classes, ignored=()):
     """Raises on labels in host memory that cannot be class ids."""
-    if not isinstance(labels, HOST):
-        return
     exact_ids(labels)
     array = host_array(labels)
     if array is None or array.size == 0:
