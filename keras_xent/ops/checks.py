@@ -177,9 +177,11 @@ def floats(x, name, why="ranks and correlations of integers have no gradient."):
         raise ValueError(
             f"`{name}` must be floating point. Received dtype {dtype}: {why}"
         )
-    if dtype in ("float32", "float64"):
-        return x
-    return ops.cast(x, "float32")
+    if dtype not in ("float32", "float64"):
+        return ops.cast(x, "float32")
+    # A variable of TensorFlow's own passes for a tensor, and is none: it has
+    # no `ndim`, which Keras asks for. Nothing is copied.
+    return x if hasattr(x, "ndim") else ops.copy(x)
 
 
 def one_dtype(a, b):
@@ -251,17 +253,24 @@ def host_array(x):
     return array if array.dtype.kind in "biuf" else None
 
 
-def zero_to_one(name, x, cure):
+def zero_to_one(name, x, cure, ignored=()):
     """Raises on values in host memory that are no yes, no or share of it."""
     array = host_array(x)
     if array is None:
         return
     wrong = ~((array >= 0) & (array <= 1))
+    for value in ignored:
+        wrong &= differs(array, value)
     if np.any(wrong):
         raise ValueError(
             f"`{name}` must lie in [0, 1]: 1 is yes, 0 is no. Received values "
             f"outside, for example {array[wrong].flat[0]}. {cure}"
         )
+
+
+def differs(x, value):
+    """Where `x` is not a value, which may be NaN."""
+    return x == x if math.isnan(value) else x != value
 
 
 def sizes_agree(result, a, b):
