@@ -183,8 +183,8 @@ def sparse_softmax_crossentropy(
             by the number of rows, not by their weights.
         focal_gamma: γ ≥ 0, the focal exponent. 0 is the plain cross-entropy.
         z_loss: z ≥ 0, keeps log Σ exp(logits) near 0.
-        ignore_class: A class id, or a list of them, in the range of the
-            classes or not: examples with such a label have loss and gradient 0.
+        ignore_class: A class id, or a list of them, whether such classes exist
+            or not. Examples with such a label have loss and gradient 0.
 
     Returns:
         The loss of every example in nats: the shape of `logits` without
