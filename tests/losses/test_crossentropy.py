@@ -139,6 +139,13 @@ def test_weights_of_outputs_go_with_those_that_are_known(how, shape):
     assert number(mean) == pytest.approx(wanted, rel=1e-6)
 
 
+def test_weights_of_a_row_that_cancel_are_no_good_number():
+    loss = losses.SigmoidCrossentropy()
+    weight = np.array([[1.0, -1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
+    assert np.isnan(number(loss(FLAGS, OUTPUTS, weight)))
+    assert np.isfinite(number(loss(FLAGS, OUTPUTS, abs(weight))))
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_fit_learns_from_the_labels_that_are_known(jit_compile):
     if jit_compile and BACKEND == "torch":
