@@ -9,6 +9,7 @@ from keras import ops
 from keras_xent import _keras
 from keras_xent.diagnosis.expectation import DISTRIBUTION, Expectation
 from keras_xent.losses.base import shallow_copy
+from keras_xent.ops import checks
 
 # How many rows, classes or labels a finding names.
 NAMED = 5
@@ -109,6 +110,13 @@ class Output:
                 if each.shape == array.shape[: each.ndim]:
                     keep = keep & each if keep.ndim == each.ndim else each
         return array[keep]
+
+    def known(self, labels):
+        """Which labels are none of those that the loss leaves out."""
+        keep = np.ones(labels.shape, bool)
+        for value in self.expects.ignored:
+            keep &= checks.differs(labels, value)
+        return keep
 
     @property
     def label_rows(self):

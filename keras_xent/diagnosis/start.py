@@ -74,7 +74,9 @@ def prior(output):
         counts = np.bincount(ids.reshape(-1), minlength=output.classes)
         return counts / max(1, counts.sum())
     if output.expects.labels in (DISTRIBUTION, YES_NO):
-        return labels.astype("float64").mean(axis=0)
+        known = output.known(labels)
+        labels = np.where(known, labels, 0).astype("float64")
+        return labels.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return None
 
 

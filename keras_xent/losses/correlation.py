@@ -6,13 +6,8 @@ from keras import ops as keras_ops
 from keras_xent import ops
 from keras_xent._keras import get_mask
 from keras_xent._types import DType, Reduction
-from keras_xent.losses.base import (
-    RowLoss,
-    match_rank,
-    per_row,
-    rows_that_count,
-)
-from keras_xent.ops import checks
+from keras_xent.losses.base import RowLoss
+from keras_xent.ops import checks, rows
 from keras_xent.ops.rank import check_temperature
 
 
@@ -35,23 +30,24 @@ class ListLoss(RowLoss):
         raise NotImplementedError
 
     def call(self, y_true, y_pred):
-        return self.list_losses(match_rank(y_true, y_pred), y_pred, None)
+        return self.list_losses(rows.match_rank(y_true, y_pred), y_pred, None)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         mask = get_mask(y_pred)
         with keras.name_scope(self.name):
             if not hasattr(y_pred, "shape"):
                 y_pred = keras_ops.convert_to_tensor(y_pred)
-            y_true = match_rank(y_true, y_pred)
+            y_true = rows.match_rank(y_true, y_pred)
             axis = checks.axis(self.axis, len(y_pred.shape), "scores")
             of_lists = None
             if sample_weight is not None and axis != 0:
                 sample_weight = keras_ops.convert_to_tensor(sample_weight)
                 if not checks.fits(sample_weight.shape, y_pred.shape):
-                    of_lists = keras_ops.cast(sample_weight, "float32")
-                    of_lists = per_row(of_lists, y_pred, axis)
+                    of_lists = rows.spread(sample_weight, y_pred, axis)
                     sample_weight = None
-            weight, _, keep = rows_that_count(y_pred, None, sample_weight, mask)
+            weight, _, keep = rows.weights_and_mask(
+                y_pred, None, sample_weight, mask
+            )
             if weight is None:
                 weight = keras_ops.ones_like(y_pred, dtype="float32")
             if keep is not None:

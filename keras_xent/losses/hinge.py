@@ -4,7 +4,8 @@ import keras
 
 from keras_xent import ops
 from keras_xent._types import DType, Reduction
-from keras_xent.losses.base import RowLoss, match_rank
+from keras_xent.losses.base import RowLoss
+from keras_xent.ops import rows
 from keras_xent.ops.hinge import check_hinge
 
 
@@ -84,7 +85,7 @@ class SoftplusHinge(RowLoss):
     def call(self, y_true, y_pred):
         self.row_axis(y_pred)
         losses = ops.softplus_hinge(
-            match_rank(y_true, y_pred), y_pred, **self.options
+            rows.match_rank(y_true, y_pred), y_pred, **self.options
         )
         return losses if len(losses.shape) == 1 else losses[:, 0]
 

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 
 from keras_xent import ops
-from keras_xent.losses.base import as_list, blank
+from keras_xent.losses.base import as_list
 from keras_xent.losses.head_loss import HeadLoss
-from keras_xent.ops import blockwise, checks, sampled, sampling
+from keras_xent.ops import blockwise, checks, rows, sampled, sampling
 
 DISTRIBUTIONS = ("log_uniform", "uniform")
 
@@ -95,7 +95,7 @@ class SampledLoss(HeadLoss):
         labels = keras.ops.convert_to_tensor(y_true)
         if counted is not None:
             labels, features = (
-                blank(x, counted, -1) for x in (labels, features)
+                rows.blank(x, counted, -1) for x in (labels, features)
             )
         labels = sampled.true_classes(labels, features.shape, units)
         losses = self.sampled_losses(

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent.metrics.reliability_diagram import ReliabilityDiagram
+from keras_xent.ops import checks
 
 NORMS = ("l1", "l2", "max")
 
@@ -85,11 +86,7 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         dtype=None,
     ):
         super().__init__(name=name, dtype=dtype)
-        if norm not in NORMS:
-            raise ValueError(
-                f"`norm` must be one of {', '.join(map(repr, NORMS))}. "
-                f"Received: norm={norm!r}"
-            )
+        checks.choice("norm", norm, NORMS)
         self.norm = norm
         self.diagram = ReliabilityDiagram(
             bins, binning, class_wise, from_logits, axis, ignore_class

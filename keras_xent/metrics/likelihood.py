@@ -7,7 +7,7 @@ from keras import ops
 from keras_xent import ops as functions
 from keras_xent.metrics.class_rows import ClassMetric
 from keras_xent.ops import checks
-from keras_xent.ops.entropy import NATS_PER, check_unit
+from keras_xent.ops.entropy import NATS_PER
 
 UNITS = (*NATS_PER, "bits_per_byte")
 
@@ -106,7 +106,7 @@ class CrossentropyRate(_Likelihood):
         dtype=None,
     ):
         super().__init__(axis, ignore_class, name=name, dtype=dtype)
-        check_unit(unit, UNITS)
+        checks.choice("unit", unit, UNITS)
         self.unit = unit
         self.bytes_per_token = _checked_bytes(bytes_per_token, unit)
 

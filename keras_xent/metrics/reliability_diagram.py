@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent.metrics.class_rows import ClassMetric
+from keras_xent.ops import checks
 
 # Bins of equal mass are put together from bins of the log-odds of the
 # confidence, 64 to a unit. Inside one the confidence varies by less than
@@ -112,21 +113,17 @@ class ReliabilityDiagram(ClassMetric):
         name="reliability_diagram",
         dtype=None,
     ):
-        bins = _checked_count("bins", bins, 1)
-        if binning not in BINNINGS:
-            raise ValueError(
-                f"`binning` must be one of {', '.join(map(repr, BINNINGS))}. "
-                f"Received: binning={binning!r}"
-            )
+        checks.whole("bins", bins, 1)
+        checks.choice("binning", binning, BINNINGS)
         if class_wise is not None:
-            class_wise = _checked_count("class_wise", class_wise, 2)
+            checks.whole("class_wise", class_wise, 2)
         slots = bins if binning == "equal_width" else FINE_BINS
         shape = ((class_wise or 1) * slots, 3)
         super().__init__(shape, axis, ignore_class, name, dtype, from_logits)
         self._slots = slots
-        self.bins = bins
+        self.bins = int(bins)
         self.binning = binning
-        self.class_wise = class_wise
+        self.class_wise = None if class_wise is None else int(class_wise)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         rows = self.rows(y_true, y_pred, sample_weight)
@@ -282,13 +279,3 @@ class ReliabilityDiagram(ClassMetric):
             "class_wise": self.class_wise,
             "from_logits": self.from_logits,
         }
-
-
-def _checked_count(name, value, least):
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ValueError(
-            f"`{name}` must be a whole number from {least}. Received: "
-            f"{name}={value!r}"
-        )
-    return int(value)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xent.metrics.alignment import flat_entries, on_host
+from keras_xent.metrics.alignment import flat_entries
 from keras_xent.ops import checks, exact_sum
 
 # float32: a sign, 8 bits of exponent, 23 of mantissa. The bits of |score| are
@@ -347,7 +347,7 @@ def only_zeros_and_ones(weight):
     """Whether all weights are known to be 0 or 1; None stands for 1."""
     if weight is None:
         return True
-    if not on_host(weight):
+    if not checks.on_host(weight):
         return False
     weight = np.asarray(weight)
     return bool(np.all((weight == 0) | (weight == 1)))

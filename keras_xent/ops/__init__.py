@@ -8,7 +8,6 @@ from keras_xent.ops.correlation import (
     spearman_loss,
 )
 from keras_xent.ops.crossentropy import (
-    sigmoid_crossentropy,
     softmax_crossentropy,
     sparse_softmax_crossentropy,
 )
@@ -32,6 +31,7 @@ from keras_xent.ops.sampling import (
     uniform_sample,
     unigram_sample,
 )
+from keras_xent.ops.sigmoid import sigmoid_crossentropy
 from keras_xent.ops.temperature import fit_temperature
 
 __all__ = [

@@ -65,7 +65,7 @@ def entropy(
     >>> print(f"{float(ops.entropy(coin, unit='bits')):.4f}")
     1.0000
     """
-    check_unit(unit, NATS_PER)
+    checks.choice("unit", unit, NATS_PER)
     rank = len(x.shape) if hasattr(x, "shape") else np.ndim(x)
     axis = checks.axis(axis, rank)
     if from_logits:
@@ -79,12 +79,3 @@ def entropy(
     # 0 · ∞ is 0, in the gradient as well.
     terms = p * ops.where(p == 0, 0, log_p)
     return -ops.sum(terms, axis=axis) / NATS_PER[unit]
-
-
-def check_unit(unit, allowed):
-    """Raises unless the unit is one of the allowed ones."""
-    if unit not in allowed:
-        raise ValueError(
-            f"`unit` must be one of {', '.join(map(repr, allowed))}. "
-            f"Received: unit={unit!r}"
-        )

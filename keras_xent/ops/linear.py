@@ -219,15 +219,8 @@ def check_softcap(softcap):
 
 def check_block_size(block_size):
     """Raises unless the block size is None or a whole number from 1."""
-    whole = isinstance(block_size, (int, np.integer))
-    if block_size is None or (
-        whole and not isinstance(block_size, bool) and block_size >= 1
-    ):
-        return
-    raise ValueError(
-        "`block_size` is the number of classes in a block, a whole number "
-        f"from 1, or None to choose. Received: block_size={block_size!r}"
-    )
+    if block_size is not None:
+        checks.whole("block_size", block_size, 1)
 
 
 def _floats(x, name):

@@ -8,7 +8,7 @@ its gradient, where a backend has no sparse ones, is as large as it is.
 import numpy as np
 from keras import ops
 
-from keras_xent.ops import checks, crossentropy, linear
+from keras_xent.ops import checks, crossentropy, linear, sigmoid
 from keras_xent.ops.public import public_op
 
 
@@ -185,9 +185,9 @@ def nce(
     )
     yes = ops.ones_like(true) / true.shape[-1]
     losses = ops.sum(
-        crossentropy.sigmoid_crossentropy(yes, true), axis=-1
+        sigmoid.sigmoid_crossentropy(yes, true), axis=-1
     ) + ops.sum(
-        crossentropy.sigmoid_crossentropy(ops.zeros_like(sampled), sampled),
+        sigmoid.sigmoid_crossentropy(ops.zeros_like(sampled), sampled),
         axis=-1,
     )
     losses = ops.where(ops.all(possible, axis=-1), losses, np.nan)

@@ -223,11 +223,7 @@ class Table(typing.NamedTuple):
 @functools.lru_cache(maxsize=16)
 def named_table(name, classes, num_sampled, unique):
     """The table of a distribution that is known by its name."""
-    if not _whole(classes) or classes < 2:
-        raise ValueError(
-            "`classes` is the number of classes, a whole number from 2. "
-            f"Received: classes={classes!r}"
-        )
+    checks.whole("classes", classes, 2)
     if name == "log_uniform":
         weights = np.log1p(1 / np.arange(1, classes + 1, dtype="float64"))
     else:
@@ -259,11 +255,7 @@ def check_counts(counts):
 
 def check_num_sampled(num_sampled):
     """Raises unless so many classes can be drawn from large enough a set."""
-    if not _whole(num_sampled) or num_sampled < 1:
-        raise ValueError(
-            "`num_sampled` is how many classes to draw, a whole number from "
-            f"1. Received: num_sampled={num_sampled!r}"
-        )
+    checks.whole("num_sampled", num_sampled, 1)
 
 
 def draw(labels, table, seed):
@@ -370,7 +362,3 @@ def _ends(weights, first, units):
     ends = rank + np.floor(np.clip(share, 0, 1) * (units - sizes)[stratum])
     ends[first + sizes - 1] = units
     return stratum * units + ends.astype("int64")
-
-
-def _whole(value):
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

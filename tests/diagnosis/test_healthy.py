@@ -246,6 +246,8 @@ def within():
     return compiled(model, SPARSE), X, IDS
 
 
+SOME_KNOWN = losses.SigmoidCrossentropy(ignore_class=[-1, float("nan")])
+
 WELL = {
     "a last layer of zeros": lambda: stack(
         Dense(5, "tanh"), Dense(3, kernel_initializer="zeros"), loss=SPARSE
@@ -258,6 +260,15 @@ WELL = {
         Dense(1, kernel_initializer="zeros"),
         loss=YES_NO,
         y=FLAGS,
+    ),
+    "yes or no, in part unknown": lambda: stack(
+        Dense(3), loss=SOME_KNOWN, y=np.where(FLAGS == 0, ONE_HOT, [1, -1, 0])
+    ),
+    "yes or no, in part NaN": lambda: stack(
+        Dense(3), loss=SOME_KNOWN, y=np.where(FLAGS, ONE_HOT, [0, 1, np.nan])
+    ),
+    "yes or no, some without weight": lambda: stack(
+        Dense(3), loss=YES_NO, y=ONE_HOT, weight=np.where(FLAGS, [1, 0, 2], 1.0)
     ),
     "a residual block of zeros": lambda: stack(
         Residual(), Residual(), Dense(3), loss=SPARSE
