@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent._keras import set_direction
 from keras_xent.metrics.reliability_diagram import ReliabilityDiagram
 
 NORMS = ("l1", "l2", "max")
@@ -85,6 +86,7 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         dtype=None,
     ):
         super().__init__(name=name, dtype=dtype)
+        set_direction(self, "down")
         if norm not in NORMS:
             raise ValueError(
                 f"`norm` must be one of {', '.join(map(repr, NORMS))}. "

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent._keras import set_direction
 from keras_xent.metrics.joint_histogram import JointHistogram
 from keras_xent.metrics.pair_buffer import PairBuffer
 from keras_xent.ops.correlation import spearman_correlation
@@ -67,6 +68,7 @@ class SpearmanCorrelation(keras.metrics.Metric):
         dtype=None,
     ):
         super().__init__(name=name, dtype=dtype)
+        set_direction(self, "up")
         self.capacity = capacity
         self.mantissa_bits = mantissa_bits
         if capacity is None:
