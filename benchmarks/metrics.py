@@ -159,7 +159,7 @@ DRAWS = {
 P_TARGET = 0.05
 
 
-def deviations(name, count=MANY, mantissa_bits=9):
+def deviations(name, count=MANY, resolution=9):
     """|our figure - that of raw scores|, and whether the bounds hold."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -176,7 +176,7 @@ def deviations(name, count=MANY, mantissa_bits=9):
     metric = VerificationMetrics(
         p_target=P_TARGET,
         similarity=True,
-        mantissa_bits=mantissa_bits,
+        resolution=resolution,
         name="v",
         **options,
     )

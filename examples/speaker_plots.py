@@ -126,7 +126,9 @@ def det_curves(results):
     )
     for color, result in zip(colors(len(results)), results, strict=True):
         rates = result.metric.curve()
-        x, y = norm.ppf(np.maximum([rates.false_match, rates.miss], least))
+        x, y = norm.ppf(
+            np.maximum([rates.false_match, rates.false_non_match], least)
+        )
         places = np.stack([x, y], axis=1).round(3)
         new = np.any(places[1:] != places[:-1], axis=1)
         axis.plot(

@@ -67,8 +67,8 @@ def tune_threshold(match, distance):
 
 def verification(match, distance):
     """Equal error rate and least detection cost, metrics fed with the pairs."""
-    rate = keras_xent.metrics.EqualErrorRate(mantissa_bits=9)
-    cost = keras_xent.metrics.MinDetectionCost(0.05, mantissa_bits=9)
+    rate = keras_xent.metrics.EqualErrorRate(resolution=9)
+    cost = keras_xent.metrics.MinDetectionCost(0.05, resolution=9)
     rate.update_state(match, distance)
     cost.histogram.merge_state([rate.histogram])
     return rate, cost

@@ -54,7 +54,7 @@ TITLES = {
     "true_match_rate": "true matches at FMR",
     "average_precision": "average precision",
     "cllr": "Cllr, bits",
-    "cllr_min": "min. Cllr, bits",
+    "min_cllr": "min. Cllr, bits",
     "d_prime": "d'",
 }
 
@@ -158,7 +158,7 @@ def read(options):
         method=options.method,
         threshold=options.threshold,
         similarity=not options.distances,
-        mantissa_bits=options.bits,
+        resolution=options.bits,
         range=options.range,
         name="scores",
     )
@@ -218,7 +218,7 @@ def tuned(metric, prior, options):
         options.c_miss,
         options.c_false_alarm,
         similarity=metric.similarity,
-        mantissa_bits=metric.mantissa_bits,
+        resolution=metric.resolution,
         range=metric.range,
     )
     cost.histogram.merge_state([metric.histogram])

@@ -106,9 +106,9 @@ def all_pairs(ids, embeddings, sample_weight, pairwise):
         )
     weight = full_weight(sample_weight, mask, ids)
     row, column = ids[:, None], ids[None, :]
-    flag = ops.where(ops.equal(row, column), 1.0, 0.0)
+    flag = ops.cast(ops.equal(row, column), "float32")
     known = ops.logical_and(ops.equal(row, row), ops.equal(column, column))
-    order = ops.arange(ops.shape(ids)[0])
+    order = ops.arange(ops.shape(ids)[0], dtype="int32")
     once = order[:, None] < order[None, :]
     # The product of two negative weights must not look like a good one.
     good = ops.where(weight >= 0, weight, np.nan)
@@ -198,9 +198,10 @@ def class_ids(ids):
         ValueError: If the shape is another, or host values are no numbers,
             integers beyond int32, or floats that float32 does not hold.
     """
-    ids = ops.convert_to_tensor(
-        _exact(np.asarray(ids)) if on_host(ids) else ids
-    )
+    if on_host(ids):
+        ids = _exact(np.asarray(ids))
+        ids = ops.convert_to_tensor(ids, dtype=ids.dtype.name)
+    ids = ops.convert_to_tensor(ids)
     if len(ids.shape) == 2 and ids.shape[1] == 1:
         ids = ops.squeeze(ids, axis=1)
     if len(ids.shape) != 1:

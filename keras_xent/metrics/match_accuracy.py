@@ -125,4 +125,8 @@ class MatchAccuracy(ThresholdMetric):
         self.balanced = bool(balanced)
 
     def get_config(self):
-        return {**super().get_config(), "threshold": self.histogram.split}
+        return {
+            **super().get_config(),
+            "threshold": self.histogram.split,
+            "resolution": self.resolution,
+        }

@@ -216,7 +216,7 @@ class DPrime(Measure):
         # Scores of any size: their squares must stay within float32.
         seen = (curve.match + curve.non_match) > 0
         size = xp.max(xp.where(seen, xp.abs(middle), 0.0))
-        size = xp.where(size > 0, size, 1.0)
+        size = xp.where(size > 0, size, xp.ones_like(size))
         return [
             roc.moments(weight, middle / size, xp)
             for weight in (curve.match, curve.non_match)

@@ -208,7 +208,8 @@ class ScoreHistogram(keras.metrics.Metric):
         if self.split is not None:
             return ops.cast(key >= _order_key_of_number(self.split), "int32")
         if self.range is None:
-            return ops.right_shift(key, self._shift) + self._middle
+            shift = ops.convert_to_tensor(self._shift, "int32")
+            return ops.right_shift(key, shift) + self._middle
         lo, hi = self.range
         # A guess that rounding may put one bin off, corrected by the edges: so
         # the bins are the same wherever they are worked out.
@@ -216,7 +217,7 @@ class ScoreHistogram(keras.metrics.Metric):
         guess = (ops.clip(score, lo, hi) - lo) * per_score
         guess = ops.cast(ops.floor(guess), "int32")
         guess = ops.clip(guess + 1, 0, self.bins - 2)
-        edge = ops.convert_to_tensor(_order_keys(self._edges))
+        edge = ops.convert_to_tensor(_order_keys(self._edges), "int32")
         above = key >= ops.take(edge, guess + 1)
         below = key < ops.take(edge, guess)
         return guess + ops.cast(above, "int32") - ops.cast(below, "int32")
@@ -337,7 +338,7 @@ def order_key(score):
     # A last axis of known size: Keras's view needs one in a TensorFlow graph.
     score = ops.expand_dims(score, axis=-1)
     bits = ops.squeeze(ops.view(score, dtype="int32"), axis=-1)
-    size = ops.bitwise_and(bits, _MAGNITUDE)
+    size = ops.bitwise_and(bits, ops.convert_to_tensor(_MAGNITUDE, "int32"))
     return ops.where(bits < 0, -size, size)
 
 

@@ -98,18 +98,14 @@ class ThresholdMetric(keras.metrics.Metric):
         return self._if_known(curve, self._measure.value(curve))
 
     def _if_known(self, curve, value):
-        return ops.where(
-            self._known(curve.matches, curve.non_matches), value, np.nan
-        )
-
-    def _known(self, matches, non_matches):
-        """Whether there are some of both, and nothing that cannot be counted.
+        """`value`, or NaN where there are not some of both, or what cannot count.
 
         Weights whose sum float32 does not hold cannot.
         """
-        both = (matches > 0.0) & (non_matches > 0.0)
-        held = matches + non_matches < np.inf
-        return both & held & ops.equal(self.histogram.uncounted(), 0.0)
+        both = (curve.matches > 0.0) & (curve.non_matches > 0.0)
+        held = curve.matches + curve.non_matches < np.inf
+        known = both & held & ops.equal(self.histogram.uncounted(), 0.0)
+        return ops.where(known, value, ops.full_like(value, np.nan))
 
     @property
     def threshold(self) -> float:
@@ -216,16 +212,16 @@ class ThresholdMetric(keras.metrics.Metric):
         distance = self.distance
         if distance is not None and not isinstance(distance, str):
             distance = keras.saving.serialize_keras_object(distance)
-        config = {
+        bins = {"resolution": self.resolution, "range": self.range}
+        if self.histogram.split is not None:
+            bins = {"threshold": self.histogram.split}
+        return {
             **super().get_config(),
             **self._own_config(),
             "distance": distance,
             "similarity": self.similarity,
-            "resolution": self.resolution,
+            **bins,
         }
-        if self.histogram.split is not None:
-            return {**config, "threshold": self.histogram.split}
-        return {**config, "range": self.range}
 
     def _own_config(self):
         return dataclasses.asdict(self._measure)

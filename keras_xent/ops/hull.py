@@ -148,7 +148,7 @@ def _touched(curve):
         for sign in (1.0, -1.0)
     )
     best = ops.argmin(non_match_weight * y + match_weight * x, axis=1)
-    ends = ops.convert_to_tensor(np.array([0, curve.match.shape[0]], "int32"))
+    ends = ops.convert_to_tensor([0, curve.match.shape[0]], "int32")
     # Rounding may break the order, and no segment must be gone over twice.
     return ops.sort(ops.concatenate([ends, ops.take(some, best)]))
 

@@ -6,15 +6,21 @@ from keras_xent import metrics
 
 
 @pytest.mark.parametrize(
-    "other", [metrics.AveragePrecision(), metrics.MatchAUC(mantissa_bits=3)]
+    "other",
+    [
+        metrics.AveragePrecision(similarity=True),
+        metrics.MatchAUC(similarity=True, resolution=3),
+    ],
 )
 def test_another_class_or_configuration_is_an_error(other):
     with pytest.raises(ValueError, match="configured alike"):
-        metrics.MatchAUC().merge_state([other])
+        metrics.MatchAUC(similarity=True).merge_state([other])
 
 
 def test_the_name_does_not_matter():
-    one, two = metrics.MatchAUC(name="one"), metrics.MatchAUC(name="two")
+    one, two = (
+        metrics.MatchAUC(similarity=False, name=name) for name in ("one", "two")
+    )
     two.update_state([1, 0], [0.1, 0.9])
     one.merge_state(iter([two]))
     assert float(one.result()) == 1.0
