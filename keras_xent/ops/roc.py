@@ -186,7 +186,8 @@ def equal_error_rate(curve):
 def _crossing(curve, after):
     """Where the line to point `after` from the one before has equal errors."""
     xp = curve.xp
-    after = xp.maximum(after, 1)  # 0 where the curve is NaN
+    last = curve.match.shape[0]
+    after = xp.clip(after, 1, last)  # 0 where the curve is NaN
     x, y = (
         (xp.take(rate, after - 1), xp.take(rate, after))
         for rate in (curve.false_match, curve.false_non_match)
@@ -290,7 +291,9 @@ def true_match_rate_at(curve, false_match_rate):
     """
     xp = curve.xp
     count = xp.sum(curve.false_match <= false_match_rate)
-    return xp.take(curve.true_match, xp.maximum(count - 1, 0))
+    # 0 where the curve is NaN.
+    last = xp.clip(count - 1, 0, curve.match.shape[0])
+    return xp.take(curve.true_match, last)
 
 
 def precision(curve):
