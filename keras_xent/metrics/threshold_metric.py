@@ -98,7 +98,7 @@ class ThresholdMetric(keras.metrics.Metric):
         return self._if_known(curve, self._measure.value(curve))
 
     def _if_known(self, curve, value):
-        """`value`, or NaN where there are not some of both, or what cannot count.
+        """`value`, or NaN where one kind is missing or something cannot count.
 
         Weights whose sum float32 does not hold cannot.
         """

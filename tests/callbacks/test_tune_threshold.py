@@ -96,8 +96,11 @@ def test_early_stopping_sees_it():
     stop = keras.callbacks.EarlyStopping(
         monitor="val_match_accuracy", patience=1
     )
-    _, history = fit(tuner, [1.0, 1.0, 1.0, 1.0, 1.0], stop)
+    model, history = fit(tuner, [1.0, 1.0, 1.0, 1.0, 1.0], stop)
     assert len(history["threshold"]) == 2
+    # It learned that more is better, and the model has forgotten it since.
+    assert stop.monitor_op is keras.ops.greater
+    assert len(model.metrics) == len(scale_model().metrics)
 
 
 def test_a_second_fit_starts_anew():
