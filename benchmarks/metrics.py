@@ -83,7 +83,8 @@ def make(name):
         return BinaryAUROC(thresholds=200 if binned else None)
     import keras_xent
 
-    return getattr(keras_xent.metrics, name.removeprefix("weighted "))()
+    metric = getattr(keras_xent.metrics, name.removeprefix("weighted "))
+    return metric(similarity=True)
 
 
 def plain_calls(metric, data, case):
