@@ -60,11 +60,11 @@ class ScoreHistogram(keras.metrics.Metric):
     lowest part of the sum, which is below 2**-12.
 
     Args:
-        resolution: How fine the bins are, a whole number from 0 to 12, the bits
-            of mantissa that tell them apart: each is 2^-resolution wide
-            relative to its scores. Finer bins tell more scores apart; every
-            step doubles memory and time. 7 gives 65,281 bins and takes 2 MiB.
-        threshold: `None`, or a number: then there are two bins only, below it
+        resolution: How fine the bins are, a whole number from 0 to 12: each is
+            2^-resolution wide relative to its scores. Finer bins tell more
+            scores apart; every step doubles memory and time. 7 gives 65,281
+            bins, takes 2 MiB and is for training, 9 is for an evaluation.
+        threshold: `None`, or a number. Then there are two bins only, below it
             and from it on, parted at exactly this float32.
         range: `None`, or two finite numbers, between which the bins are linear.
             Not together with `threshold`.

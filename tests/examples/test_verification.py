@@ -58,10 +58,8 @@ def test_the_table_and_the_plots(tmp_path, capsys):
     match, score = random_trials()
     path = write(tmp_path / "t", map(FORMATS["score label"], match, score))
     plots = tmp_path / "plots"
-    verification.main(
-        ["--similarities", "--scores", path, "--bits", "7"]
-        + ["--plots", str(plots)]
-    )
+    given = ["--similarities", "--scores", path, "--bits", "7"]
+    verification.main([*given, "--plots", str(plots)])
     printed = capsys.readouterr().out
     assert "100 matches, 200 others" in printed
     rows = {
