@@ -48,23 +48,24 @@ def test_only_yes_or_no_will_do(wrong):
 
 
 UP, DOWN = ops.greater, ops.less
+SCORES = {"similarity": True, "resolution": 0}
 # What `fit` logs for each metric, with the better direction.
 TOLD = [
-    (metrics.AveragePrecision, {"similarity": True}, UP),
+    (metrics.AveragePrecision, SCORES, UP),
     (metrics.BrierScore, {}, DOWN),
-    (metrics.Cllr, {"similarity": True}, DOWN),
+    (metrics.Cllr, SCORES, DOWN),
     (metrics.CrossentropyRate, {}, DOWN),
-    (metrics.DPrime, {"similarity": True}, UP),
+    (metrics.DPrime, SCORES, UP),
     (metrics.DetectionCost, {"threshold": 0.0, "similarity": True}, DOWN),
-    (metrics.EqualErrorRate, {"similarity": True}, DOWN),
+    (metrics.EqualErrorRate, SCORES, DOWN),
     (metrics.ExpectedCalibrationError, {}, DOWN),
-    (metrics.MatchAUC, {"similarity": True}, UP),
-    (metrics.MatchAccuracy, {"similarity": True}, UP),
-    (metrics.MinCllr, {"similarity": True}, DOWN),
-    (metrics.MinDetectionCost, {"similarity": True}, DOWN),
+    (metrics.MatchAUC, SCORES, UP),
+    (metrics.MatchAccuracy, SCORES, UP),
+    (metrics.MinCllr, SCORES, DOWN),
+    (metrics.MinDetectionCost, SCORES, DOWN),
     (metrics.Perplexity, {}, DOWN),
     (metrics.SpearmanCorrelation, {"capacity": 8}, UP),
-    (metrics.TrueMatchRateAt, {"similarity": True}, UP),
+    (metrics.TrueMatchRateAt, SCORES, UP),
 ]
 TOLD_OF_A_DICT = {
     "all_average_precision": UP,
@@ -92,7 +93,7 @@ def test_every_metric_and_every_key_of_a_dict_tells_its_direction():
         similarity=True, threshold=0.0, resolution=0, name="all"
     )
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-    model.compile(loss="mse", metrics=[*made, every], jit_compile=False)
+    model.compile(loss="mse", metrics=[*made, every], run_eagerly=True)
     expected = {
         metric.name: direction
         for metric, (*_, direction) in zip(made, TOLD, strict=True)
