@@ -237,12 +237,7 @@ def parse(arguments):
     add("--similarities", action="store_true", help="large scores mean alike")
     add("--distances", action="store_true", help="small scores mean alike")
     add("--p-target", type=float, default=0.01, help="prior of a match")
-    add(
-        "--c-miss",
-        type=float,
-        default=1.0,
-        help="of a false non-match (a miss)",
-    )
+    add("--c-miss", type=float, default=1.0, help="of a false non-match")
     add("--c-false-alarm", type=float, default=1.0, help="of a false match")
     add("--fmr", type=float, default=1e-3, help="false-match rate to stay in")
     add("--method", choices=["linear", "convex_hull"], default="linear")

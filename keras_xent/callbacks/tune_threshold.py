@@ -129,6 +129,8 @@ class TuneThreshold(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._forget()
+        # Of a training that was broken off.
+        _keras.unannounce(self.model, self._notice)
         name = self._metric.name
         self._notice = _keras.announce(self.model, name, "up")
 
