@@ -139,13 +139,13 @@ LOSSES = [
 ]  # fmt: skip
 
 METRICS = [
-    Case(metrics.MatchAccuracy, {}, "distances", torch_compile=True),
-    Case(metrics.MatchAccuracy, {"threshold": 0.7, "balanced": True}, "distances"),
-    Case(metrics.MatchAccuracy, {"similarity": True, "mantissa_bits": 5}, "yes or no"),
+    Case(metrics.MatchAccuracy, {"similarity": False}, "distances", torch_compile=True),
+    Case(metrics.MatchAccuracy, {"threshold": 0.7, "balanced": True, "similarity": False}, "distances"),
+    Case(metrics.MatchAccuracy, {"similarity": True, "resolution": 5}, "yes or no"),
     Case(metrics.MatchAccuracy, {"distance": "symmetric_kl"}, "class ids", pairs=True),
     Case(metrics.MatchAccuracy, {"distance": "euclidean", "threshold": 1.0}, "class ids", pairs=True),
-    Case(metrics.DetectionCost, {"threshold": 0.5, "p_target": 0.05}, "distances"),
-    Case(metrics.VerificationMetrics, {"p_target": 0.5, "method": "convex_hull", "similarity": True, "mantissa_bits": 2, "range": (-8.0, 8.0)}, "yes or no"),
+    Case(metrics.DetectionCost, {"threshold": 0.5, "p_target": 0.05, "similarity": False}, "distances"),
+    Case(metrics.VerificationMetrics, {"p_target": 0.5, "method": "convex_hull", "similarity": True, "resolution": 2, "range": (-8.0, 8.0)}, "yes or no"),
     Case(metrics.CrossentropyRate, {"unit": "bits_per_byte", "bytes_per_token": [1, 4, 2], "ignore_class": [2]}, "class ids", least=1),
     Case(metrics.Perplexity, {}, "class ids", least=1),
     Case(metrics.ExpectedCalibrationError, {}, "yes or no", least=1),

@@ -35,7 +35,7 @@ def test_masked_time_steps_count_neither_in_a_loss_nor_in_a_metric(jit_compile):
     )
     flags = np.random.default_rng(0).integers(0, 2, (3, 6, 1))
     # A threshold at 0 makes the accuracy a count.
-    metric = keras_xent.metrics.MatchAccuracy(threshold=0.0)
+    metric = keras_xent.metrics.MatchAccuracy(threshold=0.0, similarity=True)
     loss = keras_xent.losses.SigmoidCrossentropy()
     model.compile(
         loss=loss,
@@ -45,7 +45,7 @@ def test_masked_time_steps_count_neither_in_a_loss_nor_in_a_metric(jit_compile):
     )
     logs = model.evaluate(TOKENS, flags, verbose=0, return_dict=True)
     scores = model.predict(TOKENS, verbose=0)[VALID]
-    right = (scores < 0) == (flags[VALID] == 1)
+    right = (scores >= 0) == (flags[VALID] == 1)
     assert logs["match_accuracy"] == pytest.approx(right.mean())
     expected = float(to_numpy(loss(flags[VALID], scores)))
     assert logs["loss"] == pytest.approx(expected, rel=1e-5)

@@ -156,8 +156,9 @@ def _cure(output, metric):
     kind = output.expects.outputs
     if kind == DISTANCES:
         return (
-            "metrics=[keras_xent.metrics.MatchAccuracy(),  # tuned threshold\n"
-            "         keras_xent.metrics.MatchAUC()]"
+            "# At a tuned threshold; small distances mean alike.\n"
+            "metrics=[keras_xent.metrics.MatchAccuracy(similarity=False),\n"
+            "         keras_xent.metrics.MatchAUC(similarity=False)]"
         )
     if kind == EMBEDDINGS:
         return (

@@ -107,9 +107,10 @@ class LinearHead(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.metric_names = _checked_names(metrics)
-        self._trackers = [
-            TRACKERS[name](name=name) for name in self.metric_names
-        ]
+        trackers = [TRACKERS[name](name=name) for name in self.metric_names]
+        for tracker in trackers:
+            _keras.set_direction(tracker, DIRECTIONS[tracker.name])
+        self._trackers = _keras.MetricGroup(trackers)
         self.supports_masking = True
         self.bias = None
         if sampled:
@@ -206,7 +207,7 @@ class LinearHead(keras.layers.Layer):
 
     def update_metrics(self, terms, weight):
         """Adds the rows of a pass, in the `ops.blockwise.Terms` of them."""
-        for tracker in self._trackers:
+        for tracker in self._trackers.metrics:
             value = terms.nll
             if tracker.name == "accuracy":
                 right = ops.cast(terms.gap <= 0, value.dtype)
@@ -252,6 +253,7 @@ class _Perplexity(keras.metrics.Mean):
         return ops.exp(super().result())
 
 
+DIRECTIONS = {"accuracy": "up", "perplexity": "down"}
 TRACKERS = {"accuracy": keras.metrics.Mean, "perplexity": _Perplexity}
 
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_xent._keras import set_direction
 from keras_xent._types import ClassIds, DType
 from keras_xent.metrics.class_rows import ClassMetric
 from keras_xent.ops.brier import brier_score
@@ -58,6 +59,7 @@ class BrierScore(ClassMetric):
         dtype: DType = None,
     ) -> None:
         super().__init__((2,), axis, ignore_class, name, dtype, from_logits)
+        set_direction(self, "down")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         rows = self.rows(y_true, y_pred, sample_weight)

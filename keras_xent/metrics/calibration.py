@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent._keras import set_direction
 from keras_xent._types import ClassIds, DType
 from keras_xent.metrics.merging import checked_alike
 from keras_xent.metrics.reliability_diagram import Binning, ReliabilityDiagram
@@ -95,6 +96,7 @@ class ExpectedCalibrationError(keras.metrics.Metric):
     ) -> None:
         super().__init__(name=name, dtype=dtype)
         checks.choice("norm", norm, typing.get_args(Norm))
+        set_direction(self, "down")
         self.norm = norm
         self.diagram = ReliabilityDiagram(
             bins=bins,

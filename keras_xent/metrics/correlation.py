@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent._keras import set_direction
 from keras_xent._types import DType
 from keras_xent.metrics.joint_histogram import JointHistogram
 from keras_xent.metrics.merging import checked_alike
@@ -71,6 +72,7 @@ class SpearmanCorrelation(keras.metrics.Metric):
         dtype: DType = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
+        set_direction(self, "up")
         self.capacity = capacity
         self.resolution = resolution
         if capacity is None:

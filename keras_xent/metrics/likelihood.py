@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent import ops as functions
+from keras_xent._keras import set_direction
 from keras_xent._types import ClassIds, DType
 from keras_xent.metrics.class_rows import ClassMetric
 from keras_xent.ops import checks
@@ -21,6 +22,7 @@ class _Likelihood(ClassMetric):
 
     def __init__(self, axis, ignore_class, name, dtype):
         super().__init__((2,), axis, ignore_class, name, dtype)
+        set_direction(self, "down")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         rows = self.rows(y_true, y_pred, sample_weight)
