@@ -107,9 +107,9 @@ def all_pairs(ids, embeddings, sample_weight, pairwise):
         )
     weight = rows.full_weight(sample_weight, mask, ids)
     row, column = ids[:, None], ids[None, :]
-    flag = ops.where(ops.equal(row, column), 1.0, 0.0)
+    flag = ops.cast(ops.equal(row, column), "float32")
     known = ops.logical_and(ops.equal(row, row), ops.equal(column, column))
-    order = ops.arange(ops.shape(ids)[0])
+    order = ops.arange(ops.shape(ids)[0], dtype="int32")
     once = order[:, None] < order[None, :]
     # The product of two negative weights must not look like a good one.
     good = ops.where(weight >= 0, weight, np.nan)
@@ -171,7 +171,9 @@ def class_ids(ids):
     if checks.on_host(ids):
         checks.exact_ids(ids)
         ids = np.asarray(ids)
-        ids = ids.astype("float32" if ids.dtype.kind == "f" else "int32")
+        dtype = "float32" if ids.dtype.kind == "f" else "int32"
+        # On JAX, Keras makes floats of integers where floatx has 16 bits.
+        ids = ops.convert_to_tensor(ids.astype(dtype), dtype=dtype)
     ids = ops.convert_to_tensor(ids)
     if len(ids.shape) == 2 and ids.shape[1] == 1:
         ids = ops.squeeze(ids, axis=1)
