@@ -171,9 +171,9 @@ def class_ids(ids):
     if checks.on_host(ids):
         checks.exact_ids(ids)
         ids = np.asarray(ids)
-        exact = "float32" if ids.dtype.kind == "f" else "int32"
-        # With its dtype: under a floatx of 16 bits JAX makes floats of it.
-        ids = ops.convert_to_tensor(ids.astype(exact), dtype=exact)
+        dtype = "float32" if ids.dtype.kind == "f" else "int32"
+        # On JAX, Keras makes floats of integers where floatx has 16 bits.
+        ids = ops.convert_to_tensor(ids.astype(dtype), dtype=dtype)
     ids = ops.convert_to_tensor(ids)
     if len(ids.shape) == 2 and ids.shape[1] == 1:
         ids = ops.squeeze(ids, axis=1)

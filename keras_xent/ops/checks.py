@@ -357,6 +357,6 @@ def threshold(value):
     if number.ndim or number.dtype.kind not in "fiu" or np.isnan(number):
         raise ValueError(
             "`threshold` is the number that scores are compared with. "
-            f"Expected one number that is not NaN, got {value!r}."
+            f"Expected one number that is not NaN. Received: {value!r}"
         )
     return float(np.float32(number))
