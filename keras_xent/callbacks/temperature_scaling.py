@@ -1,11 +1,11 @@
 """Calibrates a classifier when its training is done."""
 
-import warnings
-
 import keras
 import numpy as np
 from keras import ops
 
+from keras_xent import _keras
+from keras_xent._warnings import warn
 from keras_xent.callbacks.validation_data import unpacked
 from keras_xent.layers.temperature import Temperature
 from keras_xent.metrics.likelihood import CrossentropyRate
@@ -118,10 +118,7 @@ class TemperatureScaling(keras.callbacks.Callback):
         if reason is None:
             layer.temperature = self.temperature
         else:
-            warnings.warn(
-                f"No temperature was fitted, the layer keeps 1: {reason}.",
-                stacklevel=2,
-            )
+            warn(f"No temperature was fitted, the layer keeps 1: {reason}.")
         self.loss_before = self._loss(logits)
         self.loss_after = self._loss(logits / layer.temperature)
         if self.verbose:
@@ -139,7 +136,7 @@ class TemperatureScaling(keras.callbacks.Callback):
     def _layer(self):
         found = [
             layer
-            for layer in self.model._flatten_layers()
+            for layer in _keras.flat_layers(self.model)
             if isinstance(layer, Temperature)
         ]
         if self._given is not None:

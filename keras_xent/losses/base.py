@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent._keras import get_mask, reduce_weighted_values
+from keras_xent.losses import kinds
 from keras_xent.ops import checks
 
 
@@ -27,6 +28,9 @@ class RowLoss(keras.losses.Loss):
         **options: The configuration of the subclass: what is passed here is
             set as attributes and saved by `get_config`.
     """
+
+    # What `keras_xent.diagnose` takes outputs and labels for.
+    output_kind, label_kind = kinds.UNKNOWN, kinds.UNKNOWN
 
     def __init__(self, *, reduction, name, dtype, **options):
         super().__init__(name=name, reduction=reduction, dtype=dtype)

@@ -3,6 +3,7 @@
 import keras
 
 from keras_xent import ops
+from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss, as_list, match_rank
 from keras_xent.ops import checks, crossentropy
 
@@ -53,6 +54,8 @@ class SoftmaxCrossentropy(RowLoss):
     >>> print(f"{float(loss(targets, logits)):.4f}")
     0.4459
     """
+
+    output_kind, label_kind = kinds.LOGITS, kinds.DISTRIBUTION
 
     def __init__(
         self,
@@ -135,6 +138,8 @@ class SparseSoftmaxCrossentropy(RowLoss):
     >>> print(f"{float(loss(labels, logits)):.4f}")
     0.3709
     """
+
+    output_kind, label_kind = kinds.LOGITS, kinds.CLASS_IDS
 
     def __init__(
         self,
@@ -222,6 +227,8 @@ class SigmoidCrossentropy(RowLoss):
     >>> print(f"{float(loss(np.array([1, 0]), logits)):.4f}")
     0.1269
     """
+
+    output_kind, label_kind = kinds.LOGITS, kinds.YES_NO
 
     def __init__(
         self,

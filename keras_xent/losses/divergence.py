@@ -3,6 +3,7 @@
 import keras
 
 from keras_xent import ops
+from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss
 from keras_xent.ops import checks
 from keras_xent.ops.temperature import check_temperature
@@ -49,6 +50,8 @@ class KLDivergence(RowLoss):
     >>> print(f"{float(loss(teacher, student)):.4f}")
     1.8890
     """
+
+    output_kind, label_kind = kinds.LOGITS, kinds.NUMBERS
 
     def __init__(
         self,
@@ -115,6 +118,8 @@ class JensenShannon(RowLoss):
     >>> print(f"{float(loss(a, b)):.4f}")
     0.1109
     """
+
+    output_kind, label_kind = kinds.LOGITS, kinds.NUMBERS
 
     def __init__(
         self,

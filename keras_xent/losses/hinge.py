@@ -3,6 +3,7 @@
 import keras
 
 from keras_xent import ops
+from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss, match_rank
 from keras_xent.ops.hinge import check_hinge
 
@@ -46,6 +47,8 @@ class SoftplusHinge(RowLoss):
     >>> print(f"{float(loss(np.array([1, 0]), distance)):.4f}")
     0.1635
     """
+
+    output_kind, label_kind = kinds.DISTANCES, kinds.MATCHES
 
     def __init__(
         self,
@@ -134,6 +137,8 @@ class SymmetricKLHinge(RowLoss):
     >>> print(f"{float(loss(np.array([7, 7, 8]), logits)):.4f}")
     0.1505
     """
+
+    output_kind, label_kind = kinds.EMBEDDINGS, kinds.IDENTITIES
 
     def __init__(
         self,
