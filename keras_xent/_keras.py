@@ -8,6 +8,7 @@ no longer has is an error that names its version.
 
 import contextlib
 import importlib
+import itertools
 import sys
 
 import keras
@@ -15,6 +16,7 @@ import keras
 __all__ = [
     "MetricGroup",
     "announce",
+    "batches_of_call",
     "compiled_losses",
     "compiled_metrics",
     "flat_layers",
@@ -229,6 +231,41 @@ def compiled_metrics(model, y_true, y_pred):
         for metrics, group in zip(found, groups, strict=True):
             metrics.extend(group.metrics if group else ())
     return found
+
+
+# Since Keras 3.16 the iterator of JAX's `train_function` stacks the batches of
+# a call (`steps_per_execution`), and ends with a list of those that are left.
+_STACKS = BACKEND == "jax" and hasattr(
+    importlib.import_module(
+        "keras.src.trainers.data_adapters.data_adapter_utils"
+    ),
+    "PartialBatchList",
+)
+
+
+def batches_of_call(source, steps):
+    """What a `train_function` takes from its iterator in one call.
+
+    Args:
+        source: The iterator.
+        steps: The `steps_per_execution` of the model.
+
+    Returns:
+        A list of what it takes, and the list of the batches in it.
+    """
+    if steps == 1 or not _STACKS:
+        batches = list(itertools.islice(source, steps))
+        return batches, batches
+    taken = list(itertools.islice(source, 1))
+    if not taken or isinstance(taken[0], list):
+        return taken, [batch for each in taken for batch in each]
+    count = len(keras.tree.flatten(taken[0])[0])
+    return taken, [
+        keras.tree.map_structure(
+            lambda leaf, i=i: None if leaf is None else leaf[i], taken[0]
+        )
+        for i in range(count)
+    ]
 
 
 def loss_arguments(loss):

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import itertools
 
 import keras
 import numpy as np
@@ -157,8 +156,8 @@ class Diagnose(keras.callbacks.Callback):
             self._leave()
             return inner(*arguments)
         try:
-            batches = list(
-                itertools.islice(source, self._trained.steps_per_execution)
+            taken, batches = _keras.batches_of_call(
+                source, self._trained.steps_per_execution
             )
         except BaseException:
             self._leave()
@@ -181,7 +180,7 @@ class Diagnose(keras.callbacks.Callback):
             self._recent.append(call)
             self._steps += len(batches)
             # PyTorch's takes a list, the others an iterator.
-            again = batches if isinstance(source, list) else iter(batches)
+            again = taken if isinstance(source, list) else iter(taken)
             result = inner(*state, again)
             if self._watching:
                 logs, *state = result if state else (result,)
