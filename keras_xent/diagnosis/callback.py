@@ -90,10 +90,12 @@ class Diagnose(keras.callbacks.Callback):
     'probabilities-as-logits'
     """
 
-    def __init__(self, watch=True):
+    def __init__(self, *, watch: bool = True) -> None:
         super().__init__()
         if not isinstance(watch, bool):
-            raise ValueError(f"`watch` must be True or False. Got {watch!r}.")
+            raise ValueError(
+                f"`watch` must be True or False. Received: watch={watch!r}"
+            )
         self.watch = watch
         self._inner = None
         self._forget()

@@ -71,13 +71,14 @@ def computed(units, function, loss, x=X, y=IDS, weight=None, **options):
 
 
 def codes(model, x, y, weight=None, **options):
-    report = diagnose(model, x, y, weight, **options)
+    report = diagnose(model, x, y, sample_weight=weight, **options)
     return [finding.code for finding in report.findings]
 
 
 def only(model, x, y, weight=None, **options):
     """The one finding that there is."""
-    (finding,) = diagnose(model, x, y, weight, **options).findings
+    report = diagnose(model, x, y, sample_weight=weight, **options)
+    (finding,) = report.findings
     return finding
 
 
