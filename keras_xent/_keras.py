@@ -271,8 +271,9 @@ def batches_of_call(source, steps):
 def loss_arguments(loss):
     """What a loss of Keras's hands to its function.
 
-    Since Keras 3.0. Not its configuration, which is public: in Keras 3.15 that
-    of the sparse crossentropy leaves out the axis (no upstream issue found).
+    Since Keras 3.0. Its configuration is public, but until Keras 3.16 that of
+    the sparse crossentropy leaves out the axis:
+    https://github.com/keras-team/keras/pull/23286
     """
     return _attribute(loss, "_fn_kwargs")
 

@@ -95,11 +95,12 @@ def test_the_oldest_keras_passes_what_depends_on_keras(tmp_path):
         chosen = "graph or saved"
         chosen += " or mask or weight_zero or reductions or formula"
         chosen += " or test_callback"
+    chosen += " or test_keras"
     run(
         *[sys.executable, "-m", "pytest", "-q", "-x", "-k", chosen],
         *["tests/test_losses_contract.py", "tests/test_metrics_contract.py"],
         *["tests/test_masking.py", "tests/ops/test_crossentropy.py"],
-        "tests/diagnosis/test_callback.py",
+        *["tests/diagnosis/test_callback.py", "tests/test_keras.py"],
         cwd=ROOT,
         env=environment,
     )

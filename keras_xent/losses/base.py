@@ -96,7 +96,9 @@ class RowLoss(keras.losses.Loss):
             dtype=losses.dtype,
         )
         if self.reduction not in (None, "none") and len(loss.shape) > 0:
-            loss = ops.sum(loss)  # Keras does not reduce an empty batch.
+            # Keras, as of 3.16, does not reduce an empty batch (no upstream
+            # issue found).
+            loss = ops.sum(loss)
         if keras.backend.standardize_dtype(loss.dtype) == self.dtype:
             return loss
         return ops.cast(loss, self.dtype)
