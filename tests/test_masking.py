@@ -5,18 +5,10 @@ import numpy as np
 import pytest
 
 import keras_xent
-from keras_xent._keras import get_mask
 from tests.testing import BACKEND, to_numpy, with_mask
 
 TOKENS = np.array([[1, 2, 3, 0, 0, 0], [3, 1, 0, 0, 0, 0], [2, 2, 2, 1, 3, 0]])
 VALID = TOKENS != 0
-
-
-def test_a_tensor_keeps_the_mask_it_is_given():
-    tensor = with_mask(np.ones((2, 3), "float32"), VALID[:2, :3])
-    mask = to_numpy(get_mask(tensor))
-    np.testing.assert_array_equal(mask, VALID[:2, :3])
-    assert get_mask(keras.ops.ones(3)) is None
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

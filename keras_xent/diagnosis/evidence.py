@@ -7,8 +7,9 @@ import numpy as np
 from keras import ops
 
 from keras_xent import _keras
-from keras_xent.diagnosis.expectation import DISTRIBUTION, Expectation
+from keras_xent.diagnosis.expectation import Expectation
 from keras_xent.losses.base import shallow_copy
+from keras_xent.losses.kinds import DISTRIBUTION
 from keras_xent.ops import checks
 
 # How many rows, classes or labels a finding names.

@@ -12,9 +12,9 @@ from keras_xent.diagnosis.evidence import (
     is_finite,
     is_zero,
 )
-from keras_xent.diagnosis.expectation import UNKNOWN
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.diagnosis.start import blind_loss, mean_loss
+from keras_xent.losses.kinds import UNKNOWN
 
 CODES = ("nonfinite-gradient", "dead-gradient", "saturated", "zero-initialised")
 

@@ -5,7 +5,9 @@ import numbers
 import numpy as np
 
 from keras_xent.diagnosis.evidence import NAMED, host
-from keras_xent.diagnosis.expectation import (
+from keras_xent.diagnosis.report import ERROR, WARNING, Finding
+from keras_xent.losses.base import RowLoss
+from keras_xent.losses.kinds import (
     CLASS_IDS,
     DISTRIBUTION,
     IDENTITIES,
@@ -13,8 +15,6 @@ from keras_xent.diagnosis.expectation import (
     NUMBERS,
     YES_NO,
 )
-from keras_xent.diagnosis.report import ERROR, WARNING, Finding
-from keras_xent.losses.base import RowLoss
 
 CODES = (
     "all-masked",

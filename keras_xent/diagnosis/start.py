@@ -3,7 +3,10 @@
 import numpy as np
 
 from keras_xent.diagnosis.evidence import is_finite
-from keras_xent.diagnosis.expectation import (
+from keras_xent.diagnosis.report import ERROR, WARNING, Finding
+from keras_xent.diagnosis.report import LOGITS as LOGITS_IN_WORDS
+from keras_xent.losses import LinearCrossentropy
+from keras_xent.losses.kinds import (
     CLASS_IDS,
     DISTRIBUTION,
     LOGITS,
@@ -11,9 +14,6 @@ from keras_xent.diagnosis.expectation import (
     PROBABILITIES,
     YES_NO,
 )
-from keras_xent.diagnosis.report import ERROR, WARNING, Finding
-from keras_xent.diagnosis.report import LOGITS as LOGITS_IN_WORDS
-from keras_xent.losses import LinearCrossentropy
 
 CODES = ("initial-loss", "predicts-prior", "step-too-large")
 

@@ -147,11 +147,8 @@ class LinearHead(keras.layers.Layer):
         """Puts the embedding in the place of its name."""
         _checked_units(self.units, embedding)
         # A layer that is built, or loaded, takes no sublayers otherwise.
-        locked = self._tracker.locked
-        self._tracker.unlock()
-        self.tied_to = embedding
-        if locked:
-            self._tracker.lock()
+        with _keras.unlocked(self):
+            self.tied_to = embedding
 
     def call(self, inputs, training=False):
         inputs = ops.convert_to_tensor(inputs)
@@ -296,18 +293,13 @@ def _checked_units(units, tied_to):
 
 def _layer_before(tensor, name):
     """The layer of that name on the way to a symbolic tensor."""
-    waiting, seen, found = [tensor], set(), {}
-    while waiting:
-        history = getattr(waiting.pop(), "_keras_history", None)
-        if history is None or history[:2] in seen:
-            continue
-        operation, node = history[:2]
-        seen.add((operation, node))
-        if isinstance(operation, keras.layers.Layer):
-            for layer in operation._flatten_layers():
-                if layer.name == name:
-                    found[id(layer)] = layer
-        waiting.extend(operation._inbound_nodes[node].input_tensors)
+    found = {
+        id(layer): layer
+        for operation in _keras.operations_before(tensor)
+        if isinstance(operation, keras.layers.Layer)
+        for layer in _keras.flat_layers(operation)
+        if layer.name == name
+    }
     if len(found) == 1:
         return _checked_embedding(*found.values())
     raise ValueError(

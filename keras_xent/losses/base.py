@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent._keras import get_mask, reduce_weighted_values
+from keras_xent.losses import kinds
 from keras_xent.ops import checks, rows
 
 
@@ -27,6 +28,9 @@ class RowLoss(keras.losses.Loss):
         **options: The configuration of the subclass: what is passed here is
             set as attributes and saved by `get_config`.
     """
+
+    # What `keras_xent.diagnose` takes outputs and labels for.
+    output_kind, label_kind = kinds.UNKNOWN, kinds.UNKNOWN
 
     def __init__(self, *, reduction, name, dtype, **options):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
@@ -97,7 +101,9 @@ class RowLoss(keras.losses.Loss):
             dtype=losses.dtype,
         )
         if self.reduction not in (None, "none") and len(loss.shape) > 0:
-            loss = ops.sum(loss)  # Keras does not reduce an empty batch.
+            # Keras, as of 3.16, does not reduce an empty batch (no upstream
+            # issue found).
+            loss = ops.sum(loss)
         if keras.backend.standardize_dtype(loss.dtype) == self.dtype:
             return loss
         return ops.cast(loss, self.dtype)

@@ -6,6 +6,7 @@ from keras import ops as keras_ops
 from keras_xent import ops
 from keras_xent._keras import get_mask
 from keras_xent._types import DType, Reduction
+from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss
 from keras_xent.ops import checks, rows
 from keras_xent.ops.rank import check_temperature
@@ -24,6 +25,8 @@ class ListLoss(RowLoss):
     scales the loss of the list as in all of Keras. An entry that is masked or
     has weight 0 takes no part, and a list without entries has loss 0.
     """
+
+    output_kind, label_kind = kinds.NUMBERS, kinds.NUMBERS
 
     def list_losses(self, y_true, y_pred, weight):
         """One loss per list; `weight` has the shape of `y_pred`."""

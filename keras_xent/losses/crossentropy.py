@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_xent import ops
 from keras_xent._types import ClassIds, ClassWeight, DType, Reduction
+from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss, as_list
 from keras_xent.ops import checks, crossentropy, rows, sigmoid
 
@@ -69,6 +70,8 @@ class SoftmaxCrossentropy(RowLoss):
     >>> print(f"{float(loss(targets, logits)):.4f}")
     0.4459
     """
+
+    output_kind, label_kind = kinds.LOGITS, kinds.DISTRIBUTION
 
     def __init__(
         self,
@@ -164,6 +167,8 @@ class SparseSoftmaxCrossentropy(RowLoss):
     >>> print(f"{float(loss(labels, logits)):.4f}")
     0.3709
     """
+
+    output_kind, label_kind = kinds.LOGITS, kinds.CLASS_IDS
 
     def __init__(
         self,
@@ -270,6 +275,8 @@ class SigmoidCrossentropy(RowLoss):
     >>> print(f"{float(loss(np.array([[1, -1], [0, -1]]), logits)):.4f}")
     0.1269
     """
+
+    output_kind, label_kind = kinds.LOGITS, kinds.YES_NO
 
     def __init__(
         self,

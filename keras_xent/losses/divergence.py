@@ -4,6 +4,7 @@ import keras
 
 from keras_xent import ops
 from keras_xent._types import DType, Reduction
+from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss
 from keras_xent.ops import checks
 from keras_xent.ops.divergence import check_beta
@@ -17,6 +18,8 @@ class DivergenceLoss(RowLoss):
         beta, temperature, axis: As in `keras_xent.ops.jensen_shannon`.
         reduction, name, dtype: As in `RowLoss`.
     """
+
+    output_kind, label_kind = kinds.LOGITS, kinds.NUMBERS
 
     def __init__(self, *, beta, temperature, axis, reduction, name, dtype):
         check_beta(beta)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_xent import _keras, heads
+from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss, as_list, shallow_copy
 from keras_xent.ops import checks, crossentropy, linear
 
@@ -21,6 +22,8 @@ class HeadLoss(RowLoss):
             do not count in the mean.
         reduction, name, dtype, **options: As in `RowLoss`.
     """
+
+    output_kind, label_kind = kinds.FEATURES, kinds.CLASS_IDS
 
     def __init__(self, *, ignore_class, reduction, name, dtype, **options):
         checks.id_tuple("ignore_class", ignore_class)

@@ -4,6 +4,7 @@ import keras
 
 from keras_xent import ops
 from keras_xent._types import DType, Reduction
+from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss
 from keras_xent.ops import rows
 from keras_xent.ops.hinge import check_hinge
@@ -52,6 +53,8 @@ class SoftplusHinge(RowLoss):
     >>> print(f"{float(loss(np.array([1, 0]), distance)):.4f}")
     0.1635
     """
+
+    output_kind, label_kind = kinds.DISTANCES, kinds.MATCHES
 
     def __init__(
         self,
@@ -144,6 +147,8 @@ class SymmetricKLHinge(RowLoss):
     >>> print(f"{float(loss(np.array([7, 7, 8]), logits)):.4f}")
     0.1505
     """
+
+    output_kind, label_kind = kinds.EMBEDDINGS, kinds.IDENTITIES
 
     def __init__(
         self,

@@ -346,7 +346,10 @@ def _lowered(below, shared, rise):
 
 
 def _tanh(x):
-    """tanh, in float64 as well: Keras's own takes that to float32 on JAX."""
+    """tanh, in float64 as well: Keras's own takes that to float32 on JAX.
+
+    As of Keras 3.16: https://github.com/keras-team/keras/issues/23704
+    """
     if keras.backend.standardize_dtype(x.dtype) != "float64":
         return ops.tanh(x)
     rest = ops.expm1(-2 * abs(x))

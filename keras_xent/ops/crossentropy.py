@@ -353,6 +353,7 @@ def _negative_log_likelihood(labels, logits, axis):
     if BACKEND == "tensorflow":
         # Behind a softmax Keras takes what the softmax was given, and not what
         # it is given itself. A copy (no bytes are copied) has no such past.
+        # As of Keras 3.16 it does so on purpose, with a warning.
         return ops.sparse_categorical_crossentropy(
             labels, ops.copy(logits), from_logits=True
         )

@@ -6,7 +6,6 @@ which are never negative: where p and q are nearly equal nothing cancels but
 what log-softmax has rounded already.
 """
 
-import math
 import typing
 
 import numpy as np
@@ -262,11 +261,11 @@ def _mixed_terms(p, q, gap, beta):
     # How far the larger of the two lies above m, and the smaller below: in
     # logarithms, and exact where they are nearly equal.
     lone = size == np.inf
-    of_smaller = ops.where(larger, ops.full_like(gap, 1 - beta), beta)
+    # Tensors: beside another number PyTorch rounds a number to float32.
+    share, rest = ops.full_like(gap, beta), ops.full_like(gap, 1 - beta)
+    of_smaller = ops.where(larger, rest, share)
     above = -ops.log1p(of_smaller * ops.expm1(ops.where(lone, -1, -size)))
-    alone = ops.where(
-        larger, ops.full_like(gap, -math.log(beta)), -math.log1p(-beta)
-    )
+    alone = -ops.log(ops.where(larger, share, rest))
     above = ops.where(lone, alone, above)
     below = above - size
     of_p = _terms(p, mean, ops.where(larger, above, below))

@@ -91,8 +91,10 @@ def test_without_a_best_temperature_the_layer_keeps_one_and_says_why(
     model, labels, temperature, message
 ):
     weight = np.ones(N)
-    with pytest.warns(UserWarning, match=message):
+    with pytest.warns(UserWarning, match=message) as caught:
         scaling = fit(model, (X, labels, weight))
+    (ours,) = [each for each in caught if message in str(each.message)]
+    assert ours.filename == __file__  # the user's line
     np.testing.assert_equal(scaling.temperature, temperature)
     assert model.get_layer("calibrated").temperature == 1
     np.testing.assert_equal(scaling.loss_after, scaling.loss_before)
