@@ -22,7 +22,7 @@ from keras_xent.ops.hinge import softplus_hinge, symmetric_kl_hinge
 from keras_xent.ops.kl import jensen_shannon, kl_divergence
 from keras_xent.ops.linear import linear_softmax_crossentropy
 from keras_xent.ops.rank import average_rank, soft_rank
-from keras_xent.ops.sampled import nce, sampled_softmax_crossentropy
+from keras_xent.ops.sampled import nce_loss, sampled_softmax_crossentropy
 from keras_xent.ops.sampling import (
     log_uniform_sample,
     uniform_sample,
@@ -40,7 +40,7 @@ __all__ = [
     "kl_divergence",
     "linear_softmax_crossentropy",
     "log_uniform_sample",
-    "nce",
+    "nce_loss",
     "pairwise_cosine",
     "pairwise_euclidean",
     "pairwise_kl",

@@ -18,7 +18,13 @@ from tests.testing import (
     to_numpy,
 )
 
-linear = ops.linear_softmax_crossentropy
+
+def linear(labels, features, kernel=None, bias=None, **options):
+    """With the factors in a row, as `gradients` gives them."""
+    return ops.linear_softmax_crossentropy(
+        labels, features, kernel=kernel, bias=bias, **options
+    )
+
 
 ROWS, SIZE, CLASSES = 6, 3, 7
 WEIGHTS = [1.0, 2.0, 0.0, 0.5, 3.0, 1.0, 0.25]
@@ -644,14 +650,41 @@ def test_compiled_and_rematerialized_losses_can_be_differentiated():
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_product_that_autocast_rounds_is_an_error():
+@pytest.mark.parametrize("backward_inside", [True, False])
+def test_autocast_rounds_neither_the_loss_nor_its_gradients(backward_inside):
     if BACKEND != "torch":
         pytest.skip("only PyTorch changes dtypes from outside")
     import torch
 
+    labels, *factors = problem()
+
+    def step(enabled):
+        given = [torch.tensor(x, requires_grad=True) for x in factors]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            value = linear(labels, *given, block_size=3).sum()
+            if backward_inside:
+                value.backward()
+        if not backward_inside:
+            value.backward()
+        return [value, *(x.grad for x in given)]
+
+    for result, expected in zip(step(True), step(False), strict=True):
+        assert result.dtype == torch.float32
+        assert torch.equal(result, expected)
+
+
+def test_some_classes_may_be_given_a_weight():
+    labels, *factors = problem()
+    weights = np.ones(CLASSES)
+    weights[[0, 4]] = 0.5, 2
+    result = linear(labels, *factors, class_weight={0: 0.5, 4: 2})
+    expected = linear(labels, *factors, class_weight=weights)
+    np.testing.assert_array_equal(to_numpy(result), to_numpy(expected))
+    with pytest.raises(ValueError, match="`class_weight` weighs class 7"):
+        linear(labels, *factors, class_weight={CLASSES: 2})
+
+
+def test_the_matrix_of_the_classes_is_given_by_name():
     labels, features, kernel, _ = problem()
-    with (
-        torch.autocast("cpu", dtype=torch.bfloat16),
-        pytest.raises(ValueError, match="autocast"),
-    ):
-        linear(labels, features, kernel)
+    with pytest.raises(TypeError, match="positional"):
+        ops.linear_softmax_crossentropy(labels, features, kernel)
