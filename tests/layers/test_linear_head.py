@@ -395,5 +395,5 @@ def test_a_label_that_does_not_exist_makes_the_metrics_nan():
     features = head(normal(2, SIZE), training=True)
     labels = keras.ops.convert_to_tensor(np.array([0, WORDS], "int32"))
     assert np.isnan(to_numpy(LinearCrossentropy()(labels, features)))
-    for metric in head.metrics:
+    for metric in head._trackers.metrics:
         assert np.isnan(to_numpy(metric.result()))
