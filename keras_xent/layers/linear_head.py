@@ -206,7 +206,7 @@ class LinearHead(LowRankLayer):
             weights = self._weights_of_classes()
         # A tensor of its own: two heads on the same features leave two notes.
         features = ops.copy(inputs)
-        if training:
+        if _is_true(training):
             seed = None
             if self.sampled:
                 seed = heads.DrawnSeed(self._seed_generator.next())
@@ -286,6 +286,18 @@ class LinearHead(LowRankLayer):
             f"shape {tuple(inputs.shape)}: put a Dense("
             f"{self.tied_to.output_dim}) before the head."
         )
+
+
+def _is_true(training):
+    try:
+        return bool(training)
+    except TypeError as error:
+        raise ValueError(
+            "A LinearHead has to know whether it trains. Received a tensor "
+            "without a value as `training`, as on JAX in a model that is made "
+            "inside of a keras.RematScope: make the model outside of the "
+            "scope. Its layers may be made inside, the head too."
+        ) from error
 
 
 def _checked_embedding(layer):

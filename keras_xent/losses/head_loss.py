@@ -90,7 +90,6 @@ class HeadLoss(RowLoss):
             "has returned, as it is: it finds the weights by it. Received a "
             f"tensor of shape {tuple(np.shape(y_pred))} from elsewhere. Make "
             "the LinearHead the last layer of the model, with no activation, "
-            "reshape or cast after it, and the model itself outside of any "
-            "keras.RematScope (its layers may be in one); for a model that "
-            "returns logits use SparseSoftmaxCrossentropy."
+            "reshape or cast after it; for a model that returns logits use "
+            "SparseSoftmaxCrossentropy."
         )

@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 import scipy.special
+import scipy.stats
 
 from keras_xent import ops
+from keras_xent.ops.linear import losses_and_terms
 from tests.testing import (
     BACKEND,
     assert_all_close,
@@ -688,3 +690,55 @@ def test_the_matrix_of_the_classes_is_given_by_name():
     labels, features, kernel, _ = problem()
     with pytest.raises(TypeError, match="positional"):
         ops.linear_softmax_crossentropy(labels, features, kernel)
+
+
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize("by_vectors", [False, True])
+@each_block_size
+def test_all_terms_say_what_the_logits_say(block_size, by_vectors, softcap):
+    """The entropy, and how many classes are above the label, also of −inf."""
+    labels, features, kernel, bias = problem()
+    weights = {"class_vectors": kernel.T} if by_vectors else {"kernel": kernel}
+    terms, fewer = (
+        losses_and_terms(
+            labels,
+            features,
+            **weights,
+            bias=bias,
+            all_terms=all_terms,
+            softcap=softcap,
+            block_size=block_size,
+        )[1]
+        for all_terms in (True, False)
+    )
+    logits = features.astype("float64") @ kernel + bias
+    if softcap is not None:
+        capped = softcap * np.tanh(logits / softcap)
+        logits = np.where(bias > -np.inf, capped, -np.inf)
+    p = scipy.special.softmax(logits, axis=1)
+    np.testing.assert_allclose(
+        to_numpy(terms.entropy), scipy.stats.entropy(p, axis=1), rtol=1e-5
+    )
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    assert to_numpy(terms.above).tolist() == (logits > own).sum(1).tolist()
+    assert fewer.entropy is None
+    assert fewer.above is None
+
+
+@each_block_size
+def test_the_entropy_is_exact_at_any_magnitude(block_size):
+    logits = np.array([[1e4, 1e4, -1e4], [1e4, 0, -1e4], [0, -104, 1]])
+    logits = logits.astype("float32")
+    _, terms = losses_and_terms(
+        np.array([0, 1, 2]),
+        np.eye(3, dtype="float32"),
+        kernel=logits,
+        block_size=block_size,
+        all_terms=True,
+    )
+    p = scipy.special.softmax(logits.astype("float64"), axis=1)
+    np.testing.assert_allclose(
+        to_numpy(terms.entropy), scipy.stats.entropy(p, axis=1), rtol=1e-5
+    )
+    # An equal logit is not above, as in the accuracy.
+    assert to_numpy(terms.above).tolist() == [0, 1, 0]
