@@ -114,4 +114,5 @@ class LowRankLayer(keras.layers.Layer):
         if self.bias is not None:
             self.bias.assign(store["1"])
         # Not a as well, as in Keras: neither would ever move again.
-        self.lora_kernel_b.assign(ops.zeros_like(self.lora_kernel_b))
+        b = self.lora_kernel_b
+        b.assign(ops.zeros(b.shape, dtype=b.dtype))
