@@ -27,6 +27,7 @@ __all__ = [
     "get_mask",
     "get_tensor_attr",
     "in_symbolic_scope",
+    "records_backward_pass",
     "reduce_weighted_values",
     "set_direction",
     "set_directions",
@@ -61,6 +62,15 @@ def full_precision():
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+def records_backward_pass():
+    """Whether a backward pass is to be differentiated, `create_graph=True`.
+
+    False on other backends: it is asked inside of a gradient, where PyTorch
+    alone changes tensors in place.
+    """
+    return BACKEND == "torch" and sys.modules["torch"].is_grad_enabled()
 
 
 # Which way is better -------------------------------------------------------

@@ -256,6 +256,13 @@ class _Pass:
         def grad(*arguments, upstream=None):
             if upstream is None:
                 (upstream,) = arguments
+            if _keras.records_backward_pass():
+                raise NotImplementedError(
+                    "On PyTorch the gradients of a cross-entropy without "
+                    "logits cannot be differentiated again. Received "
+                    "`create_graph=True`: leave it out, or make the logits "
+                    "and use sparse_softmax_crossentropy."
+                )
             gradients = self._gradients(
                 (left, right, bias), wide, blocks, upstream, state
             )

@@ -675,6 +675,18 @@ def test_autocast_rounds_neither_the_loss_nor_its_gradients(backward_inside):
         assert torch.equal(result, expected)
 
 
+def test_gradients_that_cannot_be_differentiated_again_are_an_error():
+    if BACKEND != "torch":
+        pytest.skip("the others can: tests of the ops' contract")
+    import torch
+
+    labels, features, kernel, _ = problem()
+    features = torch.tensor(features, requires_grad=True)
+    loss = linear(labels, features, kernel).sum()
+    with pytest.raises(NotImplementedError, match="`create_graph=True`"):
+        torch.autograd.grad(loss, features, create_graph=True)
+
+
 def test_some_classes_may_be_given_a_weight():
     labels, *factors = problem()
     weights = np.ones(CLASSES)
