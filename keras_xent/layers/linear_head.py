@@ -124,8 +124,6 @@ class LinearHead(LowRankLayer):
         self._trackers = _keras.MetricGroup(head_metrics(metrics, self.units))
         self.supports_masking = True
         self.bias = None
-        self.lora_enabled = False
-        self.lora_rank = self.lora_alpha = None
         if lora_rank is not None:
             self._set_lora(lora_rank, lora_alpha)
         if sampled:

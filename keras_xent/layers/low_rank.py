@@ -15,9 +15,13 @@ Initializer: typing.TypeAlias = str | dict | keras.initializers.Initializer
 class LowRankLayer(keras.layers.Layer):
     """What `LinearHead` knows of LoRA.
 
-    Its weights are `_kernel` (transposed with `sampled`) and `bias`, in this
-    order, or None.
+    A subclass has the weights `_kernel`, transposed where `sampled` is true,
+    and `bias`, which may be None, in this order.
     """
+
+    lora_enabled = False
+    lora_rank = None
+    lora_alpha = None
 
     def enable_lora(
         self,

@@ -754,3 +754,11 @@ def test_the_entropy_is_exact_at_any_magnitude(block_size):
     )
     # An equal logit is not above, as in the accuracy.
     assert to_numpy(terms.above).tolist() == [0, 1, 0]
+
+
+def test_a_label_is_not_above_itself():
+    """Its logit is made twice, and not rounded in the same way."""
+    features, kernel = normal(64, 257, seed=1), normal(257, 5, seed=2)
+    labels = np.argmax(features @ kernel, axis=1)
+    _, terms = losses_and_terms(labels, features, kernel=kernel, all_terms=True)
+    assert np.all(to_numpy(terms.above) == 0)
