@@ -286,6 +286,20 @@ def test_metrics_are_those_of_the_logits_over_all_batches(case):
         np.testing.assert_allclose(history[name], expected[name], rtol=1e-5)
 
 
+def test_callbacks_know_which_way_is_better():
+    model = language_model(metrics=ALL)
+    model.compile("sgd", LinearCrossentropy())
+    stops = [keras.callbacks.EarlyStopping(f"val_{name}") for name in ALL]
+    model.fit(
+        TOKENS, NEXT, validation_data=(TOKENS, NEXT), callbacks=stops, verbose=0
+    )
+    better = {s.monitor: s.monitor_op is keras.ops.greater for s in stops}
+    assert [name for name in ALL if better[f"val_{name}"]] == [
+        "accuracy",
+        "top_3_accuracy",
+    ]
+
+
 # Models
 
 
