@@ -6,7 +6,7 @@ from keras_xent import ops
 from keras_xent._types import ClassIds, ClassWeight, DType, Reduction
 from keras_xent.losses.base import as_list
 from keras_xent.losses.head_loss import HeadLoss
-from keras_xent.ops import checks, linear
+from keras_xent.ops import linear
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -87,15 +87,14 @@ class LinearCrossentropy(HeadLoss):
         name: str = "linear_crossentropy",
         dtype: DType = None,
     ):
-        class_weight = checks.class_weights(class_weight)
-        linear.check_options(label_smoothing, None, z_loss, softcap)
+        class_weight = linear.check_options(
+            label_smoothing, class_weight, z_loss, softcap
+        )
         linear.check_block_size(block_size)
         super().__init__(
             ignore_class=ignore_class,
             label_smoothing=label_smoothing,
-            class_weight=class_weight
-            if isinstance(class_weight, dict)
-            else as_list(class_weight),
+            class_weight=as_list(class_weight),
             z_loss=z_loss,
             softcap=softcap,
             block_size=block_size,

@@ -124,8 +124,9 @@ def losses_and_terms(
     """
     features, matrix, columns, count = factors(features, kernel, class_vectors)
     bias = checked_bias(bias, count)
-    class_weight = checks.class_weights(class_weight, count)
-    check_options(label_smoothing, class_weight, z_loss, softcap, count)
+    class_weight = check_options(
+        label_smoothing, class_weight, z_loss, softcap, count
+    )
     check_block_size(block_size)
     ignored = checks.id_tuple("ignore_class", ignore_class)
     checks.label_range(labels, count, ignored)
@@ -228,11 +229,11 @@ def checked_bias(bias, count):
 
 
 def check_options(label_smoothing, class_weight, z_loss, softcap, classes=None):
-    """Raises on an option that is out of range."""
-    crossentropy.check_options(
+    """Raises on an option that is out of range. Returns the class weights."""
+    check_softcap(softcap)
+    return crossentropy.check_options(
         label_smoothing, class_weight, 0.0, z_loss, classes
     )
-    check_softcap(softcap)
 
 
 def check_softcap(softcap):
