@@ -29,6 +29,7 @@ __all__ = [
     "loss_arguments",
     "operations_before",
     "optimized_variables",
+    "records_backward_pass",
     "reduce_weighted_values",
     "release_variables",
     "set_direction",
@@ -121,6 +122,15 @@ def full_precision():
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+def records_backward_pass():
+    """Whether a backward pass is to be differentiated, `create_graph=True`.
+
+    False on other backends: it is asked inside of a gradient, where PyTorch
+    alone changes tensors in place.
+    """
+    return BACKEND == "torch" and sys.modules["torch"].is_grad_enabled()
 
 
 # Layers --------------------------------------------------------------------

@@ -109,18 +109,6 @@ class RowLoss(keras.losses.Loss):
         return ops.cast(loss, self.dtype)
 
 
-def shallow_copy(loss):
-    """A loss with the attributes of another.
-
-    `copy.copy` of a Keras loss writes it to a file in memory and reads it
-    again: 5 ms, an import of TensorFlow on every backend, and an error for a
-    loss without a configuration.
-    """
-    copied = object.__new__(type(loss))
-    vars(copied).update(vars(loss))
-    return copied
-
-
 def as_list(value):
     """Arrays as plain numbers, which a configuration can hold."""
     if value is None or isinstance(value, dict):

@@ -25,7 +25,7 @@ from keras_xent.ops.pairwise_divergence import (
     pairwise_symmetric_kl,
 )
 from keras_xent.ops.rank import average_rank, soft_rank
-from keras_xent.ops.sampled import nce, sampled_softmax_crossentropy
+from keras_xent.ops.sampled import nce_loss, sampled_softmax_crossentropy
 from keras_xent.ops.sampling import (
     log_uniform_sample,
     uniform_sample,
@@ -43,7 +43,7 @@ __all__ = [
     "kl_divergence",
     "linear_softmax_crossentropy",
     "log_uniform_sample",
-    "nce",
+    "nce_loss",
     "pairwise_cosine",
     "pairwise_euclidean",
     "pairwise_kl",
