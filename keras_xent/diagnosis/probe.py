@@ -162,7 +162,7 @@ def gradients(function, values):
     recorder = Recorder()
     probe = Probe(Held(values), lambda x, y, values, _: function(values))
     with contextlib.suppress(Stopped):
-        return probe.step(ops.zeros((1,)), None, None, recorder)
+        return probe.step(ops.zeros((1,), dtype="float32"), None, None, recorder)
     return [None] * len(values)
 
 

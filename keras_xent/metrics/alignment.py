@@ -107,9 +107,9 @@ def all_pairs(ids, embeddings, sample_weight, pairwise):
         )
     weight = rows.full_weight(sample_weight, mask, ids)
     row, column = ids[:, None], ids[None, :]
-    flag = ops.where(ops.equal(row, column), 1.0, 0.0)
+    flag = ops.cast(ops.equal(row, column), "float32")
     known = ops.logical_and(ops.equal(row, row), ops.equal(column, column))
-    order = ops.arange(ops.shape(ids)[0])
+    order = ops.arange(ops.shape(ids)[0], dtype="int32")
     once = order[:, None] < order[None, :]
     # The product of two negative weights must not look like a good one.
     good = ops.where(weight >= 0, weight, np.nan)

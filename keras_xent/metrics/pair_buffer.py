@@ -86,7 +86,7 @@ class PairBuffer(keras.metrics.Metric):
         )
         added = ops.sum(ops.cast(counts, "float32"))
         self._count.assign(count + added)
-        self._used.assign(ops.ones(()))
+        self._used.assign(ops.ones((), dtype="float32"))
 
     def merge_state(self, buffers):
         """Appends what other buffers have kept."""

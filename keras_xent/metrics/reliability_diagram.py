@@ -134,7 +134,7 @@ class ReliabilityDiagram(ClassMetric):
         if len(confidence.shape) == 2:
             rows = rows._replace(weight=rows.weight[:, None])
         # NaN, a confidence that is none, must not be lost in any sum.
-        known = ops.where(confidence >= 0, 1.0, np.nan)
+        known = ops.where(confidence >= 0, ops.ones_like(confidence), np.nan)
         parts = [ops.reshape(rows.weighted(known * x), (-1,)) for x in parts]
         added = ops.segment_sum(
             ops.stack(parts, axis=1),

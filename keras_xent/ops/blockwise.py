@@ -118,7 +118,7 @@ class SoftmaxLogits:
             # In place: n numbers, not a pass over the block. XLA makes that
             # pass together with the exponential.
             column, inside = self._columns(gradient, start)
-            rows = ops.arange(gradient.shape[0])
+            rows = ops.arange(gradient.shape[0], dtype="int32")
             gradient[rows, column] += ops.where(inside, amount, 0)
             return gradient
         columns = ops.arange(ops.shape(gradient)[1], dtype="int32")
