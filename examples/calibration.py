@@ -114,7 +114,7 @@ def train(model, training, validation, epochs):
 
 
 def diagram(labels, logits):
-    filled = keras_xent.metrics.ReliabilityDiagram(BINS)
+    filled = keras_xent.metrics.ReliabilityDiagram(bins=BINS)
     filled.update_state(labels, logits)
     return filled
 

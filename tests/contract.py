@@ -152,5 +152,5 @@ METRICS = [
     Case(metrics.ExpectedCalibrationError, {"bins": 4, "binning": "equal_mass", "class_wise": 3, "norm": "l2"}, "class ids", least=1),
     Case(metrics.BrierScore, {}, "class ids", least=1),
     Case(metrics.SpearmanCorrelation, {"capacity": 32}, "numbers"),
-    Case(metrics.SpearmanCorrelation, {"capacity": None, "mantissa_bits": 1}, "numbers"),
+    Case(metrics.SpearmanCorrelation, {"capacity": None, "resolution": 1}, "numbers"),
 ]  # fmt: skip

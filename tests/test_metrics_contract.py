@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_xent.metrics import ScoreHistogram
 from tests.contract import HOWS, METRICS
 from tests.testing import BACKEND, normal, to_numpy, with_mask
 
@@ -115,6 +116,12 @@ def test_updates_add_up_and_reset_forgets(case):
     assert np.isnan(value(both)).all()
     both.update_state(y, z)
     assert value(both) == pytest.approx(measure(case, y, z), rel=1e-6)
+
+
+@each_metric
+def test_a_metric_of_another_class_is_not_merged(case):
+    with pytest.raises(ValueError, match=r"configured alike.*Received Score"):
+        case.make().merge_state([ScoreHistogram()])
 
 
 @each_metric

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent._types import ClassIds, DType
 from keras_xent.metrics.class_rows import ClassMetric
 from keras_xent.ops import checks
 
@@ -19,7 +20,7 @@ FINE_BINS = 2 * _LARGEST_LOG_ODDS * _PER_UNIT
 # Fine bins whose masses are added up in one go: 2048 is 32 times 64.
 _SUMMED_AT_ONCE = 64
 
-BINNINGS = ("equal_width", "equal_mass")
+Binning = typing.Literal["equal_width", "equal_mass"]
 
 
 class Bars(typing.NamedTuple):
@@ -68,8 +69,8 @@ class ReliabilityDiagram(ClassMetric):
             probabilities.
         axis: The axis of the classes.
         ignore_class: A class id, or a list of them: such rows do not count.
-        name: Name of the metric.
-        dtype: Dtype policy of the metric. State and result are float32
+        name: The name of the metric, in logs and in saved models.
+        dtype: The dtype policy of the metric. State and result are float32
             whatever it is.
 
     Shapes:
@@ -84,9 +85,9 @@ class ReliabilityDiagram(ClassMetric):
             probability is and this can be seen without reading device memory.
         ImportError: By `plot`, without matplotlib.
 
-    Source: DeGroot and Fienberg, "The comparison and evaluation of
-    forecasters", 1983; Guo et al., "On calibration of modern neural networks",
-    2017.
+    References:
+        DeGroot and Fienberg, "The comparison and evaluation of forecasters",
+        1983; [Guo et al., 2017](https://arxiv.org/abs/1706.04599).
 
     Example:
 
@@ -104,17 +105,18 @@ class ReliabilityDiagram(ClassMetric):
 
     def __init__(
         self,
-        bins=15,
-        binning="equal_width",
-        class_wise=None,
-        from_logits=True,
-        axis=-1,
-        ignore_class=None,
-        name="reliability_diagram",
-        dtype=None,
-    ):
+        *,
+        bins: int = 15,
+        binning: Binning = "equal_width",
+        class_wise: int | None = None,
+        from_logits: bool = True,
+        axis: int = -1,
+        ignore_class: ClassIds = None,
+        name: str = "reliability_diagram",
+        dtype: DType = None,
+    ) -> None:
         checks.whole("bins", bins, 1)
-        checks.choice("binning", binning, BINNINGS)
+        checks.choice("binning", binning, typing.get_args(Binning))
         if class_wise is not None:
             checks.whole("class_wise", class_wise, 2)
         slots = bins if binning == "equal_width" else FINE_BINS

@@ -60,7 +60,7 @@ def test_it_puts_the_fitted_temperature_into_the_layer(model, weight):
 
 def test_it_is_saved_and_the_loaded_model_is_calibrated(model, tmp_path):
     def error(model):
-        metric = metrics.ExpectedCalibrationError(5)
+        metric = metrics.ExpectedCalibrationError(bins=5)
         metric.update_state(Y, model.predict(X, verbose=0))
         return float(to_numpy(metric.result()))
 
