@@ -6,6 +6,7 @@ since which Keras it holds; tests/test_keras.py has a test of each.
 """
 
 import contextlib
+import re
 import sys
 
 import keras
@@ -24,6 +25,8 @@ __all__ = [
     "get_mask",
     "get_tensor_attr",
     "in_symbolic_scope",
+    "moveaxis",
+    "own_gradient",
     "reduce_weighted_values",
     "set_mask",
     "set_tensor_attr",
@@ -55,3 +58,37 @@ def full_precision():
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+def moveaxis(x, source, destination):
+    """`ops.moveaxis`, which `torch.vmap` knows of tuples only."""
+    return keras.ops.moveaxis(x, (source,), (destination,))
+
+
+def own_gradient(function):
+    """`ops.custom_gradient`, out of reach of `torch.autocast`.
+
+    Two kinds of transform refuse gradients that are not the framework's own:
+    those of `torch.func`, and forward mode on JAX. For them it is `function`
+    differentiated as it is written, with all that this keeps in memory.
+    """
+
+    def forward(*arguments):
+        value, gradient = function(*arguments)
+
+        def backward(*arguments, upstream=None):
+            # It may run where `torch.autocast` is on again.
+            with full_precision():
+                return gradient(*arguments, upstream=upstream)
+
+        return value, backward
+
+    def call(*arguments):
+        try:
+            return keras.ops.custom_gradient(forward)(*arguments)
+        except (RuntimeError, TypeError) as error:
+            if not re.search("functorch|custom_vjp", str(error)):
+                raise
+            return function(*arguments)[0]
+
+    return call

@@ -22,6 +22,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent import _keras
 from keras_xent.ops import checks, extrema
 
 BACKEND = keras.backend.backend()
@@ -184,7 +185,7 @@ def crossentropy_terms(
     # variable into itself. A reshape reads it, and copies nothing anywhere.
     factors = [ops.reshape(x, ops.shape(x)) for x in factors]
     both = _Pass(description, len(factors), columns, block_size)
-    terms = ops.custom_gradient(both.forward)(*factors, *both.tensors)
+    terms = _keras.own_gradient(both.forward)(*factors, *both.tensors)
     return Terms(*ops.unstack(terms, 4, axis=1))
 
 
@@ -267,7 +268,7 @@ class _Pass:
         logits, _, _ = self._block(factors, start, size)
         target = self.description.pick(logits, start)
         top = extrema.largest(logits, LOWEST, axis=1)
-        logits -= top[:, None]
+        logits = logits - top[:, None]
         shared = ops.zeros((), dtype=logits.dtype)
         below = ops.zeros_like(top)
         shares = self._shares(start, size, logits.dtype)

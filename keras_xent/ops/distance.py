@@ -1,10 +1,9 @@
 """Distances between all pairs of rows, and the names they go by."""
 
-import keras
 from keras import ops
 
 from keras_xent._types import Tensor, TensorLike
-from keras_xent.ops import extrema, pairwise_divergence
+from keras_xent.ops import checks, extrema, pairwise_divergence
 from keras_xent.ops.public import public_op
 
 
@@ -30,7 +29,8 @@ def pairwise_euclidean(a: TensorLike, b: TensorLike | None = None) -> Tensor:
         that is not finite is at NaN or inf from all others.
 
     Raises:
-        ValueError: if `a` and `b` are not matrices of the same width.
+        ValueError: if `a` and `b` are not matrices of the same width, or not
+            floating point.
 
     Example:
 
@@ -85,7 +85,8 @@ def pairwise_cosine(a: TensorLike, b: TensorLike | None = None) -> Tensor:
         that is not finite is at distance NaN from all others.
 
     Raises:
-        ValueError: if `a` and `b` are not matrices of the same width.
+        ValueError: if `a` and `b` are not matrices of the same width, or not
+            floating point.
 
     Example:
 
@@ -150,8 +151,9 @@ def name_of(distance):
 
 
 def _matrices(a, b):
-    a = _at_least_float32(ops.convert_to_tensor(a))
-    b = None if b is None else _at_least_float32(ops.convert_to_tensor(b))
+    why = "distances of integers have no gradient."
+    a = checks.floats(a, "a", why)
+    b = None if b is None else checks.floats(b, "b", why)
     other = a if b is None else b
     shapes = tuple(a.shape), tuple(other.shape)
     widths = {shape[-1] for shape in shapes if shape} - {None}
@@ -161,11 +163,6 @@ def _matrices(a, b):
             f"{shapes[0]} and {shapes[1]}. Flatten what belongs to a row."
         )
     return a, b
-
-
-def _at_least_float32(x):
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    return x if dtype == "float64" else ops.cast(x, "float32")
 
 
 def _unit_rows(x):

@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from keras_xent import _keras
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, crossentropy, extrema, probabilities
 from keras_xent.ops.public import public_op
@@ -178,7 +179,7 @@ def _rows(targets, logits, sample_weight, axis):
     below = ops.where(ops.expand_dims(possible, axis), below, 0)
     count = below.shape[axis]
     if axis != last:
-        below = ops.moveaxis(below, axis, -1)
+        below = _keras.moveaxis(below, axis, -1)
     flat = ops.reshape(below, (-1, count))
     return flat, ops.reshape(target, (-1,)), ops.reshape(weight, (-1,))
 

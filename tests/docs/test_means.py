@@ -16,9 +16,7 @@ def test_every_block_prints_what_stands_below_it():
     blocks = BLOCK.findall(PAGE.read_text())
     assert [language for language, _ in blocks] == ["python", "text"] * 3
     namespace = {}
-    for (_, code), (_, expected) in zip(
-        blocks[::2], blocks[1::2], strict=True
-    ):
+    for (_, code), (_, expected) in zip(blocks[::2], blocks[1::2], strict=True):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(code, PAGE.name, "exec"), namespace)
