@@ -54,11 +54,11 @@ def test_vmap_and_jvp_of_jax(op):
     def total(x):
         return function(x).sum()
 
-    if op.own_gradient:
-        with pytest.raises(TypeError, match="forward-mode"):
-            jax.jvp(total, (two[0],), (two[1],))
-        return
-    _, slope = jax.jit(lambda x, v: jax.jvp(total, (x,), (v,)))(*two)
+    def jvp(x, v):
+        return jax.jvp(total, (x,), (v,))[1]
+
+    # Around a gradient of its own, not compiled: docs/sharp_edges.md.
+    slope = (jvp if op.own_gradient else jax.jit(jvp))(*two)
     close(slope, np.sum(gradients[0] * two[1]))
 
 
