@@ -9,6 +9,7 @@ no longer has is an error that names its version.
 import contextlib
 import importlib
 import itertools
+import re
 import sys
 
 import keras
@@ -27,8 +28,10 @@ __all__ = [
     "in_symbolic_scope",
     "lent_losses",
     "loss_arguments",
+    "moveaxis",
     "operations_before",
     "optimized_variables",
+    "own_gradient",
     "records_backward_pass",
     "reduce_weighted_values",
     "release_variables",
@@ -131,6 +134,36 @@ def records_backward_pass():
     alone changes tensors in place.
     """
     return BACKEND == "torch" and sys.modules["torch"].is_grad_enabled()
+
+
+def moveaxis(x, source, destination):
+    """`ops.moveaxis`, which `torch.vmap` knows of tuples only."""
+    return keras.ops.moveaxis(x, (source,), (destination,))
+
+
+def own_gradient(function):
+    """`ops.custom_gradient`, out of reach of `torch.autocast`.
+
+    Two kinds of transform refuse gradients that are not the framework's own:
+    those of `torch.func`, and forward mode on JAX. For them it is `function`
+    differentiated as it is written, with all that this keeps in memory.
+    """
+
+    @full_precision()
+    def forward(*arguments):
+        value, gradient = function(*arguments)
+        # The backward pass may run where `torch.autocast` is on again.
+        return value, full_precision()(gradient)
+
+    def call(*arguments):
+        try:
+            return keras.ops.custom_gradient(forward)(*arguments)
+        except (RuntimeError, TypeError) as error:
+            if not re.search("functorch|custom_vjp", str(error)):
+                raise
+            return full_precision()(function)(*arguments)[0]
+
+    return call
 
 
 # Layers --------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The classes under contract: one line each.
+"""The classes and operations under contract: one line each.
 
 A case is a class, its arguments, and the kind of data that it takes:
 
@@ -11,11 +11,13 @@ A case is a class, its arguments, and the kind of data that it takes:
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
-from keras_xent import heads, layers, losses, metrics
+from keras_xent import heads, layers, losses, metrics, ops
 from tests.testing import BACKEND, normal
 
 
@@ -153,4 +155,102 @@ METRICS = [
     Case(metrics.BrierScore, {}, "class ids", least=1),
     Case(metrics.SpearmanCorrelation, {"capacity": 32}, "numbers"),
     Case(metrics.SpearmanCorrelation, {"capacity": None, "resolution": 1}, "numbers"),
+]  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Op:
+    """A public operation, the data that it takes by position, and the rest.
+
+    Each kind of data has one entry a row, and the batch may be unknown.
+    """
+
+    function: Callable
+    data: list[str]
+    kwargs: dict = dataclasses.field(default_factory=dict)
+    # Whether its result has a gradient by the last of its data.
+    gradient: bool = True
+    # Whether it is written with a gradient of its own.
+    own_gradient: bool = False
+
+    def __str__(self):
+        return self.function.__name__
+
+    def arrays(self, rows, dtype="float32", seed=0):
+        """One NumPy array for each argument by position."""
+        return [
+            DATA[kind](rows, seed + i).astype(dtype)
+            if kind in FLOATS + NUMBERS
+            else DATA[kind](rows, seed + i)
+            for i, kind in enumerate(self.data)
+        ]
+
+    def __call__(self, *tensors):
+        return self.function(*tensors, **self.kwargs)
+
+
+# What is floats, and what may be integers as well.
+FLOATS = ["logits", "distances", "scores"]
+NUMBERS = ["numbers"]
+DATA = {
+    "logits": lambda rows, seed: normal(rows, 3, seed=seed),
+    "scores": lambda rows, seed: normal(rows, 5, seed=seed),
+    "numbers": lambda rows, seed: normal(rows, 5, seed=seed),
+    "distances": lambda rows, seed: np.abs(normal(rows, seed=seed)),
+    "targets": lambda rows, seed: np.eye(3, dtype="float32")[_ids(rows, seed)],
+    "class ids": lambda rows, seed: _ids(rows, seed),
+    "yes or no": lambda rows, seed: _ids(rows, seed) % 2,
+    "counts": lambda rows, seed: np.full(rows, 0.5, "float32"),
+}
+
+
+def _ids(rows, seed):
+    return (np.arange(rows, dtype="int32") + seed) % 3
+
+
+_MATRIX = normal(4, 3, seed=9)
+
+
+def _sampled(function):
+    """Over two sampled classes of four, given the counts of the labels."""
+
+    @functools.wraps(function)
+    def of_counts(counts, labels, features):
+        ids, half = np.array([1, 3]), np.full(2, 0.5, "float32")
+        candidates = (ids, counts, half)
+        return function(
+            labels, features, class_vectors=_MATRIX, candidates=candidates
+        )
+
+    return of_counts
+
+
+OPS = [
+    Op(ops.average_rank, ["numbers"], gradient=False),
+    Op(ops.brier_score, ["targets", "logits"]),
+    Op(ops.entropy, ["logits"]),
+    Op(ops.fit_temperature, ["class ids", "logits"], gradient=False),
+    Op(ops.jensen_shannon, ["logits", "logits"]),
+    Op(ops.kl_divergence, ["logits", "logits"]),
+    Op(ops.linear_softmax_crossentropy, ["class ids", "logits"], {"kernel": _MATRIX.T, "block_size": 3}, own_gradient=True),
+    Op(ops.log_uniform_sample, ["class ids"], {"num_sampled": 2, "classes": 4, "seed": 0}, gradient=False),
+    Op(_sampled(ops.nce_loss), ["counts", "class ids", "logits"]),
+    Op(ops.pairwise_cosine, ["logits"]),
+    Op(ops.pairwise_euclidean, ["logits"]),
+    Op(ops.pairwise_kl, ["logits"]),
+    Op(ops.pairwise_symmetric_kl, ["logits"]),
+    Op(ops.pearson_correlation, ["numbers", "numbers"]),
+    Op(ops.pearson_loss, ["numbers", "scores"]),
+    Op(_sampled(ops.sampled_softmax_crossentropy), ["counts", "class ids", "logits"]),
+    Op(ops.sigmoid_crossentropy, ["targets", "logits"]),
+    Op(ops.soft_rank, ["scores"], own_gradient=True),
+    Op(ops.softmax_crossentropy, ["targets", "logits"]),
+    Op(ops.softplus_hinge, ["yes or no", "distances"], {"margin": 1.0}),
+    Op(ops.sparse_softmax_crossentropy, ["class ids", "logits"]),
+    Op(ops.spearman_correlation, ["numbers", "numbers"], gradient=False),
+    Op(ops.spearman_loss, ["numbers", "scores"], own_gradient=True),
+    Op(ops.symmetric_kl, ["logits", "logits"]),
+    Op(ops.symmetric_kl_hinge, ["class ids", "logits"], {"margin": 1.0}),
+    Op(ops.uniform_sample, ["class ids"], {"num_sampled": 2, "classes": 4, "seed": 0}, gradient=False),
+    Op(ops.unigram_sample, ["class ids"], {"num_sampled": 2, "counts": [4, 3, 2, 1], "seed": 0}, gradient=False),
 ]  # fmt: skip

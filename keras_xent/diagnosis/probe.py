@@ -157,7 +157,8 @@ def gradients(function, values):
     recorder = Recorder()
     probe = Probe(Held(values), lambda x, y, values, _: function(values))
     with contextlib.suppress(Stopped):
-        return probe.step(ops.zeros((1,)), None, None, recorder)
+        nothing = ops.zeros((1,), dtype="float32")
+        return probe.step(nothing, None, None, recorder)
     return [None] * len(values)
 
 

@@ -85,6 +85,7 @@ class JointHistogram(SummedMetric):
         key = order_key(number)
         size = ops.minimum(ops.abs(key), _HIGHEST)
         shift = _MANTISSA_BITS - self.resolution
+        shift = ops.convert_to_tensor(shift, dtype="int32")
         index = ops.right_shift(size - _LOWEST, shift) + 1
         index = ops.where(size < _LOWEST, 0, index)
         return self._middle + ops.sign(key) * index

@@ -201,7 +201,7 @@ def crossentropy_terms(
     # variable into itself. A reshape reads it, and copies nothing anywhere.
     factors = [ops.reshape(x, ops.shape(x)) for x in factors]
     both = _Pass(description, len(factors), columns, block_size)
-    terms = ops.custom_gradient(both.forward)(*factors, *both.tensors)
+    terms = _keras.own_gradient(both.forward)(*factors, *both.tensors)
     return Terms(*ops.unstack(terms, both.count, axis=1))
 
 
@@ -221,7 +221,6 @@ class _Pass:
         self.names = list(given)
         self.tensors = [ops.convert_to_tensor(x) for x in given.values()]
 
-    @_keras.full_precision()
     def forward(self, *arguments):
         """The stacked terms, and the function that makes the gradients."""
         left, right, *rest = arguments[: self.factors]
@@ -251,8 +250,6 @@ class _Pass:
             lost, above = more
             terms += [lost / total + log_total, above]
 
-        # PyTorch's backward pass may run under `torch.autocast` as well.
-        @_keras.full_precision()
         def grad(*arguments, upstream=None):
             if upstream is None:
                 (upstream,) = arguments
@@ -292,7 +289,7 @@ class _Pass:
         top = extrema.largest(logits, LOWEST, axis=1)
         barred = self.description.bar is not None
         above = self.description.count_above(logits, start) if barred else None
-        logits -= top[:, None]
+        logits = logits - top[:, None]
         shared = ops.zeros((), dtype=logits.dtype)
         below = ops.zeros_like(top)
         shares = self._shares(start, size, logits.dtype)

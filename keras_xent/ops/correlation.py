@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent import _keras
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.moments import deviations, or_one
@@ -252,7 +253,7 @@ def _lists(a, b, axis, weight, mask):
     dtype = "float64" if "float64" in types else "float32"
     weight = entry_weights(a, weight, mask, dtype)
     a, b, weight = (
-        ops.moveaxis(ops.cast(x, dtype), axis, -1) for x in (a, b, weight)
+        _keras.moveaxis(ops.cast(x, dtype), axis, -1) for x in (a, b, weight)
     )
     right = (weight >= 0) & (weight < np.inf)
     right = right & ops.isfinite(a) & ops.isfinite(b)

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent import _keras
 from keras_xent._types import ClassIds, ClassWeight, Tensor, TensorLike
 from keras_xent._warnings import warn
 from keras_xent.ops import checks, extrema
@@ -349,7 +350,7 @@ def _negative_log_likelihood(labels, logits, axis):
     if BACKEND == "jax":
         return _gathered(labels, logits, axis)
     if axis != len(logits.shape) - 1:
-        logits = ops.moveaxis(logits, axis, -1)
+        logits = _keras.moveaxis(logits, axis, -1)
     if BACKEND == "tensorflow":
         # Behind a softmax Keras takes what the softmax was given, and not what
         # it is given itself. A copy (no bytes are copied) has no such past.

@@ -1,10 +1,9 @@
 """Distances between all pairs of rows, and the names they go by."""
 
-import keras
 from keras import ops
 
 from keras_xent._types import Tensor, TensorLike
-from keras_xent.ops import extrema, pairwise_divergence
+from keras_xent.ops import checks, extrema, pairwise_divergence
 from keras_xent.ops.public import public_op
 
 
@@ -12,7 +11,9 @@ from keras_xent.ops.public import public_op
 def pairwise_euclidean(a: TensorLike, b: TensorLike | None = None) -> Tensor:
     """Euclidean distance between all pairs of rows, by one matrix product.
 
-        d_ij = sqrt(|a_i|² + |b_j|² - 2 a_i · b_j)
+    ```
+    d_ij = sqrt(|a_i|² + |b_j|² − 2 a_i · b_j)
+    ```
 
     The mean of `a` is taken off all rows first, which changes no distance and
     keeps the cancellation small: the absolute error of d² is about 1e-6 of the
@@ -21,22 +22,24 @@ def pairwise_euclidean(a: TensorLike, b: TensorLike | None = None) -> Tensor:
     least, for entries up to about 1e18 in size.
 
     Args:
-        a: Float tensor `[n, d]`.
-        b: Float tensor `[m, d]`. None stands for `a`.
+        a: Float tensor `(n, d)`.
+        b: Float tensor `(m, d)`. `None` compares `a` with itself.
 
     Returns:
-        Tensor `[n, m]`, float32 or wider, never negative. Without `b` the
-        diagonal is exactly 0. Where a distance is 0, so is its gradient. A row
-        that is not finite is at NaN or inf from all others.
+        The distances `(n, m)`, float32, or float64 for float64 inputs, never
+        negative. Without `b` the diagonal is exactly 0. Where a distance is 0,
+        so is its gradient. A row that is not finite is at NaN or inf from all
+        others.
 
     Raises:
-        ValueError: if `a` and `b` are not matrices of the same width.
+        ValueError: if `a` and `b` are not matrices of the same width, or not
+            floating point.
 
     Example:
 
     >>> import numpy as np
-    >>> from keras_xent.ops.distance import pairwise_euclidean
-    >>> d = pairwise_euclidean([[0.0, 0.0], [3.0, 4.0]])
+    >>> from keras_xent import ops
+    >>> d = ops.pairwise_euclidean([[0.0, 0.0], [3.0, 4.0]])
     >>> np.round(np.asarray(d), 4).tolist()
     [[0.0, 5.0], [5.0, 0.0]]
     """
@@ -69,29 +72,33 @@ def pairwise_euclidean(a: TensorLike, b: TensorLike | None = None) -> Tensor:
 def pairwise_cosine(a: TensorLike, b: TensorLike | None = None) -> Tensor:
     """Cosine distance between all pairs of rows, by one matrix product.
 
-        d_ij = 1 - (a_i · b_j) / (|a_i| |b_j|)
+    ```
+    d_ij = 1 − (a_i · b_j) / (|a_i| |b_j|)
+    ```
 
     Absolute error about 1e-6, for rows of any scale but denormal ones.
     Computed in float32 at least.
 
     Args:
-        a: Float tensor `[n, d]`.
-        b: Float tensor `[m, d]`. None stands for `a`.
+        a: Float tensor `(n, d)`.
+        b: Float tensor `(m, d)`. `None` compares `a` with itself.
 
     Returns:
-        Tensor `[n, m]`, float32 or wider, between 0 and 2. Without `b` the
-        diagonal is exactly 0. A row of zeros has no direction; its cosine with
-        others is taken as 0, its distance as 1, as scikit-learn does. A row
-        that is not finite is at distance NaN from all others.
+        The distances `(n, m)`, float32, or float64 for float64 inputs, between
+        0 and 2. Without `b` the diagonal is exactly 0. A row of zeros has no
+        direction; its cosine with others is taken as 0, its distance as 1, as
+        scikit-learn does. A row that is not finite is at distance NaN from all
+        others.
 
     Raises:
-        ValueError: if `a` and `b` are not matrices of the same width.
+        ValueError: if `a` and `b` are not matrices of the same width, or not
+            floating point.
 
     Example:
 
     >>> import numpy as np
-    >>> from keras_xent.ops.distance import pairwise_cosine
-    >>> d = pairwise_cosine([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
+    >>> from keras_xent import ops
+    >>> d = ops.pairwise_cosine([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
     >>> np.asarray(d).tolist()
     [[0.0, 1.0, 2.0], [1.0, 0.0, 1.0], [2.0, 1.0, 0.0]]
     """
@@ -150,8 +157,9 @@ def name_of(distance):
 
 
 def _matrices(a, b):
-    a = _at_least_float32(ops.convert_to_tensor(a))
-    b = None if b is None else _at_least_float32(ops.convert_to_tensor(b))
+    why = "distances of integers have no gradient."
+    a = checks.floats(a, "a", why)
+    b = None if b is None else checks.floats(b, "b", why)
     other = a if b is None else b
     shapes = tuple(a.shape), tuple(other.shape)
     widths = {shape[-1] for shape in shapes if shape} - {None}
@@ -161,11 +169,6 @@ def _matrices(a, b):
             f"{shapes[0]} and {shapes[1]}. Flatten what belongs to a row."
         )
     return a, b
-
-
-def _at_least_float32(x):
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    return x if dtype == "float64" else ops.cast(x, "float32")
 
 
 def _unit_rows(x):

@@ -19,7 +19,7 @@ def public_op(function):
 
     @functools.wraps(function)
     def op(*args, **kwargs):
-        if _any_symbolic((args, kwargs)):
+        if _any_symbolic(args) or _any_symbolic(kwargs):
             return Step(function.__name__)(*args, **kwargs)
         with _keras.full_precision():
             return function(*args, **kwargs)
@@ -50,6 +50,9 @@ class Step(keras.Operation):
 
 
 def _any_symbolic(nest):
-    return any(
-        isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(nest)
-    )
+    # By hand: `keras.tree` takes longer than some of the operations.
+    if isinstance(nest, dict):
+        nest = nest.values()
+    elif not isinstance(nest, (list, tuple)):
+        return isinstance(nest, keras.KerasTensor)
+    return any(map(_any_symbolic, nest))

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent import _keras
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.moments import deviations, or_one
@@ -94,14 +95,14 @@ def soft_rank(
     axis = checks.axis(axis, len(x.shape), "x")
     check_temperature(temperature)
     weight = entry_weights(x, sample_weight, mask, x.dtype)
-    x, weight = (ops.moveaxis(each, axis, -1) for each in (x, weight))
+    x, weight = (_keras.moveaxis(each, axis, -1) for each in (x, weight))
     x, weight, good = _tidy(x, weight)
     if temperature is None:
         temperature = _usual_temperature(ops.stop_gradient(x), weight)
     temperature = temperature * ops.ones_like(good, dtype=x.dtype)
-    ranks = ops.custom_gradient(_soft_ranks)(x, weight, temperature)
+    ranks = _keras.own_gradient(_soft_ranks)(x, weight, temperature)
     ranks = ops.where(weight > 0, ranks, 0)
-    return ops.moveaxis(ops.where(good, ranks, np.nan), -1, axis)
+    return _keras.moveaxis(ops.where(good, ranks, np.nan), -1, axis)
 
 
 @public_op
@@ -149,14 +150,14 @@ def average_rank(
         x = ops.cast(x, "int32" if dtype == "bool" else "float32")
     dtype = "float64" if dtype == "float64" else "float32"
     weight = entry_weights(x, sample_weight, mask, dtype)
-    x, weight = (ops.moveaxis(each, axis, -1) for each in (x, weight))
+    x, weight = (_keras.moveaxis(each, axis, -1) for each in (x, weight))
     x, weight, good = _tidy(x, weight)
     order, place = _order(x)
     x, ordered = _take(x, order), _take(weight, order)
     equal = ops.cast(x[..., 1:] == x[..., :-1], dtype)
     ranks = _take(_ranks(ordered, _kernel_sums(equal, ordered)), place)
     ranks = ops.where(weight > 0, ranks, 0)
-    return ops.moveaxis(ops.where(good, ranks, np.nan), -1, axis)
+    return _keras.moveaxis(ops.where(good, ranks, np.nan), -1, axis)
 
 
 def check_temperature(temperature):

@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from keras_xent import _keras
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, crossentropy, extrema, probabilities
 from keras_xent.ops.public import public_op
@@ -128,11 +129,15 @@ def fit_temperature(
     temperature = unit * ops.exp(-x)
     # The slope at β = 0 and, turned round, the one that β → ∞ approaches.
     even, _ = slopes(ops.zeros_like(x))
-    temperature = ops.where(even >= 0, np.inf, temperature)
+    # Tensors: beside a scalar a number of Python's has the dtype of `floatx`.
+    infinite, zero, unknown = (
+        ops.full_like(x, end) for end in (np.inf, 0.0, np.nan)
+    )
+    temperature = ops.where(even >= 0, infinite, temperature)
     all_right = ops.sum(weight * target) >= 0
-    temperature = ops.where(all_right, 0.0, temperature)
+    temperature = ops.where(all_right, zero, temperature)
     known = (spread > 0) & (ops.sum(weight) > 0)
-    return ops.where(known, temperature, np.nan)
+    return ops.where(known, temperature, unknown)
 
 
 def check_temperature(value):
@@ -178,7 +183,7 @@ def _rows(targets, logits, sample_weight, axis):
     below = ops.where(ops.expand_dims(possible, axis), below, 0)
     count = below.shape[axis]
     if axis != last:
-        below = ops.moveaxis(below, axis, -1)
+        below = _keras.moveaxis(below, axis, -1)
     flat = ops.reshape(below, (-1, count))
     return flat, ops.reshape(target, (-1,)), ops.reshape(weight, (-1,))
 
