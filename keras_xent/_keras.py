@@ -432,10 +432,10 @@ class _LastAsked:
     def __eq__(self, other):
         return self.names.directions.get(self.names.asked) == other
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
 
-class MetricGroup(MetricsList):
+class MetricGroup(MetricsList):  # type: ignore[valid-type, misc]
     """Metrics of a layer, where such callbacks find their directions.
 
     They look into lists of this class alone, not at what layers track.
@@ -445,7 +445,7 @@ class MetricGroup(MetricsList):
         return {metric.name: metric.result() for metric in self.metrics}
 
 
-class _Notice(MetricsList):
+class _Notice(MetricsList):  # type: ignore[valid-type, misc]
     """The name and the direction of a log that no metric writes."""
 
     def result(self):

@@ -1,5 +1,6 @@
 """The last layer of a classifier, which leaves its product to the loss."""
 
+import typing
 from collections.abc import Sequence
 
 import keras
@@ -109,8 +110,8 @@ class LinearHead(LowRankLayer):
         bias_initializer: Initializer = "zeros",
         lora_rank: int | None = None,
         lora_alpha: float | None = None,
-        **kwargs,
-    ):
+        **kwargs: typing.Any,
+    ) -> None:
         super().__init__(**kwargs)
         linear.check_softcap(softcap)
         self.tied_to = _checked_embedding(tied_to)

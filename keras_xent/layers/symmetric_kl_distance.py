@@ -1,5 +1,7 @@
 """The distance between two towers."""
 
+import typing
+
 import keras
 
 from keras_xent import ops
@@ -45,7 +47,9 @@ class SymmetricKLDistance(keras.layers.Layer):
     0.9242
     """
 
-    def __init__(self, *, from_logits: bool = True, **kwargs) -> None:
+    def __init__(
+        self, *, from_logits: bool = True, **kwargs: typing.Any
+    ) -> None:
         # Never round what comes in to the compute dtype.
         super().__init__(**{**kwargs, "autocast": False})
         self.from_logits = from_logits

@@ -1,5 +1,7 @@
 """The temperature of a calibrated model, as part of it."""
 
+import typing
+
 import keras
 import numpy as np
 from keras import ops
@@ -57,7 +59,9 @@ class Temperature(keras.layers.Layer):
     [[0.75, -0.25]]
     """
 
-    def __init__(self, *, temperature: float = 1.0, **kwargs) -> None:
+    def __init__(
+        self, *, temperature: float = 1.0, **kwargs: typing.Any
+    ) -> None:
         # Never cast what comes in to the compute dtype.
         super().__init__(**{**kwargs, "autocast": False})
         check_temperature(temperature)

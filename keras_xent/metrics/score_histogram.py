@@ -144,11 +144,12 @@ class ScoreHistogram(keras.metrics.Metric):
         self,
         match: TensorLike,
         score: TensorLike,
-        sample_weight: TensorLike = None,
+        sample_weight: TensorLike | None = None,
     ) -> None:
         """Counts a batch of scores."""
-        entries = flat_entries(match, score, sample_weight)
-        self.add_entries(*entries, zero_one=only_zeros_and_ones(sample_weight))
+        zero_one = only_zeros_and_ones(sample_weight)
+        match, score, weight = flat_entries(match, score, sample_weight)
+        self.add_entries(match, score, weight, zero_one)
 
     def add_entries(self, match, score, weight, zero_one):
         """Adds float32 tensors `[n]`, as `flat_entries` gives them.
@@ -282,7 +283,7 @@ class ScoreHistogram(keras.metrics.Metric):
         Returns:
             Float64 NumPy array `[2, bins]`: non-matches, then matches.
         """
-        sums = 0.0
+        sums = np.zeros(self._slots)
         # From the smallest part on, so that as little as can be is rounded.
         for part, unit in zip(
             self._parts[::-1], exact_sum.UNITS[::-1], strict=True

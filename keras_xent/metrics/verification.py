@@ -152,7 +152,9 @@ class VerificationMetrics(ThresholdMetric):
         curve = self._curve(ops)
         return self._each(lambda m: self._if_known(curve, m.value(curve)))
 
-    def bounds(self) -> dict[str, tuple[float, float]]:
+    def bounds(  # type: ignore[override]
+        self,
+    ) -> dict[str, tuple[float, float]]:
         """What exact scores, without bins, may give, for each figure."""
         return self._each(self._bounds_of)
 

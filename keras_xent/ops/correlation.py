@@ -1,5 +1,7 @@
 """Correlation of lists, by their numbers or their ranks, and as a loss."""
 
+import typing
+
 import keras
 import numpy as np
 from keras import ops
@@ -110,7 +112,11 @@ def spearman_correlation(
     >>> print(f"{float(ops.spearman_correlation([1, 2, 3], [1, 2, 9])):.4f}")
     1.0000
     """
-    keep = {"axis": axis, "sample_weight": sample_weight, "mask": mask}
+    keep: dict[str, typing.Any] = {
+        "axis": axis,
+        "sample_weight": sample_weight,
+        "mask": mask,
+    }
     return pearson_correlation(
         average_rank(a, **keep), average_rank(b, **keep), **keep
     )
@@ -219,7 +225,11 @@ def spearman_loss(
     0.0171
     """
     targets, scores = _checked(targets, scores)
-    keep = {"axis": axis, "sample_weight": sample_weight, "mask": mask}
+    keep: dict[str, typing.Any] = {
+        "axis": axis,
+        "sample_weight": sample_weight,
+        "mask": mask,
+    }
     ranks = soft_rank(scores, temperature=temperature, **keep)
     targets = average_rank(targets, **keep)
     return _loss(targets, ranks, axis, sample_weight, mask)

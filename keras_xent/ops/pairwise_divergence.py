@@ -75,7 +75,7 @@ def pairwise_symmetric_kl(
      [0.9242 0.     0.9242]
      [0.     0.9242 0.    ]]
     """
-    rows_a, rows_b = _relative_rows(*_matrices(a, b, from_logits), from_logits)
+    rows_a, rows_b = _relative_rows(a, b, from_logits)
     divergence = _one_way(rows_a, rows_b)
     back = divergence if b is None else _one_way(rows_b, rows_a)
     divergence = divergence + ops.transpose(back)
@@ -135,7 +135,7 @@ def pairwise_kl(
     [[0.     1.6596]
      [1.075  0.    ]]
     """
-    rows_a, rows_b = _relative_rows(*_matrices(a, b, from_logits), from_logits)
+    rows_a, rows_b = _relative_rows(a, b, from_logits)
     gap = _gap(rows_a.offset, rows_b.offset)
     divergence = _one_way(rows_a, rows_b)
     if from_logits:
@@ -166,6 +166,7 @@ def _relative_rows(a, b, from_logits):
     rows that are nearly equal, clustered or one-hot, with 16 to 1000 columns:
     relative error 4e-6 at most above 0.1, without it 4e-5.
     """
+    a, b = _matrices(a, b, from_logits)
     matrices = [a] if b is None else [a, b]
     p = [_probabilities(x, from_logits) for x in matrices]
     count = sum(ops.shape(x)[0] for x in matrices)

@@ -2,13 +2,16 @@
 
 import functools
 import importlib
+import typing
 
 import keras
 
 from keras_xent import _keras
 
+Function = typing.TypeVar("Function", bound=typing.Callable)
 
-def public_op(function):
+
+def public_op(function: Function) -> Function:
     """Decorates a public operation, so that all of them keep two promises.
 
     Given a `KerasTensor`, as in a functional model, it becomes a step of that
@@ -24,7 +27,7 @@ def public_op(function):
         with _keras.full_precision():
             return function(*args, **kwargs)
 
-    return op
+    return typing.cast(Function, op)
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
