@@ -105,7 +105,7 @@ class ThresholdMetric(keras.metrics.Metric):
         both = (curve.matches > 0.0) & (curve.non_matches > 0.0)
         held = curve.matches + curve.non_matches < np.inf
         known = both & held & ops.equal(self.histogram.uncounted(), 0.0)
-        return ops.where(known, value, ops.full_like(value, np.nan))
+        return ops.where(known, value, np.nan * ops.ones_like(value))
 
     @property
     def threshold(self) -> float:

@@ -261,8 +261,10 @@ def _mixed_terms(p, q, gap, beta):
     # How far the larger of the two lies above m, and the smaller below: in
     # logarithms, and exact where they are nearly equal.
     lone = size == np.inf
-    # Tensors: beside another number PyTorch rounds a number to float32.
-    share, rest = ops.full_like(gap, beta), ops.full_like(gap, 1 - beta)
+    # Tensors: beside another number PyTorch rounds a number to float32. Not by
+    # `full_like`, which reads device memory there.
+    one = ops.ones_like(gap)
+    share, rest = beta * one, (1 - beta) * one
     of_smaller = ops.where(larger, rest, share)
     above = -ops.log1p(of_smaller * ops.expm1(ops.where(lone, -1, -size)))
     alone = -ops.log(ops.where(larger, share, rest))

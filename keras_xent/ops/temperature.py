@@ -131,7 +131,7 @@ def fit_temperature(
     even, _ = slopes(ops.zeros_like(x))
     # Tensors: beside a scalar a number of Python's has the dtype of `floatx`.
     infinite, zero, unknown = (
-        ops.full_like(x, end) for end in (np.inf, 0.0, np.nan)
+        end * ops.ones_like(x) for end in (np.inf, 0.0, np.nan)
     )
     temperature = ops.where(even >= 0, infinite, temperature)
     all_right = ops.sum(weight * target) >= 0

@@ -88,7 +88,7 @@ def test_they_are_right_near_and_far(scale, offset):
         np.testing.assert_allclose(value(function, p, q), truth, rtol=near)
 
 
-@pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("beta", [1e-6, 0.1, 0.5, 0.9, 1 - 1e-6])
 @pytest.mark.parametrize("scale", [1e-2, 1.0, 100.0])
 def test_any_share_of_the_mean_is_right_near_and_far(scale, beta):
     p, q = P[:1], (P[:1] + scale * Q[:1]).astype("float32")
