@@ -257,19 +257,21 @@ def _mixed_terms(p, q, gap, beta):
     """Each entry of β KL(p‖m) + (1 − β) KL(q‖m), generalized."""
     larger = gap > 0
     size = ops.where(larger, gap, -gap)
-    mean = beta * p + (1 - beta) * q
-    # How far the larger of the two lies above m, and the smaller below: in
-    # logarithms, and exact where they are nearly equal.
-    lone = size == np.inf
     # Tensors: beside another number PyTorch rounds a number to float32. Not by
     # `full_like`, which reads device memory there.
     one = ops.ones_like(gap)
-    share, rest = beta * one, (1 - beta) * one
-    of_smaller = ops.where(larger, rest, share)
-    above = -ops.log1p(of_smaller * ops.expm1(ops.where(lone, -1, -size)))
-    alone = -ops.log(ops.where(larger, share, rest))
-    above = ops.where(lone, alone, above)
+    of_p, of_q = beta * one, (1 - beta) * one
+    share = ops.where(larger, of_p, of_q)
+    rest = ops.where(larger, of_q, of_p)
+    # How far the larger of the two lies above m, and the smaller below, in
+    # logarithms. m is share + rest · e^−size times the larger; near 1 that is
+    # said without it, so that nothing cancels.
+    near = size < 1
+    near_one = ops.log1p(rest * ops.expm1(ops.where(near, -size, -1)))
+    far = ops.log(share + rest * ops.exp(-size))
+    above = -ops.where(near, near_one, far)
     below = above - size
+    mean = beta * p + (1 - beta) * q
     of_p = _terms(p, mean, ops.where(larger, above, below))
     of_q = _terms(q, mean, ops.where(larger, below, above))
     return beta * of_p + (1 - beta) * of_q
