@@ -160,6 +160,19 @@ def test_low_precision_scores_are_measured_in_float32(case, dtype):
 
 
 @each_metric
+def test_autocast_rounds_nothing(case):
+    if BACKEND != "torch":
+        pytest.skip("autocast is PyTorch's")
+    import torch
+
+    y, z = case.labels(ROWS), case.predictions(ROWS)
+    expected = measure(case, y, z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = measure(case, y, z)
+    assert np.array_equal(found, expected, equal_nan=True)
+
+
+@each_metric
 def test_too_few_rows_to_measure_are_nan(case):
     for rows in (0, 1):
         result = measure(case, case.labels(rows), case.predictions(rows))

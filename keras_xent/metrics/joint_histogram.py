@@ -83,7 +83,7 @@ class JointHistogram(SummedMetric):
 
     def _bin(self, number):
         key = order_key(number)
-        size = ops.minimum(ops.abs(key), _HIGHEST)
+        size = ops.minimum(ops.abs(key), ops.cast(_HIGHEST, "int32"))
         shift = _MANTISSA_BITS - self.resolution
         shift = ops.convert_to_tensor(shift, dtype="int32")
         index = ops.right_shift(size - _LOWEST, shift) + 1
