@@ -83,7 +83,8 @@ def make(name):
         return BinaryAUROC(thresholds=200 if binned else None)
     import keras_xent
 
-    return getattr(keras_xent.metrics, name.removeprefix("weighted "))()
+    metric = getattr(keras_xent.metrics, name.removeprefix("weighted "))
+    return metric(similarity=True)
 
 
 def plain_calls(metric, data, case):
@@ -159,7 +160,7 @@ DRAWS = {
 P_TARGET = 0.05
 
 
-def deviations(name, count=MANY, mantissa_bits=9):
+def deviations(name, count=MANY, resolution=9):
     """|our figure - that of raw scores|, and whether the bounds hold."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -176,7 +177,7 @@ def deviations(name, count=MANY, mantissa_bits=9):
     metric = VerificationMetrics(
         p_target=P_TARGET,
         similarity=True,
-        mantissa_bits=mantissa_bits,
+        resolution=resolution,
         name="v",
         **options,
     )

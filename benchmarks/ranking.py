@@ -210,8 +210,10 @@ def measure_metric(mode, bits):
 
     def metric(capacity):
         if bits is None:
-            return keras_xent.metrics.SpearmanCorrelation(capacity)
-        return keras_xent.metrics.SpearmanCorrelation(None, bits)
+            return keras_xent.metrics.SpearmanCorrelation(capacity=capacity)
+        return keras_xent.metrics.SpearmanCorrelation(
+            capacity=None, resolution=bits
+        )
 
     calls = metrics.jax_calls if mode == "JAX" else metrics.plain_calls
     timed = metric(10_000)

@@ -98,10 +98,12 @@ def make_loss(name):
         )
     loss = keras_xent.ops.sampled_softmax_crossentropy
     if name == "NCE":
-        loss = keras_xent.ops.nce
+        loss = keras_xent.ops.nce_loss
 
     def sampled(x, w, y, seed):
-        return ops.mean(loss(y, x, w, candidates=draw(y, w.shape[0], seed)))
+        return ops.mean(
+            loss(y, x, class_vectors=w, candidates=draw(y, w.shape[0], seed))
+        )
 
     return sampled
 
@@ -125,7 +127,7 @@ def rows_step(case):
             sampled_softmax_crossentropy(
                 own,
                 x,
-                rows,
+                class_vectors=rows,
                 candidates=(sample, *counts),
                 remove_accidental_hits=False,
             )

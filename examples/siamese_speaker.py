@@ -156,7 +156,10 @@ def train(mode, tower, data, valid, recipe, seed, report):
         batches = Pairs(data, recipe.batch_size, seed)
         loss = keras_xent.losses.SoftplusHinge(**hinge)
         watch = keras_xent.callbacks.TuneThreshold(
-            draw_pairs(valid, seed), batch_size=256, restore_best_weights=False
+            draw_pairs(valid, seed),
+            similarity=False,
+            batch_size=256,
+            restore_best_weights=False,
         )
     else:
         model = naive_model(tower)

@@ -22,7 +22,9 @@ def pair_model(tower, threshold=None):
     )
     if threshold is None:
         return keras.Model([a, b], distance)
-    decide = keras_xent.layers.MatchDecision(threshold, name="decision")
+    decide = keras_xent.layers.MatchDecision(
+        threshold, similarity=False, name="decision"
+    )
     return keras.Model([a, b], [distance, decide(distance)])
 
 

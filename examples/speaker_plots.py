@@ -111,7 +111,7 @@ def score_histograms(results):
 
 
 def det_curves(results):
-    """Missed matches against false matches, on normal-deviate axes."""
+    """False non-matches over false matches, on normal-deviate axes."""
     figure, axis = plt.subplots(
         figsize=(6.4, 6.2 + 0.25 * len(results)), layout="constrained"
     )
@@ -126,7 +126,9 @@ def det_curves(results):
     )
     for color, result in zip(colors(len(results)), results, strict=True):
         rates = result.metric.curve()
-        x, y = norm.ppf(np.maximum([rates.false_match, rates.miss], least))
+        x, y = norm.ppf(
+            np.maximum([rates.false_match, rates.false_non_match], least)
+        )
         places = np.stack([x, y], axis=1).round(3)
         new = np.any(places[1:] != places[:-1], axis=1)
         axis.plot(
@@ -142,7 +144,7 @@ def det_curves(results):
         xlim=norm.ppf([least, most]),
         ylim=norm.ppf([least, most]),
         xlabel="false matches (share of different-speaker pairs)",
-        ylabel="missed matches (share of same-speaker pairs)",
+        ylabel="false non-matches (share of same-speaker pairs)",
         aspect="equal",
     )
     axis.set_title("Detection error trade-off; dots: equal error rate")

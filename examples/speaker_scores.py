@@ -60,15 +60,16 @@ def every_pair(distance, speaker):
 
 def tune_threshold(match, distance):
     """The threshold of the best accuracy over these pairs."""
-    metric = keras_xent.metrics.MatchAccuracy()
+    metric = keras_xent.metrics.MatchAccuracy(similarity=False)
     metric.update_state(match, distance)
     return float(metric.threshold)
 
 
 def verification(match, distance):
     """Equal error rate and least detection cost, metrics fed with the pairs."""
-    rate = keras_xent.metrics.EqualErrorRate(mantissa_bits=9)
-    cost = keras_xent.metrics.MinDetectionCost(0.05, mantissa_bits=9)
+    bins = {"similarity": False, "resolution": 9}
+    rate = keras_xent.metrics.EqualErrorRate(**bins)
+    cost = keras_xent.metrics.MinDetectionCost(p_target=0.05, **bins)
     rate.update_state(match, distance)
     cost.histogram.merge_state([rate.histogram])
     return rate, cost

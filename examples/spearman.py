@@ -75,7 +75,7 @@ def train_vectors(options):
     model = keras.Sequential([keras.Input((), dtype="int32"), scores])
     model.compile(
         keras.optimizers.Adam(RATE_OF_SCORES),
-        keras_xent.losses.SpearmanLoss(options.temperature),
+        keras_xent.losses.SpearmanLoss(temperature=options.temperature),
     )
     curve = [exact(numbers, scores)]
     for _ in range(options.steps):

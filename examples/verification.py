@@ -10,10 +10,13 @@ More columns are let be, as in the trial lists of speaker verification
 be one throughout, the score the last that is a number, or `--label` and
 `--score` name their columns, counted from 1.
 
-    python verification.py --scores trials.txt
-    python verification.py --scores test.txt --threshold 0.31 --plots plots
-    python verification.py --scores dev.txt --tune 0.05      # a threshold
-    python verification.py --scores distances.txt --distances
+    python verification.py --similarities --scores trials.txt
+    python verification.py --similarities --scores test.txt --threshold 0.31
+    python verification.py --similarities --scores dev.txt --tune 0.05
+    python verification.py --distances --scores distances.txt --plots plots
+
+Say which scores mean alike: with `--similarities` the large ones do, as cosines
+and logits, with `--distances` the small ones.
 
 The file is read in pieces, so it may be larger than memory. Every figure comes
 with the bounds between which exact scores would put it, since they are counted
@@ -54,7 +57,7 @@ TITLES = {
     "true_match_rate": "true matches at FMR",
     "average_precision": "average precision",
     "cllr": "Cllr, bits",
-    "cllr_min": "min. Cllr, bits",
+    "min_cllr": "min. Cllr, bits",
     "d_prime": "d'",
 }
 
@@ -157,8 +160,8 @@ def read(options):
         false_match_rate=options.fmr,
         method=options.method,
         threshold=options.threshold,
-        similarity=not options.distances,
-        mantissa_bits=options.bits,
+        similarity=options.similarities,
+        resolution=options.bits,
         range=options.range,
         name="scores",
     )
@@ -176,7 +179,7 @@ def read(options):
         raise DataError(f"{seen['nan_scores']:.0f} scores are NaN")
     if not seen["matches"] or not seen["non_matches"]:
         raise DataError(
-            "takes matches and non-matches. Got "
+            "takes matches and non-matches. Received: "
             f"{seen['matches']:.0f} and {seen['non_matches']:.0f}"
         )
     return metric
@@ -214,11 +217,11 @@ def save_plots(metric, folder):
 def tuned(metric, prior, options):
     """The threshold of the least detection cost at this prior."""
     cost = keras_xent.metrics.MinDetectionCost(
-        prior,
-        options.c_miss,
-        options.c_false_alarm,
+        p_target=prior,
+        c_miss=options.c_miss,
+        c_false_alarm=options.c_false_alarm,
         similarity=metric.similarity,
-        mantissa_bits=metric.mantissa_bits,
+        resolution=metric.resolution,
         range=metric.range,
     )
     cost.histogram.merge_state([metric.histogram])
@@ -231,9 +234,10 @@ def parse(arguments):
     )
     add = parser.add_argument
     add("--scores", metavar="FILE", required=True, help="- for standard input")
+    add("--similarities", action="store_true", help="large scores mean alike")
     add("--distances", action="store_true", help="small scores mean alike")
     add("--p-target", type=float, default=0.01, help="prior of a match")
-    add("--c-miss", type=float, default=1.0, help="cost of a miss")
+    add("--c-miss", type=float, default=1.0, help="of a false non-match")
     add("--c-false-alarm", type=float, default=1.0, help="of a false match")
     add("--fmr", type=float, default=1e-3, help="false-match rate to stay in")
     add("--method", choices=["linear", "convex_hull"], default="linear")
@@ -244,7 +248,14 @@ def parse(arguments):
     add("--label", type=int, metavar="N", help="column of the label, from 1")
     add("--score", type=int, metavar="N", help="column of the score, from 1")
     add("--plots", metavar="DIR", help="write PNG files there")
-    return parser, parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.similarities == options.distances:
+        parser.error(
+            "say which scores mean alike, by one of --similarities (the large "
+            "ones do, as cosines and logits) and --distances (the small ones "
+            "do). With the wrong one an error rate of 0.1 reads 0.9"
+        )
+    return parser, options
 
 
 def main(arguments=None):

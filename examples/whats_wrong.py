@@ -143,7 +143,7 @@ def stays_at_half(rng):
     tower = layers.Dense(8)
     distance = ops.sum(ops.square(tower(a) - tower(b)), -1, keepdims=True)
     loss = keras_xent.losses.SoftplusHinge(margin=20.0)
-    metric = keras_xent.metrics.MatchAccuracy(name="accuracy")
+    metric = keras_xent.metrics.MatchAccuracy(similarity=False, name="accuracy")
     models = {
         BROKEN: compiled([a, b], distance, loss, metrics=["accuracy"]),
         REPAIRED: compiled([a, b], distance, loss, metrics=[metric]),

@@ -2,45 +2,110 @@
 
 Nothing else in this package imports `keras.src` or touches an attribute of a
 Keras object that begins with an underscore. Each entry says what it is for and
-since which Keras it holds; tests/test_keras.py has a test of each.
+since which Keras it holds; tests/test_keras.py has a test of each. What a Keras
+no longer has is an error that names its version.
 """
 
 import contextlib
+import importlib
+import itertools
 import re
 import sys
 
 import keras
-from keras.src.backend import compute_output_spec
-from keras.src.backend import get_keras_mask as get_mask
-from keras.src.backend import set_keras_mask as set_mask
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope
-from keras.src.backend.common.tensor_attributes import (
-    get_tensor_attr,
-    set_tensor_attr,
-)
-from keras.src.backend.common.variables import AutocastScope
-from keras.src.losses.loss import reduce_weighted_values
 
 __all__ = [
-    "compute_output_spec",
+    "MetricGroup",
+    "announce",
+    "batches_of_call",
+    "compiled_losses",
+    "compiled_metrics",
+    "flat_layers",
     "full_precision",
     "get_mask",
     "get_tensor_attr",
+    "global_seed_generator",
     "in_symbolic_scope",
+    "lent_losses",
+    "loss_arguments",
     "moveaxis",
+    "operations_before",
+    "optimized_variables",
     "own_gradient",
+    "records_backward_pass",
     "reduce_weighted_values",
+    "release_variables",
+    "set_direction",
+    "set_directions",
+    "set_global_seed_generator",
     "set_mask",
     "set_tensor_attr",
+    "unannounce",
+    "unlocked",
     "without_autocast",
 ]
 
 BACKEND = keras.backend.backend()
 
+_MISSING = (
+    "keras_xent needs {0} of Keras, which Keras {1} does not have. It is known "
+    "to work with Keras 3.14 to 3.16: install one of these, or a newer "
+    "keras_xent."
+)
+
+
+def _of_keras(module, name):
+    """What a module below `keras.src` defines."""
+    try:
+        return getattr(importlib.import_module(f"keras.src.{module}"), name)
+    except (ImportError, AttributeError) as error:
+        path = f"keras.src.{module}.{name}"
+        raise ImportError(_MISSING.format(path, keras.__version__)) from error
+
+
+def _attribute(thing, name):
+    """A private attribute of a Keras object."""
+    try:
+        return getattr(thing, name)
+    except AttributeError as error:
+        path = f"{type(thing).__name__}.{name}"
+        raise RuntimeError(_MISSING.format(path, keras.__version__)) from error
+
+
+# Tensors -------------------------------------------------------------------
+
+# The Keras mask of a tensor, which layers attach to what they return. As
+# functions since Keras 3.6.
+get_mask = _of_keras("backend.common.masking", "get_keras_mask")
+set_mask = _of_keras("backend.common.masking", "set_keras_mask")
+
+# Any attribute of a tensor, on backends whose tensors take none. Since 3.6.
+get_tensor_attr = _of_keras(
+    "backend.common.tensor_attributes", "get_tensor_attr"
+)
+set_tensor_attr = _of_keras(
+    "backend.common.tensor_attributes", "set_tensor_attr"
+)
+
+# Whether Keras is only asking for shapes, with tensors of no values. Since 3.5.
+in_symbolic_scope = _of_keras(
+    "backend.common.symbolic_scope", "in_symbolic_scope"
+)
+
+# The reductions of `keras.losses.Loss`, for a loss that has other losses of the
+# rows. Since 3.0; with "mean_with_sample_weight" since 3.7.
+reduce_weighted_values = _of_keras("losses.loss", "reduce_weighted_values")
+
+_AutocastScope = _of_keras("backend.common.variables", "AutocastScope")
+
 
 def without_autocast():
-    """A scope in which a layer reads its variables in their own dtype."""
-    return AutocastScope(None)
+    """A scope in which a layer reads its variables in their own dtype.
+
+    Since Keras 3.0. There is no public one: a layer's `autocast=False` is about
+    its inputs as well.
+    """
+    return _AutocastScope(None)
 
 
 @contextlib.contextmanager
@@ -62,6 +127,15 @@ def full_precision():
         yield
 
 
+def records_backward_pass():
+    """Whether a backward pass is to be differentiated, `create_graph=True`.
+
+    False on other backends: it is asked inside of a gradient, where PyTorch
+    alone changes tensors in place.
+    """
+    return BACKEND == "torch" and sys.modules["torch"].is_grad_enabled()
+
+
 def moveaxis(x, source, destination):
     """`ops.moveaxis`, which `torch.vmap` knows of tuples only."""
     return keras.ops.moveaxis(x, (source,), (destination,))
@@ -75,15 +149,11 @@ def own_gradient(function):
     differentiated as it is written, with all that this keeps in memory.
     """
 
+    @full_precision()
     def forward(*arguments):
         value, gradient = function(*arguments)
-
-        def backward(*arguments, upstream=None):
-            # It may run where `torch.autocast` is on again.
-            with full_precision():
-                return gradient(*arguments, upstream=upstream)
-
-        return value, backward
+        # The backward pass may run where `torch.autocast` is on again.
+        return value, full_precision()(gradient)
 
     def call(*arguments):
         try:
@@ -91,6 +161,312 @@ def own_gradient(function):
         except (RuntimeError, TypeError) as error:
             if not re.search("functorch|custom_vjp", str(error)):
                 raise
-            return function(*arguments)[0]
+            return full_precision()(function)(*arguments)[0]
 
     return call
+
+
+# Layers --------------------------------------------------------------------
+
+
+def flat_layers(layer):
+    """A layer with its layers and theirs, at any depth.
+
+    Since Keras 3.0. `model.layers` is public, but not the layers of a layer.
+    """
+    return list(_attribute(layer, "_flatten_layers")())
+
+
+def operations_before(tensor):
+    """The operations of a functional model on the way to a symbolic tensor.
+
+    None on the way to other tensors. Since Keras 3.0. `keras.Function` has them
+    in public, but wants to know the inputs, and `keras.utils.get_source_inputs`
+    finds those in a time that doubles with each residual connection.
+    """
+    waiting, found = [tensor], {}
+    while waiting:
+        history = getattr(waiting.pop(), "_keras_history", None)
+        if history is None or history[:2] in found:
+            continue
+        operation, node = history[:2]
+        found[operation, node] = operation
+        inbound = _attribute(operation, "_inbound_nodes")[node]
+        waiting.extend(inbound.input_tensors)
+    return list(dict.fromkeys(found.values()))
+
+
+@contextlib.contextmanager
+def unlocked(layer):
+    """A scope in which a layer that is built takes another layer.
+
+    Since Keras 3.1. Keras itself does so to quantize a layer and for LoRA.
+    """
+    tracker = _attribute(layer, "_tracker")
+    was_locked = tracker.locked
+    tracker.unlock()
+    try:
+        yield
+    finally:
+        if was_locked:
+            tracker.lock()
+
+
+# Training ------------------------------------------------------------------
+
+_CompileLoss = _of_keras("trainers.compile_utils", "CompileLoss")
+_CompileMetrics = _of_keras("trainers.compile_utils", "CompileMetrics")
+MetricsList = _of_keras("trainers.compile_utils", "MetricsList")
+
+
+class _Losses:
+    """The losses of a compiled model, resolved anew for its outputs.
+
+    Attributes:
+        given: The losses as `compile` has taken them.
+    """
+
+    def __init__(self, compiled, names):
+        self.given = _attribute(compiled, "_user_loss")
+        weights = _attribute(compiled, "_user_loss_weights")
+        self._compiled = _CompileLoss(self.given, weights, output_names=names)
+
+    def resolve(self, y_true, y_pred):
+        """The path to its output, the loss and its name, of each loss."""
+        self._compiled.build(y_true, y_pred)
+        losses = _attribute(self._compiled, "_flat_losses")
+        return [(path, loss, name) for path, loss, _, name in losses]
+
+    def __call__(self, y_true, y_pred, sample_weight):
+        return self._compiled(y_true, y_pred, sample_weight)
+
+
+def compiled_losses(model):
+    """What a model was compiled with, None if with no loss.
+
+    The model's own losses stay as they are: resolving them builds them for the
+    labels of then. Since Keras 3.7. `get_compile_config` is public, but gives
+    copies, and none of a function that is not registered.
+    """
+    compiled = _attribute(model, "_compile_loss")
+    if compiled is None:
+        return None
+    return _Losses(compiled, getattr(model, "output_names", None))
+
+
+def compiled_metrics(model, y_true, y_pred):
+    """The metrics of each output, a list for each, weighted or not.
+
+    Resolved anew, as in `compiled_losses`. Since Keras 3.0.
+    """
+    compiled = _attribute(model, "_compile_metrics")
+    found = [[] for _ in keras.tree.flatten(y_pred)]
+    if compiled is None:
+        return found
+    resolved = _CompileMetrics(
+        _attribute(compiled, "_user_metrics"),
+        _attribute(compiled, "_user_weighted_metrics"),
+        output_names=getattr(model, "output_names", None),
+    )
+    resolved.build(y_true, y_pred)
+    for name in ("_flat_metrics", "_flat_weighted_metrics"):
+        groups = _attribute(resolved, name)
+        for metrics, group in zip(found, groups, strict=True):
+            metrics.extend(group.metrics if group else ())
+    return found
+
+
+# Since Keras 3.16 the iterator of JAX's `train_function` stacks the batches of
+# a call (`steps_per_execution`), and ends with a list of those that are left.
+_STACKS = BACKEND == "jax" and hasattr(
+    importlib.import_module(
+        "keras.src.trainers.data_adapters.data_adapter_utils"
+    ),
+    "PartialBatchList",
+)
+
+
+def batches_of_call(source, steps):
+    """What a `train_function` takes from its iterator in one call.
+
+    Args:
+        source: The iterator.
+        steps: The `steps_per_execution` of the model.
+
+    Returns:
+        A list of what it takes, and the list of the batches in it.
+    """
+    if steps == 1 or not _STACKS:
+        batches = list(itertools.islice(source, steps))
+        return batches, batches
+    taken = list(itertools.islice(source, 1))
+    if not taken or isinstance(taken[0], list):
+        return taken, [batch for each in taken for batch in each]
+    count = len(keras.tree.flatten(taken[0])[0])
+    return taken, [
+        keras.tree.map_structure(
+            lambda leaf, i=i: None if leaf is None else leaf[i], taken[0]
+        )
+        for i in range(count)
+    ]
+
+
+def loss_arguments(loss):
+    """What a loss of Keras's hands to its function.
+
+    Since Keras 3.0. Its configuration is public, but until Keras 3.16 that of
+    the sparse crossentropy leaves out the axis:
+    https://github.com/keras-team/keras/pull/23286
+    """
+    return _attribute(loss, "_fn_kwargs")
+
+
+@contextlib.contextmanager
+def lent_losses(inner, outer):
+    """A scope in which a model has what `add_loss` has collected in another.
+
+    JAX's step hands it to the model that is trained, as an override of its
+    `losses`. Since Keras 3.2. On the other backends there is nothing to lend.
+    """
+    own = _attribute(inner, "_losses_override")
+    inner._losses_override = _attribute(outer, "_losses_override")
+    try:
+        yield
+    finally:
+        inner._losses_override = own
+
+
+def release_variables(model):
+    """Lets go of the weights that a model on JAX does not need in training.
+
+    Keras does it at the start of `fit`. Since Keras 3.0. Where there is no such
+    thing, the training takes more memory, and is no other.
+    """
+    release = getattr(model, "_purge_model_variables", None)
+    if release is not None:
+        release(True, True, True, True)
+
+
+def optimized_variables(optimizer):
+    """The variables that an optimizer was built for, in its order.
+
+    Since Keras 3.0. The model's may be others by now: `trainable` changes them.
+    """
+    return _attribute(optimizer, "_trainable_variables")
+
+
+# The seeds of random functions without a seed of their own. Since Keras 3.13.
+# `keras.utils.set_random_seed` is public, and starts them anew.
+
+_global_state = importlib.import_module("keras.src.backend.common.global_state")
+_SEEDS = _of_keras("random.seed_generator", "GLOBAL_SEED_GENERATOR")
+
+
+def global_seed_generator():
+    """The `SeedGenerator` of all of them, None before the first."""
+    return _global_state.get_global_attribute(_SEEDS)
+
+
+def set_global_seed_generator(generator):
+    """Puts another in its place, or None."""
+    _global_state.set_global_attribute(_SEEDS, generator)
+
+
+# Which way is better -------------------------------------------------------
+#
+# `EarlyStopping`, `ModelCheckpoint` and `ReduceLROnPlateau` in `mode="auto"`
+# take the metric whose name is the one that they monitor, without "val_", and
+# read its `_direction`, "up" or "down". There is no public word for it in
+# Keras 3.15; without it they ask the user for a mode.
+
+
+def set_direction(metric, direction):
+    """Tells such callbacks whether "up" or "down" is better."""
+    metric._direction = direction
+
+
+def set_directions(metric, directions):
+    """Tells it for each key of a metric whose result is a dict.
+
+    Args:
+        metric: A `keras.metrics.Metric`.
+        directions: "up" or "down" for each key, as it is written into logs.
+    """
+    metric.name = _Names(metric.name, directions)
+    metric._direction = _LastAsked(metric.name)
+
+
+class _Names(str):
+    """A name that is equal to each of several keys, and remembers to which.
+
+    Keras compares the name that it looks for with that of the metric, and then
+    asks the metric for its direction.
+    """
+
+    def __new__(cls, name, directions):
+        self = super().__new__(cls, name)
+        self.directions, self.asked = directions, None
+        return self
+
+    def __eq__(self, other):
+        if other in self.directions:
+            self.asked = other
+            return True
+        return str.__eq__(self, other)
+
+    def __ne__(self, other):
+        return not self == other
+
+    __hash__ = str.__hash__
+
+    def __reduce__(self):
+        return str, (str(self),)
+
+
+class _LastAsked:
+    """The direction of the key that a name was last found equal to."""
+
+    def __init__(self, names):
+        self.names = names
+
+    def __eq__(self, other):
+        return self.names.directions.get(self.names.asked) == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class MetricGroup(MetricsList):  # type: ignore[valid-type, misc]
+    """Metrics of a layer, where such callbacks find their directions.
+
+    They look into lists of this class alone, not at what layers track.
+    """
+
+    def result(self):
+        return {metric.name: metric.result() for metric in self.metrics}
+
+
+class _Notice(MetricsList):  # type: ignore[valid-type, misc]
+    """The name and the direction of a log that no metric writes."""
+
+    def result(self):
+        return {}
+
+
+def announce(model, name, direction):
+    """Tells such callbacks about a log that a callback of ours writes.
+
+    Returns:
+        What `unannounce` takes.
+    """
+    metric = keras.metrics.Metric(name=name)
+    set_direction(metric, direction)
+    notice = _Notice([metric])
+    # Not as an attribute: a model that is built takes no more of them.
+    model._metrics.append(notice)
+    return notice
+
+
+def unannounce(model, notice):
+    """Takes back what was announced."""
+    if notice in model._metrics:
+        model._metrics.remove(notice)

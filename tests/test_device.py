@@ -19,7 +19,7 @@ def on(device, *arrays):
 @contextlib.contextmanager
 def another_device():
     """One that is not the CPU and holds no values, on any machine."""
-    with keras.src.backend.device_scope("meta"):
+    with keras.device("meta"):
         yield "meta"
 
 
@@ -37,10 +37,16 @@ CALLS = {
     "cosine": lambda y, t, x, w: ops.pairwise_cosine(x),
     "hinge": lambda y, t, x, w: ops.symmetric_kl_hinge(y, x, 1.0),
     "sampled": lambda y, t, x, w: ops.sampled_softmax_crossentropy(
-        y, x, w, candidates=ops.log_uniform_sample(y, 2, 5, seed=0)
+        y,
+        x,
+        class_vectors=w,
+        candidates=ops.log_uniform_sample(y, 2, 5, seed=0),
     ),
-    "nce": lambda y, t, x, w: ops.nce(
-        y, x, w, candidates=ops.unigram_sample(y, 2, [1, 2, 3, 4, 5], seed=0)
+    "nce": lambda y, t, x, w: ops.nce_loss(
+        y,
+        x,
+        class_vectors=w,
+        candidates=ops.unigram_sample(y, 2, [1, 2, 3, 4, 5], seed=0),
     ),
     "pearson": lambda y, t, x, w: ops.pearson_loss(x[:, 0], x[:, 1]),
     "kl": lambda y, t, x, w: ops.kl_divergence(x, 2 * x, temperature=2.0),

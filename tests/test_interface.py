@@ -41,7 +41,7 @@ def sections(thing):
 
 def arguments(text):
     """The names that a section of arguments explains."""
-    names = re.findall(r"^    ([*\w, ]+):", text, flags=re.M)
+    names = re.findall(r"^ {4}(\S[*\w, ]*):", text, flags=re.M)
     return [each.strip() for name in names for each in name.split(",")]
 
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_xent.metrics import ScoreHistogram
 from tests.contract import HOWS, METRICS
 from tests.testing import BACKEND, normal, to_numpy, with_mask
 
@@ -118,6 +119,12 @@ def test_updates_add_up_and_reset_forgets(case):
 
 
 @each_metric
+def test_a_metric_of_another_class_is_not_merged(case):
+    with pytest.raises(ValueError, match=r"configured alike.*Received Score"):
+        case.make().merge_state([ScoreHistogram()])
+
+
+@each_metric
 def test_configuration_survives_the_round_trip(case):
     metric = case.make(name="mine", dtype="float32")
     config = json.loads(json.dumps(metric.get_config()))
@@ -150,6 +157,19 @@ def test_low_precision_scores_are_measured_in_float32(case, dtype):
     assert measure(case, y, low) == pytest.approx(
         measure(case, y, high), rel=1e-6
     )
+
+
+@each_metric
+def test_autocast_rounds_nothing(case):
+    if BACKEND != "torch":
+        pytest.skip("autocast is PyTorch's")
+    import torch
+
+    y, z = case.labels(ROWS), case.predictions(ROWS)
+    expected = measure(case, y, z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = measure(case, y, z)
+    assert np.array_equal(found, expected, equal_nan=True)
 
 
 @each_metric

@@ -1,99 +1,83 @@
-"""The transforms of PyTorch and JAX, asked of every operation."""
+"""What the transforms of PyTorch and JAX make of every operation."""
 
 import numpy as np
 import pytest
 
+from keras_xent import ops
 from tests.contract import OPS
-from tests.testing import BACKEND, assert_all_close, gradient, normal, only_on
+from tests.testing import gradient, normal, only_on, to_numpy
 
-pytestmark = pytest.mark.skipif(
-    BACKEND == "tensorflow", reason="TensorFlow has no such transforms"
-)
-ROWS = 4
-each_op = pytest.mark.parametrize("op", OPS, ids=str)
-each_gradient = pytest.mark.parametrize(
-    "op", [op for op in OPS if op.gradient], ids=str
-)
+DIFFERENTIABLE = [op for op in OPS if op.gradient]
+each_op = pytest.mark.parametrize("op", DIFFERENTIABLE, ids=str)
 
 
-def tensor(array):
-    import keras
-
-    return keras.ops.convert_to_tensor(array)
-
-
-def of_last(op, seed=0):
-    """Σ of its results, each with its own factor, and the last argument."""
-    *rest, last = map(tensor, op.arrays(ROWS, seed=seed))
-
-    def total(x):
-        value = op(*rest, x)
-        factors = np.cos(np.arange(np.prod(value.shape)), dtype="float32")
-        return (value * tensor(factors.reshape(value.shape))).sum()
-
-    return total, last
+def of_last(op):
+    """The operation as a function of its last tensor, and two of these."""
+    *rest, last = op.arrays(4)
+    two = np.stack([last, last * (1 + 0.1 * np.abs(normal(*last.shape)))])
+    return lambda x: op(*rest, x), two.astype("float32")
 
 
-def flat(results):
-    import keras
+def close(result, truth):
+    np.testing.assert_allclose(to_numpy(result), truth, rtol=1e-4, atol=1e-5)
 
-    return keras.tree.flatten(results)
+
+def one_by_one(function, two):
+    """Values and gradients of each of the two, one after the other."""
+    pairs = [gradient(function, x) for x in two]
+    gradients, values = zip(*pairs, strict=True)
+    return np.stack(values), np.stack(gradients)
 
 
 @each_op
-def test_vmap_is_a_loop_over_batches(op):
-    batches = [[tensor(x) for x in op.arrays(ROWS, seed=i)] for i in (0, 3)]
-    if BACKEND == "jax":
-        import jax
-
-        loop = [flat(jax.jit(op)(*batch)) for batch in batches]
-        stacked = map(jax.numpy.stack, zip(*batches, strict=True))
-        results = flat(jax.jit(jax.vmap(op))(*stacked))
-    else:
-        import torch
-
-        stacked = map(torch.stack, zip(*batches, strict=True))
-        if str(op) == "fit_temperature":
-            # It stops when it is done: PyTorch says that this cannot be mapped.
-            with pytest.raises(RuntimeError, match="data-dependent"):
-                torch.func.vmap(op)(*stacked)
-            return
-        loop = [flat(op(*batch)) for batch in batches]
-        results = flat(torch.func.vmap(op, randomness="same")(*stacked))
-    for i, expected in enumerate(loop):
-        assert_all_close([x[i] for x in results], expected, 1e-4, 1e-5)
-
-
-@each_gradient
-@only_on("torch", "torch.func is PyTorch's")
-def test_torch_func_gives_the_gradient_of_backward(op):
+@only_on("torch", "PyTorch's transforms")
+def test_vmap_and_grad_of_torch(op):
     import torch
 
-    total, x = of_last(op)
-    expected, _ = gradient(total, x)
-    direction = tensor(normal(*x.shape, seed=7))
-    assert_all_close([torch.func.grad(total)(x)], [expected])
-    both = torch.func.vmap(torch.func.grad(total))(torch.stack([x, x + 1]))
-    assert_all_close([both[0]], [expected])
-    _, slope = torch.func.jvp(total, (x,), (direction,))
-    along = (tensor(expected) * direction).sum()
-    assert_all_close([slope], [along], 1e-4, 1e-5)
-    assert torch.isfinite(torch.func.hessian(total)(x)).all()
+    function, two = of_last(op)
+    values, gradients = one_by_one(function, two)
+    tensors = torch.as_tensor(two)
+    close(torch.func.vmap(function)(tensors), values)
+    grad = torch.func.grad(lambda x: function(x).sum())
+    close(torch.stack([grad(x) for x in tensors]), gradients)
 
 
-@each_gradient
-@only_on("jax", "jvp and hessian are JAX's")
-def test_jax_jvp_and_hessian_agree_with_grad(op):
+@each_op
+@only_on("jax", "JAX's transforms")
+def test_vmap_and_jvp_of_jax(op):
     import jax
 
-    total, x = of_last(op)
-    direction = normal(*x.shape, seed=7)
+    function, two = of_last(op)
+    values, gradients = one_by_one(jax.jit(function), two)
+    close(jax.jit(jax.vmap(function))(two), values)
+
+    def total(x):
+        return function(x).sum()
+
+    def jvp(x, v):
+        return jax.jvp(total, (x,), (v,))[1]
+
+    # Around a gradient of its own, not compiled: docs/sharp_edges.md.
+    slope = (jvp if op.own_gradient else jax.jit(jvp))(*two)
+    close(slope, np.sum(gradients[0] * two[1]))
+
+
+@each_op
+@only_on("jax", "JAX's transforms")
+def test_hessian_of_jax(op):
+    import jax
+
+    if op.function is ops.spearman_loss:
+        pytest.skip("its temperature follows x, and is a constant to gradients")
+    function, two = of_last(op)
 
     @jax.jit
-    def outcome(x):
-        slope = jax.jvp(total, (x,), (direction,))[1]
-        return slope, jax.grad(total)(x), jax.hessian(total)(x)
+    def slopes(x):
+        return jax.grad(lambda x: function(x).sum())(x)
 
-    slope, grad, hessian = outcome(x)
-    assert_all_close([slope], [(grad * direction).sum()], 1e-4, 1e-5)
-    assert np.all(np.isfinite(hessian))
+    x, v = two[0], normal(*two[0].shape)
+    hessian = jax.jit(jax.hessian(lambda x: function(x).sum()))(x)
+    product = np.tensordot(hessian, v, x.ndim)
+    step = 1e-2
+    truth = (slopes(x + step * v) - slopes(x - step * v)) / (2 * step)
+    np.testing.assert_allclose(product, truth, rtol=2e-2, atol=5e-3)

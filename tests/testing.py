@@ -48,6 +48,18 @@ def gradient(function, *arrays):
     return to_numpy(tf.convert_to_tensor(grad)), to_numpy(value)
 
 
+def hessian(function, x):
+    """The second derivatives of a number, as NumPy. Not on TensorFlow."""
+    x = keras.ops.convert_to_tensor(x)
+    if BACKEND == "torch":
+        import torch
+
+        return torch.autograd.functional.hessian(function, x).numpy()
+    import jax
+
+    return to_numpy(jax.jit(jax.hessian(function))(x))
+
+
 def compiled(function):
     """`function` compiled by the backend: XLA, or eager on PyTorch."""
     if BACKEND == "jax":

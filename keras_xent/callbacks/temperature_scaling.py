@@ -1,11 +1,12 @@
 """Calibrates a classifier when its training is done."""
 
-import warnings
-
 import keras
 import numpy as np
 from keras import ops
 
+from keras_xent import _keras
+from keras_xent._types import TensorLike
+from keras_xent._warnings import warn
 from keras_xent.callbacks.validation_data import unpacked
 from keras_xent.layers.temperature import Temperature
 from keras_xent.metrics.likelihood import CrossentropyRate
@@ -42,14 +43,16 @@ class TemperatureScaling(keras.callbacks.Callback):
     If there is no best temperature, the layer keeps 1, and a warning says why.
 
     Args:
-        validation_data: `(x, y)` or `(x, y, sample_weight)`, arrays. `y` and
-            `sample_weight` as in `keras_xent.ops.fit_temperature`.
-            `model.predict` drops masks: leave examples out by a weight of 0.
+        validation_data: `(x, y)` or `(x, y, sample_weight)`, arrays. `y` holds
+            class ids, or distributions of the shape of the logits, or, for a
+            single logit, 0 and 1; `sample_weight` one number from 0 for each
+            row. `model.predict` drops masks: leave examples out by a weight
+            of 0.
         layer: The `Temperature` layer; None finds the only one in the model.
             Its output must be the model's.
         axis: The axis of the classes in the output.
-        batch_size: Batch size of the predictions.
-        verbose: 1 prints a line at the end.
+        batch_size: How many rows are predicted at a time.
+        verbose: 1 prints a line at the end, 0 prints nothing.
 
     Attributes:
         temperature: What was fitted, as `fit_temperature` returns it: NaN, 0
@@ -64,7 +67,9 @@ class TemperatureScaling(keras.callbacks.Callback):
     Warns:
         UserWarning: If there is no best temperature.
 
-    Source: Guo et al., "On calibration of modern neural networks", 2017.
+    References:
+        [Guo et al., 2017](https://arxiv.org/abs/1706.04599), on calibration of
+        modern neural networks.
 
     Example:
 
@@ -83,8 +88,14 @@ class TemperatureScaling(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, validation_data, layer=None, axis=-1, batch_size=32, verbose=0
-    ):
+        self,
+        validation_data: tuple[TensorLike, ...],
+        *,
+        layer: Temperature | None = None,
+        axis: int = -1,
+        batch_size: int = 32,
+        verbose: int = 0,
+    ) -> None:
         super().__init__()
         self._x, self._y, self._weight = unpacked(validation_data)
         if layer is not None and not isinstance(layer, Temperature):
@@ -111,17 +122,16 @@ class TemperatureScaling(keras.callbacks.Callback):
         logits = self._logits()
         self.temperature = float(
             ops.convert_to_numpy(
-                fit_temperature(self._y, logits, self._weight, self.axis)
+                fit_temperature(
+                    self._y, logits, sample_weight=self._weight, axis=self.axis
+                )
             )
         )
         reason = NO_TEMPERATURE.get(str(self.temperature))
         if reason is None:
             layer.temperature = self.temperature
         else:
-            warnings.warn(
-                f"No temperature was fitted, the layer keeps 1: {reason}.",
-                stacklevel=2,
-            )
+            warn(f"No temperature was fitted, the layer keeps 1: {reason}.")
         self.loss_before = self._loss(logits)
         self.loss_after = self._loss(logits / layer.temperature)
         if self.verbose:
@@ -139,7 +149,7 @@ class TemperatureScaling(keras.callbacks.Callback):
     def _layer(self):
         found = [
             layer
-            for layer in self.model._flatten_layers()
+            for layer in _keras.flat_layers(self.model)
             if isinstance(layer, Temperature)
         ]
         if self._given is not None:
@@ -160,7 +170,7 @@ class TemperatureScaling(keras.callbacks.Callback):
         if not isinstance(logits, np.ndarray):
             raise ValueError(
                 "TemperatureScaling needs a model with one output, logits. "
-                f"Got {type(logits).__name__}."
+                f"Received: {type(logits).__name__}"
             )
         several = logits.ndim > 1 and logits.shape[self.axis] > 1
         sums = logits.sum(axis=self.axis) if several else np.full(1, np.nan)

@@ -1,17 +1,22 @@
 """Tunes the threshold of match decisions after each epoch."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from keras_xent import _keras
+from keras_xent._types import Distance
 from keras_xent.callbacks.validation_data import unpacked
 from keras_xent.metrics.alignment import check_flags, class_ids
 from keras_xent.metrics.match_accuracy import MatchAccuracy
+from keras_xent.ops.direction import is_similarity
 from keras_xent.ops.distance import pairwise_distance
 
 # Here the result is asked for once an epoch, not in every step, so the bins can
 # be four times as fine as the metric's default.
-_MANTISSA_BITS = 9
+_RESOLUTION = 9
 
 # Rows of embeddings compared at once: a block is 4 MiB of float32 scores.
 _BLOCK = 1024
@@ -23,7 +28,8 @@ class TuneThreshold(keras.callbacks.Callback):
     Predicts on the validation data, finds the threshold with the best accuracy
     by `MatchAccuracy`, and writes `val_match_accuracy` and `threshold` into the
     logs of the epoch. `History` and the progress bar see them; so do callbacks
-    that come after this one in the list (put it before `EarlyStopping`). The
+    that come after this one in the list (put it before `EarlyStopping`), which
+    also learn that more of the accuracy is better (`mode="auto"`). The
     accuracy is optimistic for the validation data, since the threshold was
     chosen on them: report the accuracy on test data at the frozen threshold.
 
@@ -32,9 +38,9 @@ class TuneThreshold(keras.callbacks.Callback):
     `threshold` is theirs. With `restore_best_weights=False` the last weights
     stay, and `threshold` is that of the last epoch. On PyTorch, predicting
     draws from the global random state, so that later epochs are shuffled in
-    another order than without this callback. `EarlyStopping` with
-    weights of its own to restore should go by `monitor="val_match_accuracy",
-    mode="max"`, or it puts back other weights than the threshold's.
+    another order than without this callback. `EarlyStopping` with weights of
+    its own to restore should go by `monitor="val_match_accuracy"`, or it puts
+    back other weights than the threshold's.
 
     Args:
         validation_data: `(x, y)` or `(x, y, sample_weight)`, arrays. Without
@@ -42,11 +48,16 @@ class TuneThreshold(keras.callbacks.Callback):
             for each; with it, `y` holds class ids `[n]` or `[n, 1]` and the
             model gives embeddings `[n, d]`. `model.predict` drops masks: leave
             entries out by a weight of 0.
-        distance: None if the model gives scores; else as in `MatchAccuracy`:
-            all pairs of the whole validation set count. A callable may be
-            called with two blocks of rows at once, and must compare rows two by
-            two, whatever other rows there are.
-        similarity: Whether large scores mean alike.
+        distance: `None` if the model gives scores. If it gives embeddings:
+            `"symmetric_kl"` (of logits), `"euclidean"`, `"cosine"`, or a
+            callable from embeddings `[n, d]` to scores `[n, n]`. Then all pairs
+            of the whole validation set count. A callable may be called with two
+            blocks of rows at once, and must compare rows two by two, whatever
+            other rows there are.
+        similarity: True if large scores mean alike, as cosines and logits do;
+            False if small ones do, as distances. It has no default where scores
+            come in or a callable makes them; a `distance` with a name is known
+            to be small for what is alike.
         balanced: Whether to give matches and non-matches equal say.
         batch_size: Batch size of the predictions.
         restore_best_weights: Whether the weights of the best epoch come back
@@ -60,8 +71,8 @@ class TuneThreshold(keras.callbacks.Callback):
             an epoch had an accuracy that is not NaN.
 
     Raises:
-        ValueError: If an argument is wrong, or the model's output does not fit
-            `y`.
+        ValueError: If `similarity` is not said, another argument is wrong, or
+            the model's output does not fit `y`.
 
     Example:
 
@@ -72,7 +83,7 @@ class TuneThreshold(keras.callbacks.Callback):
     >>> model = keras.Sequential([keras.layers.Input((1,)),
     ...                           keras.layers.Dense(1, "softplus")])
     >>> model.compile("sgd", "mse")
-    >>> tuner = TuneThreshold((x, match))
+    >>> tuner = TuneThreshold((x, match), similarity=False)
     >>> history = model.fit(x, match, epochs=2, verbose=0, callbacks=[tuner])
     >>> accuracy = history.history["val_match_accuracy"]
     >>> tuner.best_accuracy == max(accuracy) == accuracy[tuner.best_epoch]
@@ -83,29 +94,29 @@ class TuneThreshold(keras.callbacks.Callback):
 
     def __init__(
         self,
-        validation_data,
-        distance=None,
-        similarity=False,
-        balanced=False,
-        batch_size=32,
-        restore_best_weights=True,
-        verbose=0,
-    ):
+        validation_data: tuple[Any, ...],
+        *,
+        distance: Distance = None,
+        similarity: bool | None = None,
+        balanced: bool = False,
+        batch_size: int = 32,
+        restore_best_weights: bool = True,
+        verbose: int = 0,
+    ) -> None:
         super().__init__()
         self._x, self._y, self._weight = unpacked(validation_data)
-        self._metric = MatchAccuracy(
-            similarity=similarity,
-            balanced=balanced,
-            mantissa_bits=_MANTISSA_BITS,
-        )
         self._pairwise = None
         if distance is None:
             check_flags(self._y, self._weight)
         else:
-            # Raises where the two arguments do not go together.
-            MatchAccuracy(0.0, distance=distance, similarity=similarity)
             self._pairwise = _rectangular(distance)
             self._y = ops.convert_to_numpy(class_ids(self._y))
+        self._metric = MatchAccuracy(
+            similarity=is_similarity(similarity, distance),
+            balanced=balanced,
+            resolution=_RESOLUTION,
+        )
+        self._notice = None
         self.distance = distance
         self.batch_size = batch_size
         self.restore_best_weights = restore_best_weights
@@ -118,6 +129,10 @@ class TuneThreshold(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._forget()
+        # Of a training that was broken off.
+        _keras.unannounce(self.model, self._notice)
+        name = self._metric.name
+        self._notice = _keras.announce(self.model, name, "up")
 
     def on_epoch_end(self, epoch, logs=None):
         accuracy = self._tune()
@@ -141,6 +156,7 @@ class TuneThreshold(keras.callbacks.Callback):
             self._best_weights = self.model.get_weights()
 
     def on_train_end(self, logs=None):
+        _keras.unannounce(self.model, self._notice)
         if self._best_weights is not None:
             self.model.set_weights(self._best_weights)
             self.threshold = self.best_threshold
@@ -154,7 +170,8 @@ class TuneThreshold(keras.callbacks.Callback):
         if not isinstance(predicted, np.ndarray):
             raise ValueError(
                 "TuneThreshold needs a model with one output: scores, or "
-                f"embeddings with a `distance`. Got {type(predicted).__name__}."
+                "embeddings with a `distance`. Received: "
+                f"{type(predicted).__name__}"
             )
         self._metric.reset_state()
         if self._pairwise is None:
@@ -170,7 +187,7 @@ class TuneThreshold(keras.callbacks.Callback):
         if rows.ndim != 2 or len(rows) != len(ids):
             raise ValueError(
                 "With a `distance`, expected embeddings [n, d] for class ids "
-                f"[n]. The model gave shape {rows.shape} for {len(ids)} ids."
+                f"[n]. Received: shape {rows.shape} for {len(ids)} ids."
             )
         weight = np.ones(len(ids), "float32")
         if self._weight is not None:

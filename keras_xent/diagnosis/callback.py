@@ -2,13 +2,13 @@
 
 import collections
 import dataclasses
-import itertools
-import warnings
 
 import keras
 import numpy as np
 from keras import tree
 
+from keras_xent import _keras
+from keras_xent._warnings import warn
 from keras_xent.diagnosis import probe
 from keras_xent.diagnosis.evidence import NAMED, by_layer, host
 from keras_xent.diagnosis.examine import look
@@ -90,10 +90,12 @@ class Diagnose(keras.callbacks.Callback):
     'probabilities-as-logits'
     """
 
-    def __init__(self, watch=True):
+    def __init__(self, *, watch: bool = True) -> None:
         super().__init__()
         if not isinstance(watch, bool):
-            raise ValueError(f"`watch` must be True or False. Got {watch!r}.")
+            raise ValueError(
+                f"`watch` must be True or False. Received: watch={watch!r}"
+            )
         self.watch = watch
         self._inner = None
         self._forget()
@@ -111,11 +113,10 @@ class Diagnose(keras.callbacks.Callback):
         self._forget()
         strategy = getattr(self.model, "distribute_strategy", None)
         if getattr(strategy, "num_replicas_in_sync", 1) > 1:
-            warnings.warn(
+            warn(
                 "keras_xent.callbacks.Diagnose sees nothing of a model that "
                 "runs on several replicas. Call keras_xent.diagnose(model, x, "
-                "y) on one before fit.",
-                stacklevel=2,
+                "y) on one before fit."
             )
             return
         # On JAX, `self.model` copies the state of the training into the model
@@ -157,8 +158,8 @@ class Diagnose(keras.callbacks.Callback):
             self._leave()
             return inner(*arguments)
         try:
-            batches = list(
-                itertools.islice(source, self._trained.steps_per_execution)
+            taken, batches = _keras.batches_of_call(
+                source, self._trained.steps_per_execution
             )
         except BaseException:
             self._leave()
@@ -181,7 +182,7 @@ class Diagnose(keras.callbacks.Callback):
             self._recent.append(call)
             self._steps += len(batches)
             # PyTorch's takes a list, the others an iterator.
-            again = batches if isinstance(source, list) else iter(batches)
+            again = taken if isinstance(source, list) else iter(taken)
             result = inner(*state, again)
             if self._watching:
                 logs, *state = result if state else (result,)
@@ -210,7 +211,7 @@ class Diagnose(keras.callbacks.Callback):
             self._give_up(error)
             return
         if self.report.findings:
-            warnings.warn(str(self.report), stacklevel=2)
+            warn(str(self.report))
         if _is_broken(self.report):
             self._watching = False  # It is broken already, and that is said.
         blind = [blind_loss(output) for output in evidence.outputs]
@@ -218,10 +219,9 @@ class Diagnose(keras.callbacks.Callback):
 
     def _give_up(self, error):
         """What is wrong with the model, its own step says, in its words."""
-        warnings.warn(
+        warn(
             "keras_xent.callbacks.Diagnose could not look at this training, "
-            f"which goes on without it: {error!r}",
-            stacklevel=2,
+            f"which goes on without it: {error!r}"
         )
         self._watching = False
 
@@ -247,7 +247,7 @@ class Diagnose(keras.callbacks.Callback):
                 probe.put_back(variables, now)
                 probe.set_generator_state(draws)
             else:
-                model._purge_model_variables(True, True, True, True)
+                _keras.release_variables(model)
 
     def _watch(self, logs, batches, state=None):
         """Looks at the loss of the batches that have just been trained on."""
@@ -292,10 +292,9 @@ class Diagnose(keras.callbacks.Callback):
                 report.loss,
             )
         self.trouble, self._watching = report, False
-        warnings.warn(
+        warn(
             f"Step {self.step}: the loss has become {loss:.4g}. The batch of "
-            f"this step, with the weights from before it:\n{report}",
-            stacklevel=2,
+            f"this step, with the weights from before it:\n{report}"
         )
 
 

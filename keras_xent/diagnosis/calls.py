@@ -5,6 +5,7 @@ import contextlib
 import keras
 from keras import tree
 
+from keras_xent import _keras
 from keras_xent.diagnosis.evidence import Seen, bad_rows, host
 
 # Entries of a layer's output that are looked at: a share of them is known to
@@ -34,7 +35,7 @@ def watched(model):
 
 def _layers_and_operations(model):
     found, hidden = {}, set()
-    for layer in model._flatten_layers():
+    for layer in _keras.flat_layers(model):
         # A container returns what one of its layers returns.
         if not isinstance(layer, keras.Model):
             found[id(layer)] = layer

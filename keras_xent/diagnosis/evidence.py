@@ -7,8 +7,9 @@ import numpy as np
 from keras import ops
 
 from keras_xent import _keras
-from keras_xent.diagnosis.expectation import DISTRIBUTION, Expectation
-from keras_xent.losses.base import shallow_copy
+from keras_xent.diagnosis.expectation import Expectation
+from keras_xent.losses.kinds import DISTRIBUTION
+from keras_xent.ops import checks
 
 # How many rows, classes or labels a finding names.
 NAMED = 5
@@ -110,6 +111,13 @@ class Output:
                     keep = keep & each if keep.ndim == each.ndim else each
         return array[keep]
 
+    def known(self, labels):
+        """Which labels are none of those that the loss leaves out."""
+        keep = np.ones(labels.shape, bool)
+        for value in self.expects.ignored:
+            keep &= checks.differs(labels, value)
+        return keep
+
     @property
     def label_rows(self):
         """All labels that count, `(rows, classes)` or `(rows, columns)`."""
@@ -138,7 +146,7 @@ class Output:
 
     def compute(self, y_pred, y_true=None, reduction="none"):
         """The loss of other predictions or labels, as NumPy."""
-        loss = shallow_copy(self.loss)
+        loss = _shallow_copy(self.loss)
         loss.reduction = reduction
         y_true = self.y_true if y_true is None else y_true
         y_true, y_pred = ops.convert_to_tensor(y_true), self.with_mask(y_pred)
@@ -216,3 +224,15 @@ def is_finite(gradients):
 def is_zero(gradients):
     """Whether all gradients of a group are zero or missing."""
     return all(g is None or not np.any(g) for _, g in gradients)
+
+
+def _shallow_copy(loss):
+    """A loss with the attributes of another.
+
+    `copy.copy` of a Keras loss writes it to a file in memory and reads it
+    again: 5 ms, an import of TensorFlow on every backend, and an error for a
+    loss without a configuration.
+    """
+    copied = object.__new__(type(loss))
+    vars(copied).update(vars(loss))
+    return copied

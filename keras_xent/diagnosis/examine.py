@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_xent._types import TensorLike
 from keras_xent.diagnosis import (
     flow,
     frequencies,
@@ -27,7 +28,14 @@ _REST = (frequencies, metrics, start, flow)
 _OF_ALL_LABELS = ("constant-targets", "missing-class", "one-kind-of-pairs")
 
 
-def diagnose(model, x, y, sample_weight=None, batch_size=32):
+def diagnose(
+    model: keras.Model,
+    x: TensorLike,
+    y: TensorLike,
+    *,
+    sample_weight: TensorLike = None,
+    batch_size: int = 32,
+) -> Report:
     """Says what is wrong with a model, its loss or its labels.
 
     Runs one batch forwards and backwards and makes one trial step, all of it
@@ -68,10 +76,10 @@ def diagnose(model, x, y, sample_weight=None, batch_size=32):
         x: Inputs, an array or a structure of arrays of shape `(n, ...)`.
         y: Labels, an array or one for each output.
         sample_weight: Weights as `fit` takes them, or None.
-        batch_size: How many rows the model is run on. If there are more, they
-            are taken at equal distances, of those that have a weight. Labels
-            are looked at in full: pass all of them, since a class that is
-            missing from a few rows is no finding.
+        batch_size: How many rows the model is run on, 1 or more. If there are
+            more, they are taken at equal distances, of those that have a
+            weight. All labels are looked at in full, so pass all of them: a
+            class that is missing from a few rows is no finding.
 
     Returns:
         A `keras_xent.diagnosis.Report`: it prints as text, holds `findings`
@@ -191,8 +199,8 @@ def _check_arguments(model, x, y, batch_size):
         )
     if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(
-            "`batch_size` must be a whole number of at least 1. Got "
-            f"{batch_size!r}."
+            "`batch_size` must be a whole number of at least 1. Received: "
+            f"batch_size={batch_size!r}"
         )
 
 

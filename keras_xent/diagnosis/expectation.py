@@ -4,24 +4,17 @@ import dataclasses
 
 import keras
 
-from keras_xent import losses
-
-# Kinds of outputs
-LOGITS = "logits"
-PROBABILITIES = "probabilities"
-DISTANCES = "distances"
-EMBEDDINGS = "embeddings"
-FEATURES = "features"  # of a `LinearHead`, which holds the classes
-
-# Kinds of labels
-CLASS_IDS = "class ids"
-DISTRIBUTION = "a distribution"
-YES_NO = "yes or no"
-MATCHES = "match flags"
-IDENTITIES = "identities"  # class ids that are only compared with each other
-
-NUMBERS = "numbers"  # outputs or labels of any size
-UNKNOWN = "unknown"
+from keras_xent import _keras
+from keras_xent.losses.base import RowLoss
+from keras_xent.losses.kinds import (
+    CLASS_IDS,
+    DISTRIBUTION,
+    LOGITS,
+    NUMBERS,
+    PROBABILITIES,
+    UNKNOWN,
+    YES_NO,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,29 +56,15 @@ _KERAS_NUMBERS = (
     keras.losses.log_cosh,
 )
 
-_OURS = {
-    losses.SoftmaxCrossentropy: (LOGITS, DISTRIBUTION),
-    losses.SparseSoftmaxCrossentropy: (LOGITS, CLASS_IDS),
-    losses.SigmoidCrossentropy: (LOGITS, YES_NO),
-    losses.LinearCrossentropy: (FEATURES, CLASS_IDS),
-    losses.SampledSoftmaxCrossentropy: (FEATURES, CLASS_IDS),
-    losses.NoiseContrastiveEstimation: (FEATURES, CLASS_IDS),
-    losses.SoftplusHinge: (DISTANCES, MATCHES),
-    losses.SymmetricKLHinge: (EMBEDDINGS, IDENTITIES),
-    losses.KLDivergence: (LOGITS, NUMBERS),
-    losses.JensenShannon: (LOGITS, NUMBERS),
-    losses.SpearmanLoss: (NUMBERS, NUMBERS),
-    losses.PearsonLoss: (NUMBERS, NUMBERS),
-}
-
 
 def expectation(loss):
     """The `Expectation` of a loss object; of an unknown one, the empty one."""
-    if type(loss) in _OURS:
-        outputs, labels = _OURS[type(loss)]
+    if isinstance(loss, RowLoss):
         ignored = getattr(loss, "ignore_class", None)
         axis = getattr(loss, "axis", -1)
-        return Expectation(outputs, labels, axis, _several(ignored))
+        return Expectation(
+            loss.output_kind, loss.label_kind, axis, _several(ignored)
+        )
     function = getattr(loss, "fn", None)
     if function in _KERAS_NUMBERS:
         return Expectation(NUMBERS, NUMBERS)
@@ -93,8 +72,7 @@ def expectation(loss):
         return Expectation(PROBABILITIES, DISTRIBUTION)
     if function not in _KERAS:
         return Expectation()
-    # Not its configuration, in which Keras's sparse loss leaves out the axis.
-    config = loss._fn_kwargs
+    config = _keras.loss_arguments(loss)
     return Expectation(
         LOGITS if config.get("from_logits") else PROBABILITIES,
         _KERAS[function],

@@ -12,9 +12,9 @@ from keras_xent.diagnosis.evidence import (
     is_finite,
     is_zero,
 )
-from keras_xent.diagnosis.expectation import UNKNOWN
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.diagnosis.start import blind_loss, mean_loss
+from keras_xent.losses.kinds import UNKNOWN
 
 CODES = ("nonfinite-gradient", "dead-gradient", "saturated", "zero-initialised")
 
@@ -92,7 +92,8 @@ def _nan_labels(evidence):
         # A loss that nobody knows may take NaN for a label that is missing.
         if output.expects.labels == UNKNOWN:
             continue
-        rows = np.isnan(output.counted(output.labels, whole=True))
+        labels = output.counted(output.labels, whole=True)
+        rows = np.isnan(labels) & output.known(labels)
         if rows.any():
             yield Finding(
                 "nonfinite-gradient",
@@ -226,12 +227,14 @@ def _stuck_rows(output):
     if gradient is None or not losses.ndim or len(losses) != len(gradient):
         return
     blind = blind_loss(output) or 0.0
-    worth = output.counted(losses.reshape(len(losses), -1).sum(axis=1))
+    # A weight may be of an entry of a row: rows are counted here.
+    rows = output.counted(np.arange(len(losses)))
+    worth = losses.reshape(len(losses), -1).sum(axis=1)[rows]
     high = worth > _CONVERGED * abs(blind)
     if not high.any():
         return
-    flat = output.counted(gradient.reshape(len(gradient), -1) == 0)[high]
-    values = output.counted(output.y_pred.reshape(*gradient.shape[:1], -1))
+    flat = (gradient.reshape(len(gradient), -1) == 0)[rows][high]
+    values = output.y_pred.reshape(len(gradient), -1)[rows]
     if output.expects.outputs == UNKNOWN and _is_clipped(values[high], flat):
         of, share = "entries", float(flat.mean())
     else:

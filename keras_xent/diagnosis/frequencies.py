@@ -4,7 +4,8 @@ import numpy as np
 from keras import tree
 
 from keras_xent.diagnosis.evidence import NAMED, host
-from keras_xent.diagnosis.expectation import (
+from keras_xent.diagnosis.report import WARNING, Finding
+from keras_xent.losses.kinds import (
     CLASS_IDS,
     DISTRIBUTION,
     IDENTITIES,
@@ -12,7 +13,6 @@ from keras_xent.diagnosis.expectation import (
     UNKNOWN,
     YES_NO,
 )
-from keras_xent.diagnosis.report import WARNING, Finding
 
 CODES = ("constant-targets", "missing-class")
 

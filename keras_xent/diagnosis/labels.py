@@ -5,7 +5,9 @@ import numbers
 import numpy as np
 
 from keras_xent.diagnosis.evidence import NAMED, host
-from keras_xent.diagnosis.expectation import (
+from keras_xent.diagnosis.report import ERROR, WARNING, Finding
+from keras_xent.losses.base import RowLoss
+from keras_xent.losses.kinds import (
     CLASS_IDS,
     DISTRIBUTION,
     IDENTITIES,
@@ -13,8 +15,6 @@ from keras_xent.diagnosis.expectation import (
     NUMBERS,
     YES_NO,
 )
-from keras_xent.diagnosis.report import ERROR, WARNING, Finding
-from keras_xent.losses.base import RowLoss
 
 CODES = (
     "all-masked",
@@ -39,7 +39,7 @@ def findings(evidence):
             continue  # `single-class`: it explains what is wrong with labels.
         every = output.counted(output.labels, whole=True)
         some = output.counted(output.y_true)
-        if any(np.isin(y, output.expects.ignored).all() for y in (every, some)):
+        if not all(output.known(y).any() for y in (every, some)):
             yield _all_masked(output)
             continue
         check = {
@@ -294,6 +294,7 @@ def _yes_no(output):
         yield shapes
         return
     labels = output.counted(output.labels, whole=True).astype("float64")
+    labels = labels[output.known(labels)]
     low, high = float(labels.min()), float(labels.max())
     if not np.any((labels < 0) | (labels > 1)):
         return  # NaN makes the loss NaN: `nonfinite-gradient`.

@@ -3,7 +3,9 @@
 import keras
 import numpy as np
 
-from keras_xent.diagnosis.expectation import (
+from keras_xent.diagnosis.report import ERROR, WARNING, Finding
+from keras_xent.diagnosis.report import LOGITS as LOGITS_IN_WORDS
+from keras_xent.losses.kinds import (
     CLASS_IDS,
     DISTANCES,
     DISTRIBUTION,
@@ -15,8 +17,6 @@ from keras_xent.diagnosis.expectation import (
     UNKNOWN,
     YES_NO,
 )
-from keras_xent.diagnosis.report import ERROR, WARNING, Finding
-from keras_xent.diagnosis.report import LOGITS as LOGITS_IN_WORDS
 
 CODES = ("metric-mismatch",)
 
@@ -140,7 +140,7 @@ def _thresholds(output, metric):
 
 def _suits_logits(output, metric):
     """Whether its thresholds are meant for logits, or it has none."""
-    if getattr(metric, "_from_logits", False):
+    if isinstance(metric, _M.AUC) and metric.get_config()["from_logits"]:
         return True
     if isinstance(metric, _M.FBetaScore) and metric.threshold is None:
         return output.classes > 1  # It takes the largest of a row.
@@ -156,8 +156,9 @@ def _cure(output, metric):
     kind = output.expects.outputs
     if kind == DISTANCES:
         return (
-            "metrics=[keras_xent.metrics.MatchAccuracy(),  # tuned threshold\n"
-            "         keras_xent.metrics.MatchAUC()]"
+            "# At a tuned threshold; small distances mean alike.\n"
+            "metrics=[keras_xent.metrics.MatchAccuracy(similarity=False),\n"
+            "         keras_xent.metrics.MatchAUC(similarity=False)]"
         )
     if kind == EMBEDDINGS:
         return (

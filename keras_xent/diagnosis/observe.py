@@ -6,7 +6,6 @@ import warnings
 import keras
 import numpy as np
 from keras import ops, tree
-from keras.src.trainers.compile_utils import CompileLoss, CompileMetrics
 
 from keras_xent import _keras, heads
 from keras_xent.diagnosis import calls, probe
@@ -41,7 +40,7 @@ class Observer:
         self._labels, self._weights = everything
         self._stop = stop
         self._names = getattr(model, "output_names", None)
-        self._compile_loss = _unbuilt_loss(model, self._names)
+        self._losses = _keras.compiled_losses(model)
         self._pairs = None
 
     def run(self):
@@ -145,10 +144,12 @@ class Observer:
     def _total(self, x, y, y_pred, weight):
         model = self.evidence.model
         if type(model).compute_loss is not keras.Model.compute_loss:
-            return model._compute_loss(x, y, y_pred, weight, training=True)
+            takes_training = probe.takes(model.compute_loss, "training")
+            training = {"training": True} if takes_training else {}
+            return model.compute_loss(x, y, y_pred, weight, **training)
         losses = [ops.sum(extra) for extra in model.losses]
-        if self._compile_loss is not None:
-            losses.append(self._compile_loss(y, y_pred, weight))
+        if self._losses is not None:
+            losses.append(self._losses(y, y_pred, weight))
         if not losses:
             raise ValueError(
                 "The model has no loss. Give one to compile(optimizer, loss), "
@@ -162,13 +163,12 @@ class Observer:
         y, labels = (
             _like(each, y_pred, self._names) for each in (y, self._labels)
         )
-        if self._compile_loss is None:
+        if self._losses is None:
             return
-        losses = self._compile_loss._user_loss
-        y, labels = (_where_losses_are(each, losses) for each in (y, labels))
-        self._compile_loss.build(y, y_pred)
+        given = self._losses.given
+        y, labels = (_where_losses_are(each, given) for each in (y, labels))
         tensors = []
-        for path, loss, _, name in self._compile_loss._flat_losses:
+        for path, loss, name in self._losses.resolve(y, y_pred):
             tensor = self._at(path, y_pred)
             if not tree.is_nested(y_pred):
                 name = self._names[0] if self._names else None
@@ -211,32 +211,21 @@ class Observer:
         )
 
     def _see_metrics(self, y, y_pred, tensors):
-        compiled = self.evidence.model._compile_metrics
-        if compiled is None:
-            return
-        resolved = CompileMetrics(
-            compiled._user_metrics,
-            compiled._user_weighted_metrics,
-            output_names=self._names,
-        )
+        model = self.evidence.model
         # A metric that fits no output is an error of `fit`, which says more.
         with contextlib.suppress(ValueError), warnings.catch_warnings():
-            resolved.build(y, y_pred)
-            for group in (
-                resolved._flat_metrics,
-                resolved._flat_weighted_metrics,
-            ):
-                for tensor, metrics in zip(
-                    tree.flatten(y_pred), group, strict=True
-                ):
-                    for metric in metrics.metrics if metrics else ():
-                        self.evidence.metrics += [
-                            (output, metric)
-                            for output, of in zip(
-                                self.evidence.outputs, tensors, strict=True
-                            )
-                            if of is tensor
-                        ]
+            metrics = _keras.compiled_metrics(model, y, y_pred)
+            self.evidence.metrics = [
+                (output, metric)
+                for tensor, group in zip(
+                    tree.flatten(y_pred), metrics, strict=True
+                )
+                for metric in group
+                for output, of in zip(
+                    self.evidence.outputs, tensors, strict=True
+                )
+                if of is tensor
+            ]
 
     def _at(self, path, structure):
         """What lies at the path of a loss; leaves serve every loss."""
@@ -249,16 +238,6 @@ class Observer:
                 key = self._names.index(key)
             structure = structure[key]
         return structure
-
-
-def _unbuilt_loss(model, names):
-    """The losses of the model, not yet resolved: its own stay as they are."""
-    compiled = model._compile_loss
-    if compiled is None:
-        return None
-    return CompileLoss(
-        compiled._user_loss, compiled._user_loss_weights, output_names=names
-    )
 
 
 def _loss_scale(optimizer):
@@ -310,7 +289,7 @@ def _copy(optimizer):
     except (NotImplementedError, TypeError, ValueError):
         return None  # An optimizer without a configuration.
     if optimizer.built:
-        copied.build(optimizer._trainable_variables)
+        copied.build(_keras.optimized_variables(optimizer))
         probe.put_back(copied.variables, probe.copies(optimizer.variables))
     return copied
 

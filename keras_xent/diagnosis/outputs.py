@@ -4,15 +4,15 @@ import numpy as np
 from keras import ops
 
 from keras_xent.diagnosis.evidence import host
-from keras_xent.diagnosis.expectation import (
+from keras_xent.diagnosis.report import ERROR, WARNING, Finding
+from keras_xent.diagnosis.report import LOGITS as LOGITS_IN_WORDS
+from keras_xent.losses.kinds import (
     DISTRIBUTION,
     EMBEDDINGS,
     LOGITS,
     PROBABILITIES,
     YES_NO,
 )
-from keras_xent.diagnosis.report import ERROR, WARNING, Finding
-from keras_xent.diagnosis.report import LOGITS as LOGITS_IN_WORDS
 
 CODES = ("single-class", "probabilities-as-logits", "logits-as-probabilities")
 

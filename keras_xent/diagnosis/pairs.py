@@ -4,15 +4,15 @@ import numpy as np
 from keras import ops, tree
 
 from keras_xent.diagnosis.evidence import host
-from keras_xent.diagnosis.expectation import (
+from keras_xent.diagnosis.outputs import final_activation
+from keras_xent.diagnosis.report import ERROR, WARNING, Finding
+from keras_xent.losses.kinds import (
     DISTANCES,
     EMBEDDINGS,
     IDENTITIES,
     MATCHES,
     UNKNOWN,
 )
-from keras_xent.diagnosis.outputs import final_activation
-from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.ops import pairwise_symmetric_kl
 
 CODES = ("not-a-distance", "one-kind-of-pairs", "margin-out-of-reach")

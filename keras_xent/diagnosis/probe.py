@@ -2,10 +2,12 @@
 
 Keras has no function that differentiates. Its models have: each backend's
 `train_step` does. So the model under examination becomes the only layer of
-another one, the probe, whose optimizer keeps the gradients.
+another one, the probe, whose optimizer keeps the gradients. Until Keras has
+https://github.com/keras-team/keras/pull/23670, `keras.ops.grad`.
 """
 
 import contextlib
+import inspect
 import random
 import sys
 import warnings
@@ -13,9 +15,8 @@ import warnings
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common import global_state
 
-_GLOBAL_SEED = "global_seed_generator"
+from keras_xent import _keras
 
 
 class Stopped(Exception):  # noqa: N818, no error, as StopIteration is none
@@ -75,25 +76,19 @@ class Probe(keras.Model):
     def __init__(self, model, loss):
         super().__init__(name="probe")
         self.inner, self.loss_of = model, loss
+        self.takes_training = takes(model.call, "training")
         self.built = True
 
     def call(self, x, training=None):
-        if self.inner._call_has_training_arg:
+        if self.takes_training:
             return self.inner(x, training=training)
         return self.inner(x)
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        # JAX's step hands what `add_loss` has collected to the outer model.
-        own, self.inner._losses_override = (
-            self.inner._losses_override,
-            self._losses_override,
-        )
-        try:
+        with _keras.lent_losses(self.inner, self):
             loss = self.loss_of(x, y, y_pred, sample_weight)
-        finally:
-            self.inner._losses_override = own
         if not getattr(loss, "requires_grad", True):
             raise Stopped  # PyTorch alone raises where nothing is trainable.
         return loss
@@ -162,20 +157,21 @@ def gradients(function, values):
     recorder = Recorder()
     probe = Probe(Held(values), lambda x, y, values, _: function(values))
     with contextlib.suppress(Stopped):
-        return probe.step(ops.zeros((1,)), None, None, recorder)
+        nothing = ops.zeros((1,), dtype="float32")
+        return probe.step(nothing, None, None, recorder)
     return [None] * len(values)
 
 
 @contextlib.contextmanager
 def unchanged(model):
     """Puts weights, state and seeds back as they were."""
-    seeds = global_state.get_global_attribute(_GLOBAL_SEED)
+    seeds = _keras.global_seed_generator()
     variables = [*model.variables, *model.metrics_variables]
     if seeds is not None:
         variables.append(seeds.state)
     values, draws = copies(variables), generator_state()
     # PyTorch keeps gradients beside the weights, where others may add to them.
-    tensors = [getattr(variable, "_value", None) for variable in variables]
+    tensors = [variable.value for variable in variables]
     gradients = [getattr(tensor, "grad", None) for tensor in tensors]
     python, numpy = random.getstate(), np.random.get_state()
     try:
@@ -189,7 +185,7 @@ def unchanged(model):
         random.setstate(python)
         np.random.set_state(numpy)
         if seeds is None:
-            global_state.set_global_attribute(_GLOBAL_SEED, None)
+            _keras.set_global_seed_generator(None)
 
 
 def generator_state():
@@ -228,3 +224,8 @@ def copies(variables):
 def put_back(variables, values):
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+def takes(function, name):
+    """Whether a function has an argument of that name."""
+    return name in inspect.signature(function).parameters

@@ -2,6 +2,7 @@
 
 import dataclasses
 import textwrap
+from collections.abc import Mapping, Sequence
 
 ERROR, WARNING = "error", "warning"
 
@@ -88,7 +89,15 @@ class Report:
     True
     """
 
-    def __init__(self, findings, checked, unchecked, rows, labels, loss):
+    def __init__(
+        self,
+        findings: Sequence[Finding],
+        checked: Sequence[str],
+        unchecked: Mapping[str, str],
+        rows: int,
+        labels: int,
+        loss: float | None,
+    ) -> None:
         order = [ERROR, WARNING]
         self.findings = tuple(
             sorted(findings, key=lambda found: order.index(found.severity))
@@ -98,14 +107,14 @@ class Report:
         self.rows, self.labels, self.loss = rows, labels, loss
 
     @property
-    def errors(self):
+    def errors(self) -> tuple[Finding, ...]:
         return tuple(f for f in self.findings if f.severity == ERROR)
 
     @property
-    def warnings(self):
+    def warnings(self) -> tuple[Finding, ...]:
         return tuple(f for f in self.findings if f.severity == WARNING)
 
-    def raise_if_errors(self):
+    def raise_if_errors(self) -> "Report":
         """Raises ValueError with the text if there is an error; else itself."""
         if self.errors:
             raise ValueError(str(self))

@@ -3,7 +3,10 @@
 import numpy as np
 
 from keras_xent.diagnosis.evidence import is_finite
-from keras_xent.diagnosis.expectation import (
+from keras_xent.diagnosis.report import ERROR, WARNING, Finding
+from keras_xent.diagnosis.report import LOGITS as LOGITS_IN_WORDS
+from keras_xent.losses import LinearCrossentropy
+from keras_xent.losses.kinds import (
     CLASS_IDS,
     DISTRIBUTION,
     LOGITS,
@@ -11,9 +14,6 @@ from keras_xent.diagnosis.expectation import (
     PROBABILITIES,
     YES_NO,
 )
-from keras_xent.diagnosis.report import ERROR, WARNING, Finding
-from keras_xent.diagnosis.report import LOGITS as LOGITS_IN_WORDS
-from keras_xent.losses import LinearCrossentropy
 
 CODES = ("initial-loss", "predicts-prior", "step-too-large")
 
@@ -74,7 +74,9 @@ def prior(output):
         counts = np.bincount(ids.reshape(-1), minlength=output.classes)
         return counts / max(1, counts.sum())
     if output.expects.labels in (DISTRIBUTION, YES_NO):
-        return labels.astype("float64").mean(axis=0)
+        known = output.known(labels)
+        labels = np.where(known, labels, 0).astype("float64")
+        return labels.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return None
 
 

@@ -1,15 +1,21 @@
 """The last layer of a classifier, which leaves its product to the loss."""
 
+import typing
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_xent import _keras, heads
+from keras_xent._types import Tensor, TensorLike
+from keras_xent.layers.head_metrics import head_metrics
+from keras_xent.layers.low_rank import Initializer, LowRankLayer
 from keras_xent.ops import linear
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
-class LinearHead(keras.layers.Layer):
+class LinearHead(LowRankLayer):
     """The last layer of a classifier whose logits are too many to store.
 
     ```
@@ -41,11 +47,14 @@ class LinearHead(keras.layers.Layer):
         softcap: c > 0 keeps the logits within ±c. `None` takes that of a
             `ReversibleEmbedding` (`logit_soft_cap`), if there is one.
         metrics: Any of "accuracy" (the share of rows whose label has the
-            largest logit) and "perplexity" (exp of the mean of −log p, without
-            smoothing and z-loss), shown under these names by `fit` and
-            `evaluate`. Sample weights, masks and ignored classes count in both.
-            Of several heads in a model give them to one: Keras shows a name
-            once.
+            largest logit), "top_5_accuracy", or another number for the 5 (the
+            share of rows in which fewer than 5 other classes have a larger
+            logit than the label), "perplexity" (exp of the mean of −log p,
+            without smoothing and z-loss), "entropy" (the mean of −Σ p log p, in
+            nats) and "z_loss" (the mean of the squared log Σ exp(logits)),
+            shown under these names by `fit` and `evaluate`. Sample weights,
+            masks and ignored classes count in all. Of several heads in a model
+            give them to one: Keras shows a name once. `None` for none.
         sampled: Whether the loss is one over a sample of the classes, such as
             `keras_xent.losses.SampledSoftmaxCrossentropy`. Then the head draws
             a seed for every training step, and its weights are stored as
@@ -54,9 +63,13 @@ class LinearHead(keras.layers.Layer):
             is stored as its embedding is.
         seed: A whole number, to draw the same samples in every training.
             `None` draws it, too.
-        kernel_initializer: As in `keras.layers.Dense`.
-        bias_initializer: As in `keras.layers.Dense`.
-        **kwargs: What every `keras.layers.Layer` takes.
+        kernel_initializer: How the weights of the classes begin: the name of
+            an initializer of Keras, or one.
+        bias_initializer: How the bias begins.
+        lora_rank: The rank for `enable_lora`, which is called once the head is
+            built. `None` trains the kernel itself.
+        lora_alpha: The factor for `enable_lora`. `None` is `lora_rank`.
+        **kwargs: What every layer of Keras takes, such as `name` and `dtype`.
 
     Shapes:
         Input: features `(batch, ..., d)`.
@@ -64,11 +77,12 @@ class LinearHead(keras.layers.Layer):
 
     Raises:
         ValueError: if the number of classes is missing or below 2, the features
-            do not fit the embedding, `tied_to` is no embedding, or a metric is
-            unknown.
+            do not fit the embedding, `tied_to` is no embedding, a metric is
+            unknown, or a tied head is to have a low rank of its own.
 
     References:
-        [Press and Wolf, 2017](https://arxiv.org/abs/1608.05859), tied weights.
+        [Press and Wolf, 2017](https://arxiv.org/abs/1608.05859), tied weights;
+        [Hu et al., 2021](https://arxiv.org/abs/2106.09685), LoRA.
 
     Example:
 
@@ -84,18 +98,20 @@ class LinearHead(keras.layers.Layer):
 
     def __init__(
         self,
-        units=None,
+        units: int | None = None,
         *,
-        tied_to=None,
-        use_bias=False,
-        softcap=None,
-        metrics=(),
-        sampled=False,
-        seed=None,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        **kwargs,
-    ):
+        tied_to: keras.layers.Embedding | str | None = None,
+        use_bias: bool = False,
+        softcap: float | None = None,
+        metrics: Sequence[str] | str | None = (),
+        sampled: bool = False,
+        seed: int | None = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
+        **kwargs: typing.Any,
+    ) -> None:
         super().__init__(**kwargs)
         linear.check_softcap(softcap)
         self.tied_to = _checked_embedding(tied_to)
@@ -106,16 +122,15 @@ class LinearHead(keras.layers.Layer):
         self.seed = seed
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.metric_names = _checked_names(metrics)
-        self._trackers = [
-            TRACKERS[name](name=name) for name in self.metric_names
-        ]
+        self._trackers = _keras.MetricGroup(head_metrics(metrics, self.units))
         self.supports_masking = True
         self.bias = None
+        if lora_rank is not None:
+            self._set_lora(lora_rank, lora_alpha)
         if sampled:
             self._seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         if self.tied_to is None:
             shape = (input_shape[-1], self.units)
             self._kernel = self.add_weight(
@@ -129,9 +144,38 @@ class LinearHead(keras.layers.Layer):
                 shape=(self.units,),
                 initializer=self.bias_initializer,
             )
+        if self.lora_rank is not None:
+            self.built = True
+            self.enable_lora(self.lora_rank, lora_alpha=self.lora_alpha)
+
+    def quantize(self, mode=None, type_check=True, config=None):
+        """Says that a head cannot be quantized; `Model.quantize` leaves it."""
+        raise NotImplementedError(
+            "A LinearHead is not quantized: its loss needs the weights of the "
+            f"classes as floating point. The head {self.name!r} stays as it "
+            "is; for a quantized last layer copy its weights into a Dense."
+        )
+
+    def rematerialized_call(self, layer_call, *args, **kwargs):
+        """The call as it is, in a `keras.RematScope` too.
+
+        In training the head computes nothing that could be computed again, and
+        what leaves a rematerialized call on JAX has lost the head's note.
+        """
+        return layer_call
 
     @property
-    def softcap(self):
+    def metric_names(self) -> tuple[str, ...]:
+        """The names of the metrics."""
+        return tuple(metric.name for metric in self._trackers.metrics)
+
+    @property
+    def needs_all_terms(self) -> bool:
+        """Whether a metric asks for all of the `ops.blockwise.Terms`."""
+        return any(x.needs_all_terms for x in self._trackers.metrics)
+
+    @property
+    def softcap(self) -> float | None:
         """The soft cap in use, the embedding's if the head has none."""
         if self._softcap is not None:
             return self._softcap
@@ -146,13 +190,10 @@ class LinearHead(keras.layers.Layer):
         """Puts the embedding in the place of its name."""
         _checked_units(self.units, embedding)
         # A layer that is built, or loaded, takes no sublayers otherwise.
-        locked = self._tracker.locked
-        self._tracker.unlock()
-        self.tied_to = embedding
-        if locked:
-            self._tracker.lock()
+        with _keras.unlocked(self):
+            self.tied_to = embedding
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: TensorLike, training: bool = False) -> Tensor:
         inputs = ops.convert_to_tensor(inputs)
         if "float" not in keras.backend.standardize_dtype(inputs.dtype):
             inputs = ops.cast(inputs, self.compute_dtype)
@@ -161,7 +202,7 @@ class LinearHead(keras.layers.Layer):
             weights = self._weights_of_classes()
         # A tensor of its own: two heads on the same features leave two notes.
         features = ops.copy(inputs)
-        if training:
+        if _is_true(training):
             seed = None
             if self.sampled:
                 seed = heads.DrawnSeed(self._seed_generator.next())
@@ -188,7 +229,7 @@ class LinearHead(keras.layers.Layer):
             weights["bias"] = self.bias
         if self.tied_to is None:
             name = "class_vectors" if self.sampled else "kernel"
-            weights[name] = self._kernel
+            weights[name] = self._merged_kernel()
         elif getattr(self.tied_to, "quantization_mode", None) is not None:
             raise ValueError(
                 f"The embedding {self.tied_to.name!r} is quantized, and its "
@@ -206,14 +247,10 @@ class LinearHead(keras.layers.Layer):
 
     def update_metrics(self, terms, weight):
         """Adds the rows of a pass, in the `ops.blockwise.Terms` of them."""
-        for tracker in self._trackers:
-            value = terms.nll
-            if tracker.name == "accuracy":
-                right = ops.cast(terms.gap <= 0, value.dtype)
-                value = ops.where(ops.isnan(value), value, right)
-            tracker.update_state(ops.stop_gradient(value), weight)
+        for metric in self._trackers.metrics:
+            metric.update(terms, weight)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         tied_to = self.tied_to
         if isinstance(tied_to, keras.layers.Layer):
             tied_to = tied_to.name
@@ -232,6 +269,8 @@ class LinearHead(keras.layers.Layer):
             "bias_initializer": keras.initializers.serialize(
                 self.bias_initializer
             ),
+            "lora_rank": self.lora_rank,
+            "lora_alpha": self.lora_alpha,
         }
 
     def _check_features(self, inputs):
@@ -245,24 +284,16 @@ class LinearHead(keras.layers.Layer):
         )
 
 
-class _Perplexity(keras.metrics.Mean):
-    """exp of the mean."""
-
-    def result(self):
-        return ops.exp(super().result())
-
-
-TRACKERS = {"accuracy": keras.metrics.Mean, "perplexity": _Perplexity}
-
-
-def _checked_names(metrics):
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
-    if len(set(names)) != len(names) or not TRACKERS.keys() >= set(names):
+def _is_true(training):
+    try:
+        return bool(training)
+    except TypeError as error:
         raise ValueError(
-            '`metrics` is a list of "accuracy" and "perplexity", each once at '
-            f"most. Received: metrics={metrics!r}"
-        )
-    return tuple(names)
+            "A LinearHead has to know whether it trains. Received a tensor "
+            "without a value as `training`, as on JAX in a model that is made "
+            "inside of a keras.RematScope: make the model outside of the "
+            "scope. Its layers may be made inside, the head too."
+        ) from error
 
 
 def _checked_embedding(layer):
@@ -294,18 +325,13 @@ def _checked_units(units, tied_to):
 
 def _layer_before(tensor, name):
     """The layer of that name on the way to a symbolic tensor."""
-    waiting, seen, found = [tensor], set(), {}
-    while waiting:
-        history = getattr(waiting.pop(), "_keras_history", None)
-        if history is None or history[:2] in seen:
-            continue
-        operation, node = history[:2]
-        seen.add((operation, node))
-        if isinstance(operation, keras.layers.Layer):
-            for layer in operation._flatten_layers():
-                if layer.name == name:
-                    found[id(layer)] = layer
-        waiting.extend(operation._inbound_nodes[node].input_tensors)
+    found = {
+        id(layer): layer
+        for operation in _keras.operations_before(tensor)
+        if isinstance(operation, keras.layers.Layer)
+        for layer in _keras.flat_layers(operation)
+        if layer.name == name
+    }
     if len(found) == 1:
         return _checked_embedding(*found.values())
     raise ValueError(

@@ -1,5 +1,7 @@
 """The distance between two towers."""
 
+import typing
+
 import keras
 
 from keras_xent import ops
@@ -20,14 +22,12 @@ class SymmetricKLDistance(keras.layers.Layer):
     Args:
         from_logits: Whether the embeddings are logits. Otherwise they are
             activations that are not negative.
-        **kwargs: As in `keras.layers.Layer`.
+        **kwargs: What every `keras.layers.Layer` takes.
 
-    Call arguments:
-        inputs: Two embeddings of the same shape `(batch, dim)`.
-
-    Returns:
-        The distance in nats, `(batch, 1)`, in float32 at least: bfloat16 would
-        round it to two digits.
+    Shapes:
+        Input: a list of two embeddings of the same shape `(batch, dim)`.
+        Output: the distance in nats, `(batch, 1)`, in float32 at least:
+        bfloat16 would round it to two digits.
 
     Raises:
         ValueError: unless there are two inputs of the same shape.
@@ -47,7 +47,9 @@ class SymmetricKLDistance(keras.layers.Layer):
     0.9242
     """
 
-    def __init__(self, from_logits=True, **kwargs):
+    def __init__(
+        self, *, from_logits: bool = True, **kwargs: typing.Any
+    ) -> None:
         # Never round what comes in to the compute dtype.
         super().__init__(**{**kwargs, "autocast": False})
         self.from_logits = from_logits

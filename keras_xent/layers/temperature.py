@@ -1,5 +1,7 @@
 """The temperature of a calibrated model, as part of it."""
 
+import typing
+
 import keras
 import numpy as np
 from keras import ops
@@ -41,13 +43,15 @@ class Temperature(keras.layers.Layer):
         ValueError: If the temperature is not a positive number, or the logits
             are not floating point.
 
-    Source: Guo et al., "On calibration of modern neural networks", 2017.
+    References:
+        [Guo, Pleiss, Sun and Weinberger, 2017](
+        https://arxiv.org/abs/1706.04599).
 
     Example:
 
     >>> import numpy as np
     >>> from keras_xent.layers import Temperature
-    >>> calibrate = Temperature(2.0)
+    >>> calibrate = Temperature(temperature=2.0)
     >>> np.asarray(calibrate(np.array([[3.0, -1.0]], "float32"))).tolist()
     [[1.5, -0.5]]
     >>> calibrate.temperature = 4.0
@@ -55,7 +59,9 @@ class Temperature(keras.layers.Layer):
     [[0.75, -0.25]]
     """
 
-    def __init__(self, temperature=1.0, **kwargs):
+    def __init__(
+        self, *, temperature: float = 1.0, **kwargs: typing.Any
+    ) -> None:
         # Never cast what comes in to the compute dtype.
         super().__init__(**{**kwargs, "autocast": False})
         check_temperature(temperature)

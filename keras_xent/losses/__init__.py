@@ -6,7 +6,7 @@ from keras_xent.losses.crossentropy import (
     SoftmaxCrossentropy,
     SparseSoftmaxCrossentropy,
 )
-from keras_xent.losses.divergence import JensenShannon, KLDivergence
+from keras_xent.losses.divergence import JensenShannonDivergence, KLDivergence
 from keras_xent.losses.hinge import SoftplusHinge, SymmetricKLHinge
 from keras_xent.losses.linear import LinearCrossentropy
 from keras_xent.losses.sampled import (
@@ -15,7 +15,7 @@ from keras_xent.losses.sampled import (
 )
 
 __all__ = [
-    "JensenShannon",
+    "JensenShannonDivergence",
     "KLDivergence",
     "LinearCrossentropy",
     "NoiseContrastiveEstimation",

@@ -5,13 +5,10 @@ from keras import ops as keras_ops
 
 from keras_xent import ops
 from keras_xent._keras import get_mask
-from keras_xent.losses.base import (
-    RowLoss,
-    match_rank,
-    per_row,
-    rows_that_count,
-)
-from keras_xent.ops import checks
+from keras_xent._types import DType, Reduction
+from keras_xent.losses import kinds
+from keras_xent.losses.base import RowLoss
+from keras_xent.ops import checks, rows
 from keras_xent.ops.rank import check_temperature
 
 
@@ -29,28 +26,31 @@ class ListLoss(RowLoss):
     has weight 0 takes no part, and a list without entries has loss 0.
     """
 
+    output_kind, label_kind = kinds.NUMBERS, kinds.NUMBERS
+
     def list_losses(self, y_true, y_pred, weight):
         """One loss per list; `weight` has the shape of `y_pred`."""
         raise NotImplementedError
 
     def call(self, y_true, y_pred):
-        return self.list_losses(match_rank(y_true, y_pred), y_pred, None)
+        return self.list_losses(rows.match_rank(y_true, y_pred), y_pred, None)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         mask = get_mask(y_pred)
         with keras.name_scope(self.name):
             if not hasattr(y_pred, "shape"):
                 y_pred = keras_ops.convert_to_tensor(y_pred)
-            y_true = match_rank(y_true, y_pred)
+            y_true = rows.match_rank(y_true, y_pred)
             axis = checks.axis(self.axis, len(y_pred.shape), "scores")
             of_lists = None
             if sample_weight is not None and axis != 0:
                 sample_weight = keras_ops.convert_to_tensor(sample_weight)
                 if not checks.fits(sample_weight.shape, y_pred.shape):
-                    of_lists = keras_ops.cast(sample_weight, "float32")
-                    of_lists = per_row(of_lists, y_pred, axis)
+                    of_lists = rows.spread(sample_weight, y_pred, axis)
                     sample_weight = None
-            weight, _, keep = rows_that_count(y_pred, None, sample_weight, mask)
+            weight, _, keep = rows.weights_and_mask(
+                y_pred, None, sample_weight, mask
+            )
             if weight is None:
                 weight = keras_ops.ones_like(y_pred, dtype="float32")
             if keep is not None:
@@ -83,10 +83,14 @@ class SpearmanLoss(ListLoss):
             standard deviation, batch by batch.
         axis: The axis of the entries that are ranked among each other. 0 ranks
             the batch; with 1, every row is a list of its own.
-        reduction: As in `keras.losses.Loss`, over the lists. Along axis 0 the
+        reduction: How the losses of the lists become one:
+            `"sum_over_batch_size"` or `"mean"` (over the number of lists that
+            are not masked), `"sum"`, `"mean_with_sample_weight"` (over the sum
+            of their weights), or `"none"`, one loss per list. Along axis 0 the
             batch is one list, and its loss does not grow with the batch.
-        name: The name of the loss.
-        dtype: The dtype of the result. Ranks and sums are float32 at least.
+        name: The name of the loss, in logs and in saved models.
+        dtype: The dtype of the result, `None` for Keras's `floatx`. Ranks and
+            sums are float32 at least.
 
     Shapes:
         `y_true` holds numbers and `y_pred` scores, of one shape up to a last
@@ -115,13 +119,13 @@ class SpearmanLoss(ListLoss):
 
     def __init__(
         self,
-        temperature=None,
-        axis=0,
         *,
-        reduction="sum_over_batch_size",
-        name="spearman_loss",
-        dtype=None,
-    ):
+        temperature: float | None = None,
+        axis: int = 0,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str = "spearman_loss",
+        dtype: DType = None,
+    ) -> None:
         check_temperature(temperature)
         checks.whole("axis", axis)
         super().__init__(
@@ -133,7 +137,9 @@ class SpearmanLoss(ListLoss):
         )
 
     def list_losses(self, y_true, y_pred, weight):
-        return ops.spearman_loss(y_true, y_pred, weight=weight, **self.options)
+        return ops.spearman_loss(
+            y_true, y_pred, sample_weight=weight, **self.options
+        )
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -144,10 +150,15 @@ class PearsonLoss(ListLoss):
     squared error once scale and offset of the scores are free.
 
     Args:
-        axis: As in `SpearmanLoss`.
-        reduction: As in `SpearmanLoss`.
-        name: The name of the loss.
-        dtype: The dtype of the result. The sums run in float32 at least.
+        axis: The axis of the entries of a list. 0 takes the batch for one
+            list; with 1, every row is a list of its own.
+        reduction: How the losses of the lists become one:
+            `"sum_over_batch_size"` or `"mean"` (over the number of lists that
+            are not masked), `"sum"`, `"mean_with_sample_weight"` (over the sum
+            of their weights), or `"none"`, one loss per list.
+        name: The name of the loss, in logs and in saved models.
+        dtype: The dtype of the result, `None` for Keras's `floatx`. The sums
+            run in float32 at least.
 
     Shapes:
         As in `SpearmanLoss`.
@@ -171,14 +182,16 @@ class PearsonLoss(ListLoss):
 
     def __init__(
         self,
-        axis=0,
         *,
-        reduction="sum_over_batch_size",
-        name="pearson_loss",
-        dtype=None,
-    ):
+        axis: int = 0,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str = "pearson_loss",
+        dtype: DType = None,
+    ) -> None:
         checks.whole("axis", axis)
         super().__init__(axis=axis, reduction=reduction, name=name, dtype=dtype)
 
     def list_losses(self, y_true, y_pred, weight):
-        return ops.pearson_loss(y_true, y_pred, weight=weight, **self.options)
+        return ops.pearson_loss(
+            y_true, y_pred, sample_weight=weight, **self.options
+        )

@@ -1,10 +1,13 @@
 """What the losses on a `LinearHead` share: how they find its weights."""
 
+import functools
+
 import keras
 import numpy as np
 
 from keras_xent import _keras, heads
-from keras_xent.losses.base import RowLoss, as_list, shallow_copy
+from keras_xent.losses import kinds
+from keras_xent.losses.base import RowLoss, as_list
 from keras_xent.ops import checks, crossentropy, linear
 
 
@@ -12,15 +15,15 @@ class HeadLoss(RowLoss):
     """A loss on what a `keras_xent.layers.LinearHead` has returned.
 
     The loss finds the head by the tensor, so it holds no layer, and a saved
-    model loads with one head, which goes on training. While `row_losses` runs,
-    `_note` is the head's note, or None where `y_pred` are logits in a NumPy
-    array, and `y_pred` are the features.
+    model loads with one head, which goes on training.
 
     Args:
         ignore_class: A class id, or a list of them: such rows have no loss and
             do not count in the mean.
         reduction, name, dtype, **options: As in `RowLoss`.
     """
+
+    output_kind, label_kind = kinds.FEATURES, kinds.CLASS_IDS
 
     def __init__(self, *, ignore_class, reduction, name, dtype, **options):
         checks.id_tuple("ignore_class", ignore_class)
@@ -31,7 +34,6 @@ class HeadLoss(RowLoss):
             dtype=dtype,
             **options,
         )
-        self._note = None
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         note = heads.read_note(y_pred)
@@ -43,10 +45,17 @@ class HeadLoss(RowLoss):
             y_pred = note.features
             if mask is not None:
                 _keras.set_mask(y_pred, mask)
-        # A copy for this call: one loss may serve several heads.
-        bound = shallow_copy(self)
-        bound._note = note
-        return super(HeadLoss, bound).__call__(y_true, y_pred, sample_weight)
+        # Bound to this call: one loss may serve several heads.
+        row_losses = functools.partial(self.row_losses, note=note)
+        return self._apply(row_losses, y_true, y_pred, sample_weight)
+
+    def row_losses(self, y_true, y_pred, weight, note=None):
+        """One loss per row.
+
+        `y_pred` are the features that the head of the `heads.Note` was called
+        with; logits without a note.
+        """
+        raise NotImplementedError
 
     def row_mask(self, y_true, y_pred):
         if self.ignore_class is None:
@@ -56,23 +65,24 @@ class HeadLoss(RowLoss):
         ignored = checks.id_tuple("ignore_class", self.ignore_class)
         return crossentropy.is_counted(labels, ignored)
 
-    def linear_losses(self, y_true, features, **options):
+    def linear_losses(self, note, y_true, features, **options):
         """The losses over all classes, and the `blockwise.Terms`."""
         return linear.losses_and_terms(
             y_true,
             features,
-            **self._note.weights,
+            **note.weights,
             ignore_class=self.ignore_class,
+            all_terms=note.head.needs_all_terms,
             **options,
         )
 
-    def update_metrics(self, terms, y_true, y_pred, weight):
+    def update_metrics(self, head, terms, y_true, y_pred, weight):
         """Adds the rows that count to the metrics of the head."""
         counted = self.row_mask(y_true, y_pred)
         if counted is not None:
             counted = keras.ops.cast(counted, "float32")
             weight = counted if weight is None else weight * counted
-        self._note.head.update_metrics(terms, weight)
+        head.update_metrics(terms, weight)
 
     def _check_logits(self, y_pred):
         """Raises on a tensor that could be features whose head is unknown."""

@@ -3,7 +3,10 @@
 import keras
 
 from keras_xent import ops
-from keras_xent.losses.base import RowLoss, match_rank
+from keras_xent._types import DType, Reduction
+from keras_xent.losses import kinds
+from keras_xent.losses.base import RowLoss
+from keras_xent.ops import rows
 from keras_xent.ops.hinge import check_hinge
 
 
@@ -23,9 +26,13 @@ class SoftplusHinge(RowLoss):
     Args:
         margin: m, the distance beyond which a non-match costs little.
         softness: s ≥ 0, the width of the bend; 0 is the hard hinge.
-        reduction: As in `keras.losses.Loss`.
-        name: The name of the loss.
-        dtype: The dtype of the result. The sums run in float32 at least.
+        reduction: How the losses of the rows become one:
+            `"sum_over_batch_size"` or `"mean"` (over the number of rows that
+            are not masked), `"sum"`, `"mean_with_sample_weight"` (over the sum
+            of their weights), or `"none"`, one loss per row.
+        name: The name of the loss, in logs and in saved models.
+        dtype: The dtype of the result, `None` for Keras's `floatx`. The sums
+            run in float32 at least.
 
     Shapes:
         `y_true` is 1 for a match and 0 for none, `y_pred` a distance, each
@@ -47,15 +54,17 @@ class SoftplusHinge(RowLoss):
     0.1635
     """
 
+    output_kind, label_kind = kinds.DISTANCES, kinds.MATCHES
+
     def __init__(
         self,
-        margin,
-        softness=1.0,
+        margin: float,
         *,
-        reduction="sum_over_batch_size",
-        name="softplus_hinge",
-        dtype=None,
-    ):
+        softness: float = 1.0,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str = "softplus_hinge",
+        dtype: DType = None,
+    ) -> None:
         check_hinge(margin, softness)
         super().__init__(
             margin=margin,
@@ -79,7 +88,7 @@ class SoftplusHinge(RowLoss):
     def call(self, y_true, y_pred):
         self.row_axis(y_pred)
         losses = ops.softplus_hinge(
-            match_rank(y_true, y_pred), y_pred, self.margin, self.softness
+            rows.match_rank(y_true, y_pred), y_pred, **self.options
         )
         return losses if len(losses.shape) == 1 else losses[:, 0]
 
@@ -105,12 +114,16 @@ class SymmetricKLHinge(RowLoss):
         balanced: Whether matches and others share the loss half and half.
         directed: Whether to hinge KL(i‖j) and KL(j‖i) one by one, as in the
             paper, with `margin=2` and `softness=0` there.
-        reduction: As in `keras.losses.Loss`. The mean over the rows is the mean
-            over the pairs. A row of weight 0 is in no pair; that it still
-            counts as a row in the mean is Keras's way, and
+        reduction: How the losses of the rows become one:
+            `"sum_over_batch_size"` or `"mean"` (over the number of rows that
+            are not masked, which is the mean over the pairs), `"sum"`,
+            `"mean_with_sample_weight"` (over the sum of their weights), or
+            `"none"`, one loss per row. A row of weight 0 is in no pair; that
+            it still counts as a row in the mean is Keras's way, and
             `"mean_with_sample_weight"` the way round it.
-        name: The name of the loss.
-        dtype: The dtype of the result. The sums run in float32 at least.
+        name: The name of the loss, in logs and in saved models.
+        dtype: The dtype of the result, `None` for Keras's `floatx`. The sums
+            run in float32 at least.
 
     Shapes:
         `y_true` holds class ids, `(batch,)` or `(batch, 1)`; `y_pred`
@@ -135,17 +148,19 @@ class SymmetricKLHinge(RowLoss):
     0.1505
     """
 
+    output_kind, label_kind = kinds.EMBEDDINGS, kinds.IDENTITIES
+
     def __init__(
         self,
-        margin,
-        softness=1.0,
-        balanced=True,
-        directed=False,
+        margin: float,
         *,
-        reduction="sum_over_batch_size",
-        name="symmetric_kl_hinge",
-        dtype=None,
-    ):
+        softness: float = 1.0,
+        balanced: bool = True,
+        directed: bool = False,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str = "symmetric_kl_hinge",
+        dtype: DType = None,
+    ) -> None:
         check_hinge(margin, softness)
         super().__init__(
             margin=margin,
@@ -159,7 +174,7 @@ class SymmetricKLHinge(RowLoss):
 
     def row_losses(self, y_true, y_pred, weight):
         return ops.symmetric_kl_hinge(
-            y_true, y_pred, weight=weight, **self.options
+            y_true, y_pred, sample_weight=weight, **self.options
         )
 
     def call(self, y_true, y_pred):

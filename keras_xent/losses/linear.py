@@ -3,6 +3,7 @@
 import keras
 
 from keras_xent import ops
+from keras_xent._types import ClassIds, ClassWeight, DType, Reduction
 from keras_xent.losses.base import as_list
 from keras_xent.losses.head_loss import HeadLoss
 from keras_xent.ops import linear
@@ -31,14 +32,21 @@ class LinearCrossentropy(HeadLoss):
         ignore_class: A class id, or a list of them: such rows have no loss and
             do not count in the mean.
         label_smoothing: ε in [0, 1), spread evenly over the classes.
-        class_weight: A vector of one non-negative number per class.
+        class_weight: One non-negative number per class, or a dict from class
+            ids to such numbers, as `fit` takes it; a class that is not in it
+            weighs 1. The mean stays one over the number of rows, as in `fit`.
         z_loss: The weight z ≥ 0 of the squared log Σ exp(logits).
         softcap: c > 0 keeps the logits within ±c. Better given to the head,
             whose predictions keep to it as well; `None` takes the head's.
-        block_size: The number of classes in a block. `None` chooses.
-        reduction: As in `keras.losses.Loss`.
-        name: The name of the loss.
-        dtype: The dtype of the result. The sums run in float32 at least.
+        block_size: The number of classes in a block. `None` chooses it so that
+            a block of logits takes 8 MB, but not fewer than 256 classes.
+        reduction: How the losses of the rows become one:
+            `"sum_over_batch_size"` or `"mean"` (over the number of rows that
+            are not masked), `"sum"`, `"mean_with_sample_weight"` (over the sum
+            of their weights), or `"none"`, one loss per row.
+        name: The name of the loss, in logs and in saved models.
+        dtype: The dtype of the result, `None` for Keras's `floatx`. The sums
+            run in float32 at least.
 
     Shapes:
         `y_pred` is what a `LinearHead` returned, features `(batch, ..., d)` in
@@ -69,17 +77,19 @@ class LinearCrossentropy(HeadLoss):
     def __init__(
         self,
         *,
-        ignore_class=None,
-        label_smoothing=0.0,
-        class_weight=None,
-        z_loss=0.0,
-        softcap=None,
-        block_size=None,
-        reduction="sum_over_batch_size",
-        name="linear_crossentropy",
-        dtype=None,
+        ignore_class: ClassIds = None,
+        label_smoothing: float = 0.0,
+        class_weight: ClassWeight = None,
+        z_loss: float = 0.0,
+        softcap: float | None = None,
+        block_size: int | None = None,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str = "linear_crossentropy",
+        dtype: DType = None,
     ):
-        linear.check_options(label_smoothing, class_weight, z_loss, softcap)
+        class_weight = linear.check_options(
+            label_smoothing, class_weight, z_loss, softcap
+        )
         linear.check_block_size(block_size)
         super().__init__(
             ignore_class=ignore_class,
@@ -93,14 +103,14 @@ class LinearCrossentropy(HeadLoss):
             dtype=dtype,
         )
 
-    def row_losses(self, y_true, y_pred, weight):
+    def row_losses(self, y_true, y_pred, weight, note=None):
         options = dict(self.options)
-        if self._note is None:
+        if note is None:
             return _of_logits(y_true, y_pred, options)
         del options["ignore_class"]
-        options["softcap"] = self._softcap(self._note.head)
-        losses, terms = self.linear_losses(y_true, y_pred, **options)
-        self.update_metrics(terms, y_true, y_pred, weight)
+        options["softcap"] = self._softcap(note.head)
+        losses, terms = self.linear_losses(note, y_true, y_pred, **options)
+        self.update_metrics(note.head, terms, y_true, y_pred, weight)
         return losses
 
     def _softcap(self, head):

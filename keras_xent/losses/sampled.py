@@ -1,12 +1,15 @@
 """Losses of a linear classifier over a sample of its classes."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
 from keras_xent import ops
-from keras_xent.losses.base import as_list, blank
+from keras_xent._types import ClassIds, DType, Reduction
+from keras_xent.losses.base import as_list
 from keras_xent.losses.head_loss import HeadLoss
-from keras_xent.ops import blockwise, checks, sampled, sampling
+from keras_xent.ops import blockwise, checks, rows, sampled, sampling
 
 DISTRIBUTIONS = ("log_uniform", "uniform")
 
@@ -67,10 +70,10 @@ class SampledLoss(HeadLoss):
             return self.unique
         return self.remove_accidental_hits
 
-    def row_losses(self, y_true, y_pred, weight):
-        if self._note is None or self._note.features is not None:
-            return self._over_all_classes(y_true, y_pred, weight)
-        return self._over_a_sample(y_true, y_pred, weight)
+    def row_losses(self, y_true, y_pred, weight, note=None):
+        if note is None or note.features is not None:
+            return self._over_all_classes(y_true, y_pred, weight, note)
+        return self._over_a_sample(y_true, y_pred, weight, note)
 
     def row_mask(self, y_true, y_pred):
         if self.ignore_class is not None and len(_columns(y_true, y_pred)) > 1:
@@ -81,8 +84,8 @@ class SampledLoss(HeadLoss):
             )
         return super().row_mask(y_true, y_pred)
 
-    def _over_a_sample(self, y_true, features, weight):
-        note, units = self._note, self._note.head.units
+    def _over_a_sample(self, y_true, features, weight, note):
+        units = note.head.units
         if note.seed is None:
             raise ValueError(
                 f"{type(self).__name__} draws a sample in every training step, "
@@ -95,7 +98,7 @@ class SampledLoss(HeadLoss):
         labels = keras.ops.convert_to_tensor(y_true)
         if counted is not None:
             labels, features = (
-                blank(x, counted, -1) for x in (labels, features)
+                rows.blank(x, counted, -1) for x in (labels, features)
             )
         labels = sampled.true_classes(labels, features.shape, units)
         losses = self.sampled_losses(
@@ -110,17 +113,17 @@ class SampledLoss(HeadLoss):
         if counted is not None:
             losses = keras.ops.where(counted, losses, 0)
         # A sample knows neither the accuracy nor the perplexity.
-        unknown = blockwise.Terms(*4 * [losses * np.nan])
-        self.update_metrics(unknown, y_true, features, weight)
+        unknown = losses * np.nan
+        terms = blockwise.Terms(*[unknown for _ in blockwise.Terms._fields])
+        self.update_metrics(note.head, terms, y_true, features, weight)
         return losses
 
-    def _over_all_classes(self, y_true, y_pred, weight):
+    def _over_all_classes(self, y_true, y_pred, weight, note):
         """The full softmax; the mean over the true classes of a row."""
         columns = _columns(y_true, y_pred)
-        note = self._note
         units = y_pred.shape[-1] if note is None else note.head.units
         sampled.check_several(len(columns), units)
-        if self._note is None:
+        if note is None:
             losses = [
                 ops.sparse_softmax_crossentropy(
                     labels, y_pred, ignore_class=self.ignore_class
@@ -128,17 +131,17 @@ class SampledLoss(HeadLoss):
                 for labels in columns
             ]
             return sum(losses) / len(losses)
-        softcap = self._note.head.softcap
         losses, terms = zip(
-            *(self.linear_losses(x, y_pred, softcap=softcap) for x in columns),
+            *(
+                self.linear_losses(
+                    note, labels, y_pred, softcap=note.head.softcap
+                )
+                for labels in columns
+            ),
             strict=True,
         )
-        gap = terms[0].gap
-        for other in terms[1:]:
-            gap = keras.ops.minimum(gap, other.gap)
-        nll = sum(x.nll for x in terms) / len(terms)
         self.update_metrics(
-            terms[0]._replace(nll=nll, gap=gap), y_true, y_pred, weight
+            note.head, _of_all_labels(terms), y_true, y_pred, weight
         )
         return sum(losses) / len(losses)
 
@@ -196,9 +199,13 @@ class SampledSoftmaxCrossentropy(SampledLoss):
             logits from which it is missing.
         ignore_class: A class id, or a list of them: such rows have no loss and
             do not count in the mean.
-        reduction: As in `keras.losses.Loss`.
-        name: The name of the loss.
-        dtype: The dtype of the result. The sums run in float32 at least.
+        reduction: How the losses of the rows become one:
+            `"sum_over_batch_size"` or `"mean"` (over the number of rows that
+            are not masked), `"sum"`, `"mean_with_sample_weight"` (over the sum
+            of their weights), or `"none"`, one loss per row.
+        name: The name of the loss, in logs and in saved models.
+        dtype: The dtype of the result, `None` for Keras's `floatx`. The sums
+            run in float32 at least.
 
     Shapes:
         `y_pred` is what a `LinearHead` returned, features `(batch, ..., d)` in
@@ -236,17 +243,17 @@ class SampledSoftmaxCrossentropy(SampledLoss):
 
     def __init__(
         self,
-        num_sampled,
+        num_sampled: int,
         *,
-        distribution="log_uniform",
-        power=sampling.WORD2VEC_POWER,
-        unique=True,
-        remove_accidental_hits=None,
-        subtract_log_q=True,
-        ignore_class=None,
-        reduction="sum_over_batch_size",
-        name="sampled_softmax_crossentropy",
-        dtype=None,
+        distribution: str | Sequence[float] | np.ndarray = "log_uniform",
+        power: float = sampling.WORD2VEC_POWER,
+        unique: bool = True,
+        remove_accidental_hits: bool | None = None,
+        subtract_log_q: bool = True,
+        ignore_class: ClassIds = None,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str = "sampled_softmax_crossentropy",
+        dtype: DType = None,
     ):
         super().__init__(
             num_sampled,
@@ -266,7 +273,7 @@ class SampledSoftmaxCrossentropy(SampledLoss):
 class NoiseContrastiveEstimation(SampledLoss):
     """Noise-contrastive estimation: tell the true class from a sample.
 
-    The loss of a row is `keras_xent.ops.nce`, which has the formula:
+    The loss of a row is `keras_xent.ops.nce_loss`, which has the formula:
 
     ```
     loss = Σ_t H(1 / T, z_t) + Σ_sample H(0, z_k),   z_k = logit_k − log E_k
@@ -279,16 +286,41 @@ class NoiseContrastiveEstimation(SampledLoss):
     else that is said there holds.
 
     Args:
-        num_sampled, distribution, power, unique, remove_accidental_hits,
-            subtract_log_q, ignore_class, reduction, name, dtype: As in
-            `SampledSoftmaxCrossentropy`. Accidental hits stay in unless they
-            are removed.
+        num_sampled: How many classes to draw, below the number of classes with
+            `unique`.
+        distribution: What to draw them by. `"log_uniform"` fits classes that
+            are numbered from the most to the least frequent; `"uniform"`; or
+            one non-negative number per class, such as how often it occurs. A
+            label whose number is 0 makes the loss NaN.
+        power: The power of such numbers; 0.75 as in word2vec.
+        unique: Whether no class comes twice in a sample, as in
+            `keras_xent.ops.log_uniform_sample`.
+        remove_accidental_hits: Whether a class of the sample that is a true
+            class of the row is no noise to it. NCE proper leaves it in. `None`
+            is as `unique`.
+        subtract_log_q: Whether to take off log E. Without, the model learns
+            logits from which it is missing.
+        ignore_class: A class id, or a list of them: such rows have no loss and
+            do not count in the mean.
+        reduction: How the losses of the rows become one:
+            `"sum_over_batch_size"` or `"mean"` (over the number of rows that
+            are not masked), `"sum"`, `"mean_with_sample_weight"` (over the sum
+            of their weights), or `"none"`, one loss per row.
+        name: The name of the loss, in logs and in saved models.
+        dtype: The dtype of the result, `None` for Keras's `floatx`. The sums
+            run in float32 at least.
 
     Shapes:
-        As in `SampledSoftmaxCrossentropy`. The loss is in nats.
+        `y_pred` is what a `LinearHead` returned, features `(batch, ..., d)` in
+        training and logits `(batch, ..., classes)` otherwise; a NumPy array is
+        taken for logits. `y_true` is `(batch, ...)`, or `(batch, ..., T)` for T
+        true classes per row. The loss is in nats.
 
     Raises:
-        ValueError: as `SampledSoftmaxCrossentropy`.
+        ValueError: as the ops; if `distribution` is unknown, or does not fit
+            the classes of the head; if `y_pred` is a tensor that no head
+            returned, or one without `sampled=True`; if `ignore_class` is given
+            and there are several true classes per row.
 
     References:
         [Gutmann and Hyvärinen, 2010](
@@ -308,21 +340,21 @@ class NoiseContrastiveEstimation(SampledLoss):
     6.91
     """
 
-    sampled_losses = staticmethod(ops.nce)
+    sampled_losses = staticmethod(ops.nce_loss)
 
     def __init__(
         self,
-        num_sampled,
+        num_sampled: int,
         *,
-        distribution="log_uniform",
-        power=sampling.WORD2VEC_POWER,
-        unique=True,
-        remove_accidental_hits=False,
-        subtract_log_q=True,
-        ignore_class=None,
-        reduction="sum_over_batch_size",
-        name="noise_contrastive_estimation",
-        dtype=None,
+        distribution: str | Sequence[float] | np.ndarray = "log_uniform",
+        power: float = sampling.WORD2VEC_POWER,
+        unique: bool = True,
+        remove_accidental_hits: bool | None = False,
+        subtract_log_q: bool = True,
+        ignore_class: ClassIds = None,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str = "noise_contrastive_estimation",
+        dtype: DType = None,
     ):
         super().__init__(
             num_sampled,
@@ -336,6 +368,18 @@ class NoiseContrastiveEstimation(SampledLoss):
             name=name,
             dtype=dtype,
         )
+
+
+def _of_all_labels(terms):
+    """The terms of a row of several labels, of which any may be on top."""
+    first, *others = terms
+    gap, above = first.gap, first.above
+    for other in others:
+        gap = keras.ops.minimum(gap, other.gap)
+        if above is not None:
+            above = keras.ops.minimum(above, other.above)
+    nll = sum(x.nll for x in terms) / len(terms)
+    return first._replace(nll=nll, gap=gap, above=above)
 
 
 def _columns(y_true, y_pred):

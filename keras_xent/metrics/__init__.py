@@ -2,7 +2,7 @@
 
 from keras_xent.metrics.brier import BrierScore
 from keras_xent.metrics.calibration import ExpectedCalibrationError
-from keras_xent.metrics.cllr import Cllr, CllrMin, DPrime
+from keras_xent.metrics.cllr import Cllr, DPrime, MinCllr
 from keras_xent.metrics.clustering import cluster_misclassification_rate
 from keras_xent.metrics.correlation import SpearmanCorrelation
 from keras_xent.metrics.detection_cost import DetectionCost, MinDetectionCost
@@ -16,14 +16,12 @@ from keras_xent.metrics.ranking import (
 )
 from keras_xent.metrics.reliability_diagram import ReliabilityDiagram
 from keras_xent.metrics.score_histogram import ScoreHistogram
-from keras_xent.metrics.threshold_metric import ThresholdMetric
 from keras_xent.metrics.verification import VerificationMetrics
 
 __all__ = [
     "AveragePrecision",
     "BrierScore",
     "Cllr",
-    "CllrMin",
     "CrossentropyRate",
     "DPrime",
     "DetectionCost",
@@ -31,12 +29,12 @@ __all__ = [
     "ExpectedCalibrationError",
     "MatchAUC",
     "MatchAccuracy",
+    "MinCllr",
     "MinDetectionCost",
     "Perplexity",
     "ReliabilityDiagram",
     "ScoreHistogram",
     "SpearmanCorrelation",
-    "ThresholdMetric",
     "TrueMatchRateAt",
     "VerificationMetrics",
     "cluster_misclassification_rate",

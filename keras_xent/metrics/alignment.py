@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent._keras import get_mask
-from keras_xent.ops import checks
+from keras_xent.ops import checks, rows
 
 
 def flat_entries(match, score, sample_weight=None):
@@ -16,8 +16,7 @@ def flat_entries(match, score, sample_weight=None):
         match: Flags 1/0, any dtype, of the shape of `score` up to a last axis
             of 1.
         score: Real numbers, any shape.
-        sample_weight: None, one number, or weights of the shape of `score` up
-            to a last axis of 1; trailing axes may be left out.
+        sample_weight: None, or weights as `rows.spread` takes them.
 
     Returns:
         Three float32 tensors `[n]` without gradient. The weights are None if
@@ -28,19 +27,20 @@ def flat_entries(match, score, sample_weight=None):
             weight are neither 0 nor 1.
     """
     mask = get_mask(score)
+    rows.known_rank("y_true", match)
     if mask is None:
         check_flags(match, sample_weight)
     match, score = as_float32(match), as_float32(score)
-    if not _same_but_last_one(match.shape, score.shape):
+    if not _same_entries(match, score):
         raise ValueError(
             "Expected one match flag for each score: shapes that agree up to "
-            f"a last axis of 1. Got y_true of shape {tuple(match.shape)} and "
-            f"y_pred of shape {tuple(score.shape)}. For class ids and "
+            f"a last axis of 1. Received y_true of shape {tuple(match.shape)} "
+            f"and y_pred of shape {tuple(score.shape)}. For class ids and "
             "embeddings, give the metric a `distance`."
         )
     weight = None
     if sample_weight is not None or mask is not None:
-        weight = full_weight(sample_weight, mask, score)
+        weight = rows.full_weight(sample_weight, mask, score)
         weight = ops.reshape(weight, (-1,))
     score = ops.reshape(score, (-1,))
     match = ops.reshape(match, (-1,))
@@ -62,14 +62,15 @@ def flat_pairs(target, score, sample_weight=None):
         ValueError: If shapes disagree.
     """
     mask = get_mask(score)
+    rows.known_rank("y_true", target)
     target, score = as_float32(target), as_float32(score)
-    if not _same_but_last_one(target.shape, score.shape):
+    if not _same_entries(target, score):
         raise ValueError(
             "Expected one target for each score: shapes that agree up to a "
-            f"last axis of 1. Got y_true of shape {tuple(target.shape)} and "
-            f"y_pred of shape {tuple(score.shape)}."
+            f"last axis of 1. Received y_true of shape {tuple(target.shape)} "
+            f"and y_pred of shape {tuple(score.shape)}."
         )
-    weight = full_weight(sample_weight, mask, score)
+    weight = rows.full_weight(sample_weight, mask, score)
     target, score, weight = (
         ops.reshape(each, (-1,)) for each in (target, score, weight)
     )
@@ -101,14 +102,14 @@ def all_pairs(ids, embeddings, sample_weight, pairwise):
     if len(embeddings.shape) != 2 or len(sizes) > 1:
         raise ValueError(
             "With a `distance`, expected class ids [n] and embeddings [n, d]. "
-            f"Got y_true of shape {tuple(ids.shape)} and y_pred of shape "
+            f"Received y_true of shape {tuple(ids.shape)} and y_pred of shape "
             f"{tuple(embeddings.shape)}."
         )
-    weight = full_weight(sample_weight, mask, ids)
+    weight = rows.full_weight(sample_weight, mask, ids)
     row, column = ids[:, None], ids[None, :]
-    flag = ops.where(ops.equal(row, column), 1.0, 0.0)
+    flag = ops.cast(ops.equal(row, column), "float32")
     known = ops.logical_and(ops.equal(row, row), ops.equal(column, column))
-    order = ops.arange(ops.shape(ids)[0])
+    order = ops.arange(ops.shape(ids)[0], dtype="int32")
     once = order[:, None] < order[None, :]
     # The product of two negative weights must not look like a good one.
     good = ops.where(weight >= 0, weight, np.nan)
@@ -120,37 +121,14 @@ def all_pairs(ids, embeddings, sample_weight, pairwise):
     if len(score.shape) != 2:
         raise ValueError(
             "`distance` must return one score for each pair of rows, [n, n]. "
-            f"Got shape {tuple(score.shape)}."
+            f"Received shape {tuple(score.shape)}."
         )
     return ops.where(known, flag, -1.0), score, product
 
 
-def full_weight(sample_weight, mask, like):
-    """Weights of the shape of `like`; 0 where the Keras mask is False.
-
-    Args:
-        sample_weight: None, one number, or a tensor of the shape of `like` up
-            to a last axis of 1; trailing axes may be left out.
-        mask: None, or booleans under the same rule.
-        like: Tensor whose shape is taken.
-
-    Returns:
-        Float32 tensor of the shape of `like`.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-    """
-    weight = 1.0 if sample_weight is None else sample_weight
-    weight = _spread(as_float32(weight), like, "sample_weight")
-    if mask is None:
-        return weight
-    mask = _spread(ops.cast(mask, "bool"), like, "mask")
-    return ops.where(mask, weight, 0.0)
-
-
 def check_flags(match, sample_weight):
     """Raises a ValueError for host values that are no flags but would count."""
-    if not (on_host(match) and on_host(sample_weight)):
+    if not (checks.on_host(match) and checks.on_host(sample_weight)):
         return
     match = np.asarray(match)
     wrong = (match != 0) & (match != 1)
@@ -163,23 +141,15 @@ def check_flags(match, sample_weight):
         wrong &= weight != 0
     if wrong.any():
         raise ValueError(
-            "Expected match flags: 1 for a match, 0 for a non-match. Got "
+            "Expected match flags: 1 for a match, 0 for a non-match. Received "
             f"{match[wrong][0]}. For class ids, give the metric a "
             "`distance`; to leave a pair out, give it sample_weight 0."
         )
 
 
-def on_host(values):
-    """Whether values can be looked at without reading device memory."""
-    if isinstance(values, list | tuple):
-        return all(on_host(value) for value in values)
-    known = np.ndarray | np.generic | int | float | None
-    return isinstance(values, known)
-
-
 def as_float32(values):
     """`values` as a float32 tensor without gradient."""
-    if on_host(values):
+    if checks.on_host(values):
         # JAX would fold int64 into int32 first.
         values = np.asarray(values).astype("float32")
     return ops.cast(ops.stop_gradient(ops.convert_to_tensor(values)), "float32")
@@ -198,65 +168,22 @@ def class_ids(ids):
         ValueError: If the shape is another, or host values are no numbers,
             integers beyond int32, or floats that float32 does not hold.
     """
-    ids = ops.convert_to_tensor(
-        _exact(np.asarray(ids)) if on_host(ids) else ids
-    )
+    if checks.on_host(ids):
+        checks.exact_ids(ids)
+        ids = np.asarray(ids)
+        dtype = "float32" if ids.dtype.kind == "f" else "int32"
+        # On JAX, Keras makes floats of integers where floatx has 16 bits.
+        ids = ops.convert_to_tensor(ids.astype(dtype), dtype=dtype)
+    ids = ops.convert_to_tensor(ids)
     if len(ids.shape) == 2 and ids.shape[1] == 1:
         ids = ops.squeeze(ids, axis=1)
     if len(ids.shape) != 1:
         raise ValueError(
             "With a `distance`, y_true holds class ids of shape [n] or [n, 1]. "
-            f"Got shape {tuple(ids.shape)}."
+            f"Received shape {tuple(ids.shape)}."
         )
     return ids
 
 
-def _exact(ids):
-    if ids.dtype.kind not in "biuf":
-        raise ValueError(
-            f"Expected numbers as class ids, got {ids.dtype.name}. Number the "
-            "classes from 0 on."
-        )
-    exact = "float32" if ids.dtype.kind == "f" else "int32"
-    # In float64 every int32 is itself, and nothing beyond becomes one.
-    wide = ids.astype("float64")
-    if exact == "int32":
-        lost = (wide < -checks.INT32_MAX - 1) | (wide > checks.INT32_MAX)
-    else:
-        lost = (wide.astype(exact) != wide) & ~np.isnan(wide)
-    if lost.any():
-        raise ValueError(
-            f"Class id {ids[lost][0]} does not fit into {exact} and could "
-            "collide with another. Number the classes from 0 on, as integers."
-        )
-    return ids.astype(exact)
-
-
-def _spread(values, like, name):
-    """`values` repeated along the trailing axes of `like` they leave out."""
-    shape, target = tuple(values.shape), tuple(like.shape)
-    if len(shape) == len(target) + 1 and shape[-1] == 1:
-        values = ops.squeeze(values, axis=-1)
-        shape = shape[:-1]
-    missing = len(target) - len(shape)
-    fits = missing >= 0 and all(
-        a == b or None in (a, b) or (a == 1 and axis > 0)
-        for axis, (a, b) in enumerate(zip(shape, target, strict=False))
-    )
-    if not fits:
-        raise ValueError(
-            f"`{name}` must have the shape {target} of what it belongs to, "
-            f"or leave out trailing axes. Got {shape}."
-        )
-    for _ in range(missing):
-        values = ops.expand_dims(values, axis=-1)
-    return ops.broadcast_to(values, ops.shape(like))
-
-
-def _same_but_last_one(shape, other):
-    shape, other = tuple(shape), tuple(other)
-    if len(shape) == len(other) + 1 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(other) == len(shape) + 1 and other[-1] == 1:
-        other = other[:-1]
-    return checks.fits(shape, other)
+def _same_entries(a, b):
+    return checks.fits(rows.match_rank(a, b).shape, b.shape)

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_xent._keras import set_direction
+from keras_xent._types import ClassIds, DType
 from keras_xent.metrics.class_rows import ClassMetric
 from keras_xent.ops.brier import brier_score
 
@@ -22,8 +24,8 @@ class BrierScore(ClassMetric):
             probabilities.
         axis: The axis of the classes.
         ignore_class: A class id, or a list of them: such rows do not count.
-        name: Name of the metric.
-        dtype: Dtype policy of the metric. State and result are float32
+        name: The name of the metric, in logs and in saved models.
+        dtype: The dtype policy of the metric. State and result are float32
             whatever it is.
 
     Shapes:
@@ -35,8 +37,8 @@ class BrierScore(ClassMetric):
         ValueError: If an argument, a shape or a dtype is wrong, or a label or
             probability is and this can be seen without reading device memory.
 
-    Source: Brier, "Verification of forecasts expressed in terms of
-    probability", 1950.
+    References:
+        [Brier, 1950](https://doi.org/10.1175/1520-0493(1950)078%3C0001:VOFEIT%3E2.0.CO;2).
 
     Example:
 
@@ -49,21 +51,23 @@ class BrierScore(ClassMetric):
 
     def __init__(
         self,
-        from_logits=True,
-        axis=-1,
-        ignore_class=None,
-        name="brier_score",
-        dtype=None,
-    ):
+        *,
+        from_logits: bool = True,
+        axis: int = -1,
+        ignore_class: ClassIds = None,
+        name: str = "brier_score",
+        dtype: DType = None,
+    ) -> None:
         super().__init__((2,), axis, ignore_class, name, dtype, from_logits)
+        set_direction(self, "down")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         rows = self.rows(y_true, y_pred, sample_weight)
         score = brier_score(
             rows.one_hot(),
             rows.predictions,
-            self.from_logits,
-            None if rows.binary else 1,
+            from_logits=self.from_logits,
+            axis=None if rows.binary else 1,
         )
         self.add(rows.weighted(score), rows.weight)
 

@@ -1,12 +1,19 @@
 """Expected calibration error."""
 
+import typing
+
 import keras
 import numpy as np
 from keras import ops
 
-from keras_xent.metrics.reliability_diagram import ReliabilityDiagram
+from keras_xent._keras import set_direction
+from keras_xent._types import ClassIds, DType
+from keras_xent.metrics.merging import checked_alike
+from keras_xent.metrics.reliability_diagram import Binning, ReliabilityDiagram
+from keras_xent.ops import checks
+from keras_xent.ops.moments import or_one
 
-NORMS = ("l1", "l2", "max")
+Norm = typing.Literal["l1", "l2", "max"]
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -33,7 +40,8 @@ class ExpectedCalibrationError(keras.metrics.Metric):
 
     Args:
         bins: The number of bins.
-        binning: "equal_width" or "equal_mass", as in `ReliabilityDiagram`.
+        binning: "equal_width", or "equal_mass" for bins that hold as many
+            examples each (see `ReliabilityDiagram`).
         class_wise: None for the predicted class alone (top-label), or the
             number of classes. Where the answer is yes or no (one number per
             row), None looks at the probability of yes, as scikit-learn does.
@@ -42,8 +50,8 @@ class ExpectedCalibrationError(keras.metrics.Metric):
             probabilities.
         axis: The axis of the classes.
         ignore_class: A class id, or a list of them: such rows do not count.
-        name: Name of the metric.
-        dtype: Dtype policy of the metric. State and result are float32
+        name: The name of the metric, in logs and in saved models.
+        dtype: The dtype policy of the metric. State and result are float32
             whatever it is.
 
     Attributes:
@@ -57,10 +65,11 @@ class ExpectedCalibrationError(keras.metrics.Metric):
     Raises:
         ValueError: As `ReliabilityDiagram`, or the norm is unknown.
 
-    Source: Naeini et al., "Obtaining well calibrated probabilities using
-    Bayesian binning", 2015; Guo et al., "On calibration of modern neural
-    networks", 2017; Nixon et al., "Measuring calibration in deep learning",
-    2019, for classes in turn and equal mass.
+    References:
+        Naeini et al., "Obtaining well calibrated probabilities using Bayesian
+        binning", 2015; [Guo et al., 2017](https://arxiv.org/abs/1706.04599);
+        [Nixon et al., 2019](https://arxiv.org/abs/1904.01685), for classes in
+        turn and equal mass.
 
     Example:
 
@@ -74,25 +83,28 @@ class ExpectedCalibrationError(keras.metrics.Metric):
 
     def __init__(
         self,
-        bins=15,
-        binning="equal_width",
-        class_wise=None,
-        norm="l1",
-        from_logits=True,
-        axis=-1,
-        ignore_class=None,
-        name="expected_calibration_error",
-        dtype=None,
-    ):
+        *,
+        bins: int = 15,
+        binning: Binning = "equal_width",
+        class_wise: int | None = None,
+        norm: Norm = "l1",
+        from_logits: bool = True,
+        axis: int = -1,
+        ignore_class: ClassIds = None,
+        name: str = "expected_calibration_error",
+        dtype: DType = None,
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
-        if norm not in NORMS:
-            raise ValueError(
-                f"`norm` must be one of {', '.join(map(repr, NORMS))}. "
-                f"Received: norm={norm!r}"
-            )
+        checks.choice("norm", norm, typing.get_args(Norm))
+        set_direction(self, "down")
         self.norm = norm
         self.diagram = ReliabilityDiagram(
-            bins, binning, class_wise, from_logits, axis, ignore_class
+            bins=bins,
+            binning=binning,
+            class_wise=class_wise,
+            from_logits=from_logits,
+            axis=axis,
+            ignore_class=ignore_class,
         )
 
     def update_state(self, y_true, y_pred, sample_weight=None):
@@ -101,7 +113,7 @@ class ExpectedCalibrationError(keras.metrics.Metric):
     def result(self):
         weight, confidence, hits = ops.unstack(self.diagram.sums(), 3, axis=2)
         gap = ops.abs(hits - confidence)
-        filled = ops.where(ops.equal(weight, 0.0), 1.0, weight)
+        filled = or_one(weight)
         total = ops.sum(weight)
         if self.norm == "l1":
             error = ops.sum(gap) / total
@@ -113,7 +125,9 @@ class ExpectedCalibrationError(keras.metrics.Metric):
 
     def merge_state(self, metrics):
         """Adds what other metrics of the same configuration have seen."""
-        self.diagram.merge_state([metric.diagram for metric in metrics])
+        self.diagram.merge_state(
+            [metric.diagram for metric in checked_alike(self, metrics)]
+        )
 
     def get_config(self):
         mine = {**super().get_config(), "norm": self.norm}

@@ -6,9 +6,8 @@ import numpy as np
 from keras import ops
 
 from keras_xent._keras import get_mask
-from keras_xent.metrics.alignment import full_weight
 from keras_xent.metrics.sums import SummedMetric
-from keras_xent.ops import checks, crossentropy, probabilities
+from keras_xent.ops import checks, crossentropy, probabilities, rows
 from keras_xent.ops.probabilities import (
     check_distributions,
     class_probabilities,
@@ -131,8 +130,7 @@ def class_rows(
             per example, yes (1), no (0) or a share of it.
         y_pred: Float `(..., classes, ...)`; or one number per example, `(n,)`
             or with size 1 along `axis`, where the answer is yes or no.
-        sample_weight: None, one number, or weights of the shape of the
-            examples up to a last axis of 1; trailing axes may be left out.
+        sample_weight: None, or weights as `rows.spread` takes them.
         axis: The axis of the classes.
         ignore_class: None, a class id, or several: such rows weigh 0.
         from_logits: Whether the predictions are logits; else probabilities.
@@ -146,6 +144,7 @@ def class_rows(
             out.
     """
     mask = get_mask(y_pred)
+    rows.known_rank("y_true", y_true)
     logits = ops.stop_gradient(checks.logits(y_pred, "y_pred"))
     on_host = sample_weight is None and mask is None
     ignored = checks.id_tuple("ignore_class", ignore_class)
@@ -177,7 +176,7 @@ def class_rows(
             logits = ops.moveaxis(logits, axis, -1)
         places = logits[..., 0]
         logits = ops.reshape(logits, (-1, count))
-    weight = ops.reshape(full_weight(sample_weight, mask, places), (-1,))
+    weight = ops.reshape(rows.full_weight(sample_weight, mask, places), (-1,))
     counted = crossentropy.is_counted(targets, ignored)
     if counted is not None:
         weight = ops.where(counted, weight, 0.0)
@@ -186,7 +185,9 @@ def class_rows(
     weight = ops.where(keep, ops.where(good, weight, np.nan), 0.0)
     one_each = targets if len(targets.shape) == 1 else targets[:, 0]
     weight = checks.sizes_agree(weight, one_each, weight)
-    return ClassRows(_only(good, targets), _only(keep, logits), weight)
+    return ClassRows(
+        rows.blank(targets, good, None), rows.blank(logits, keep, None), weight
+    )
 
 
 def _flags(y_true, like, axis, on_host):
@@ -230,10 +231,3 @@ def _targets(y_true, logits, axis, ignored, on_host):
         targets = ops.moveaxis(targets, axis, -1)
     targets = ops.reshape(targets, (-1, count))
     return targets, probabilities.is_distribution(targets, -1)
-
-
-def _only(rows, values):
-    """Zeros in the other rows."""
-    if len(values.shape) > 1:
-        rows = rows[:, None]
-    return ops.where(rows, values, ops.zeros_like(values))

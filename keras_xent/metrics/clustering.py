@@ -2,8 +2,12 @@
 
 import numpy as np
 
+from keras_xent._types import TensorLike
 
-def cluster_misclassification_rate(labels, clusters):
+
+def cluster_misclassification_rate(
+    labels: TensorLike, clusters: TensorLike
+) -> float:
     """Share of items in a wrong cluster, for the best naming of clusters.
 
         MR = 1 - max_f (number of items i with f(clusters_i) = labels_i) / n
@@ -24,8 +28,9 @@ def cluster_misclassification_rate(labels, clusters):
         ValueError: If the two are no vectors of one length, or empty.
         ImportError: If SciPy is not installed.
 
-    Source: Lukic, Vogt, Dürr and Stadelmann, "Speaker identification and
-    clustering using convolutional neural networks", MLSP 2016.
+    References:
+        Lukic, Vogt, Dürr and Stadelmann, "Speaker identification and clustering
+        using convolutional neural networks", MLSP 2016.
 
     Example:
 
@@ -43,8 +48,8 @@ def cluster_misclassification_rate(labels, clusters):
     if labels.ndim != 1 or labels.shape != clusters.shape or not labels.size:
         raise ValueError(
             "Expected one label and one cluster for each item, two vectors of "
-            f"one length, not empty. Got shapes {labels.shape} and "
-            f"{clusters.shape}."
+            f"one length, not empty. Received: shapes {labels.shape} and "
+            f"{clusters.shape}"
         )
     label_names, label = np.unique(labels, return_inverse=True)
     cluster_names, cluster = np.unique(clusters, return_inverse=True)

@@ -4,7 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent._keras import set_direction
+from keras_xent._types import DType
 from keras_xent.metrics.joint_histogram import JointHistogram
+from keras_xent.metrics.merging import checked_alike
 from keras_xent.metrics.pair_buffer import PairBuffer
 from keras_xent.ops.correlation import spearman_correlation
 
@@ -21,16 +24,17 @@ class SpearmanCorrelation(keras.metrics.Metric):
       up, so that over several devices the result is NaN too.
     - **A histogram**, `capacity=None`: any number of pairs, in a fixed square
       of bins. It adds up over devices. The result is exact for numbers rounded
-      to `mantissa_bits` bits of mantissa, which are 8 bins in every octave by
+      to `resolution` bits of mantissa, which are 8 bins in every octave by
       default: numbers in one bin count as equal, and so do all below 2e-10,
       and all above 4e9, of one sign.
 
     Args:
         capacity: How many pairs are kept, or `None` for the histogram.
-        mantissa_bits: How fine the bins are, as in `JointHistogram`. Plays no
-            part with a buffer.
-        name: Name of the metric.
-        dtype: Dtype policy of the metric. State and result are float32
+        resolution: How fine the bins are, 0 to 5. Each step halves their width
+            and takes four times the memory, 8 MB at 3. Plays no part with a
+            buffer.
+        name: The name of the metric, in logs and in saved models.
+        dtype: The dtype policy of the metric. State and result are float32
             whatever it is.
 
     Shapes:
@@ -46,8 +50,8 @@ class SpearmanCorrelation(keras.metrics.Metric):
     Raises:
         ValueError: If an argument or a shape is wrong.
 
-    Source: Spearman, "The proof and measurement of association between two
-    things", 1904.
+    References:
+        Spearman, 1904, [doi:10.2307/1412159](https://doi.org/10.2307/1412159).
 
     Example:
 
@@ -61,16 +65,18 @@ class SpearmanCorrelation(keras.metrics.Metric):
 
     def __init__(
         self,
-        capacity=10_000,
-        mantissa_bits=3,
-        name="spearman_correlation",
-        dtype=None,
-    ):
+        *,
+        capacity: int | None = 10_000,
+        resolution: int = 3,
+        name: str = "spearman_correlation",
+        dtype: DType = None,
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
+        set_direction(self, "up")
         self.capacity = capacity
-        self.mantissa_bits = mantissa_bits
+        self.resolution = resolution
         if capacity is None:
-            self.state = JointHistogram(mantissa_bits)
+            self.state = JointHistogram(resolution=resolution)
         else:
             self.state = PairBuffer(capacity)
 
@@ -82,28 +88,18 @@ class SpearmanCorrelation(keras.metrics.Metric):
             value = spearman_of_counts(self.state.masses())
             return ops.where(self.state.usable(), value, np.nan)
         targets, scores, weights = self.state.pairs()
-        value = spearman_correlation(targets, scores, weight=weights)
+        value = spearman_correlation(targets, scores, sample_weight=weights)
         return ops.where(self.state.whole(), value, np.nan)
 
     def merge_state(self, metrics):
         """Adds what other metrics of the same configuration have seen."""
-        metrics = list(metrics)
-        mine = (self.capacity, self.mantissa_bits)
-        for other in metrics:
-            theirs = (other.capacity, other.mantissa_bits)
-            if mine != theirs:
-                raise ValueError(
-                    "Metrics can be merged if they are configured alike. "
-                    "Expected (capacity, mantissa_bits) to be "
-                    f"{mine}, got {theirs}."
-                )
-        self.state.merge_state([metric.state for metric in metrics])
+        self.state.merge_state([m.state for m in checked_alike(self, metrics)])
 
     def get_config(self):
         return {
             **super().get_config(),
             "capacity": self.capacity,
-            "mantissa_bits": self.mantissa_bits,
+            "resolution": self.resolution,
         }
 
 

@@ -1,15 +1,20 @@
 """Cross-entropy per token over a whole epoch, and its exponential."""
 
+import typing
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_xent import ops as functions
+from keras_xent._keras import set_direction
+from keras_xent._types import ClassIds, DType
 from keras_xent.metrics.class_rows import ClassMetric
 from keras_xent.ops import checks
-from keras_xent.ops.entropy import NATS_PER, check_unit
+from keras_xent.ops.entropy import NATS_PER
 
-UNITS = (*NATS_PER, "bits_per_byte")
+Unit = typing.Literal["nats", "bits", "bits_per_byte"]
 
 
 class _Likelihood(ClassMetric):
@@ -17,6 +22,7 @@ class _Likelihood(ClassMetric):
 
     def __init__(self, axis, ignore_class, name, dtype):
         super().__init__((2,), axis, ignore_class, name, dtype)
+        set_direction(self, "down")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         rows = self.rows(y_true, y_pred, sample_weight)
@@ -58,8 +64,8 @@ class CrossentropyRate(_Likelihood):
             exactly.
         axis: The axis of the classes.
         ignore_class: A class id, or a list of them: such rows do not count.
-        name: Name of the metric.
-        dtype: Dtype policy of the metric. State and result are float32
+        name: The name of the metric, in logs and in saved models.
+        dtype: The dtype policy of the metric. State and result are float32
             whatever it is.
 
     Shapes:
@@ -80,7 +86,9 @@ class CrossentropyRate(_Likelihood):
         ValueError: If an argument, a shape or a dtype is wrong, or a label is
             and this can be seen without reading device memory.
 
-    Source: Shannon, "Prediction and entropy of printed English", 1951.
+    References:
+        [Shannon, 1951](https://doi.org/10.1002/j.1538-7305.1951.tb01366.x),
+        "Prediction and entropy of printed English".
 
     Example:
 
@@ -89,24 +97,25 @@ class CrossentropyRate(_Likelihood):
     >>> coin = np.zeros((4, 2), "float32")
     >>> print(f"{float(CrossentropyRate()([0, 1, 1, 0], coin)):.4f}")
     0.6931
-    >>> print(f"{float(CrossentropyRate('bits')([0, 1, 1, 0], coin)):.4f}")
+    >>> print(f"{float(CrossentropyRate(unit='bits')([0, 1, 1, 0], coin)):.4f}")
     1.0000
-    >>> rate = CrossentropyRate("bits_per_byte", bytes_per_token=[1, 3])
+    >>> rate = CrossentropyRate(unit="bits_per_byte", bytes_per_token=[1, 3])
     >>> print(f"{float(rate([0, 1, 1, 0], coin)):.4f}")
     0.5000
     """
 
     def __init__(
         self,
-        unit="nats",
-        bytes_per_token=None,
-        axis=-1,
-        ignore_class=None,
-        name="crossentropy_rate",
-        dtype=None,
-    ):
+        *,
+        unit: Unit = "nats",
+        bytes_per_token: float | Sequence[float] | np.ndarray | None = None,
+        axis: int = -1,
+        ignore_class: ClassIds = None,
+        name: str = "crossentropy_rate",
+        dtype: DType = None,
+    ) -> None:
         super().__init__(axis, ignore_class, name=name, dtype=dtype)
-        check_unit(unit, UNITS)
+        checks.choice("unit", unit, typing.get_args(Unit))
         self.unit = unit
         self.bytes_per_token = _checked_bytes(bytes_per_token, unit)
 
@@ -156,8 +165,9 @@ class Perplexity(_Likelihood):
     Args:
         axis: The axis of the classes.
         ignore_class: A class id, or a list of them: such rows do not count.
-        name: Name of the metric.
-        dtype: As in `CrossentropyRate`.
+        name: The name of the metric, in logs and in saved models.
+        dtype: The dtype policy of the metric. State and result are float32
+            whatever it is.
 
     Shapes:
         As `CrossentropyRate`. `result()` is infinite from a mean of 88.7 nats
@@ -166,8 +176,9 @@ class Perplexity(_Likelihood):
     Raises:
         ValueError: As `CrossentropyRate`.
 
-    Source: Jelinek et al., "Perplexity: a measure of the difficulty of speech
-    recognition tasks", 1977.
+    References:
+        Jelinek et al., "Perplexity: a measure of the difficulty of speech
+        recognition tasks", 1977.
 
     Example:
 
@@ -180,8 +191,13 @@ class Perplexity(_Likelihood):
     """
 
     def __init__(
-        self, axis=-1, ignore_class=None, name="perplexity", dtype=None
-    ):
+        self,
+        *,
+        axis: int = -1,
+        ignore_class: ClassIds = None,
+        name: str = "perplexity",
+        dtype: DType = None,
+    ) -> None:
         super().__init__(axis, ignore_class, name=name, dtype=dtype)
 
     def result(self):

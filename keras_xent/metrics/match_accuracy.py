@@ -1,12 +1,10 @@
 """Accuracy of match decisions, at a tuned or at a given threshold."""
 
 import keras
-import numpy as np
-from keras import ops
 
+from keras_xent._types import Distance, DType
 from keras_xent.metrics import measures
 from keras_xent.metrics.threshold_metric import ThresholdMetric
-from keras_xent.ops import roc
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -27,15 +25,15 @@ class MatchAccuracy(ThresholdMetric):
     pairs it is measured on. The honest way is to tune on validation data,
     freeze, and measure on test data:
 
-        tuned = MatchAccuracy()
+        tuned = MatchAccuracy(similarity=False)
         tuned.update_state(validation_match, validation_distance)
-        frozen = MatchAccuracy(threshold=tuned.threshold)
+        frozen = MatchAccuracy(threshold=tuned.threshold, similarity=False)
         frozen.update_state(test_match, test_distance)
 
     Thresholds are tuned over the lower edges of the bins of `ScoreHistogram`,
     from -inf to inf, each a float32 at which the decision is exact: frozen at
-    `tuned.threshold`, the accuracy on the same pairs is the same. 7 mantissa
-    bits place it to a relative 2**-7 at any scale but the denormal. At the ends
+    `tuned.threshold`, the accuracy on the same pairs is the same. A resolution
+    of 7 places it to a relative 2^-7 at any scale but the denormal. At the ends
     all finite scores are called alike; a distance of inf never is a match, a
     similarity of inf always. Often a run of neighboring edges is equally good;
     the threshold is the middle one, in the order of bins (between positive
@@ -43,32 +41,58 @@ class MatchAccuracy(ThresholdMetric):
     best edges.
 
     Args:
-        threshold: None to tune it, or the number to compare scores with, in
-            float32 whatever the dtype policy.
-        distance, similarity, mantissa_bits, range, name, dtype: As in
-            `ThresholdMetric`. Bins play no part when `threshold` is a number.
+        threshold: `None` to tune it, or the number to compare scores with, in
+            float32 whatever the dtype policy. Then bins play no part.
         balanced: Whether to give matches and non-matches equal say.
+        distance: `None` if scores come in. If class ids and embeddings do:
+            `"symmetric_kl"` (of logits), `"euclidean"`, `"cosine"`, or a
+            callable from embeddings `[n, d]` to scores `[n, n]`. Then all pairs
+            of a batch count, each once, and a pair weighs the product of the
+            weights of its rows.
+        similarity: True if large scores mean alike, as cosines and logits do;
+            False if small ones do, as distances. It has no default where scores
+            come in or a callable makes them; a `distance` with a name is known
+            to be small for what is alike.
+        resolution: How fine the bins are, a whole number from 0 to 12: each is
+            2^-resolution wide relative to its scores. Finer bins bring the
+            `bounds` together; every step doubles memory and time. 7 takes 2 MiB
+            and is for training, 9 is for an evaluation.
+        range: `None`, or `(lo, hi)` for linear bins between the two, where
+            scores crowd far from 0, as cosines near 1 do.
+        name: The name of the metric, in logs and in saved models.
+        dtype: The dtype policy of the metric. State and result are float32
+            whatever it is.
 
     Shapes:
-        As in `ThresholdMetric`. The result is right to 2e-6 (exact counts in,
-        whole weights up to 2**36 a bin).
+        `update_state(y_true, y_pred, sample_weight=None)`. Without `distance`:
+        match flags 1/0 of any dtype, real scores of the same shape up to a last
+        axis of 1, and weights of that shape or without trailing axes. With
+        `distance`: class ids `[n]` or `[n, 1]`, embeddings `[n, d]`, weights
+        `[n]` or `[n, 1]`. What has weight 0 or is masked by Keras does not
+        count, whatever it holds.
+        `result()`: a float32 scalar in [0, 1], right to 2e-6 (exact counts in,
+        whole weights up to 2^36 a bin). NaN if there was no match or no
+        non-match, if a score is NaN (`histogram.result()` says how many), or if
+        a flag is neither 0 nor 1 or a weight negative, infinite or NaN.
 
     Raises:
-        ValueError: If an argument or a shape is wrong, or a flag or class id is
-            and this can be seen without reading device memory.
+        ValueError: If `similarity` is not said, another argument or a shape is
+            wrong, or a flag or class id is and this can be seen without reading
+            device memory.
 
-    Source: Balanced accuracy as in Brodersen et al., "The balanced accuracy and
-    its posterior distribution", ICPR 2010.
+    References:
+        Balanced accuracy as in Brodersen et al., "The balanced accuracy and its
+        posterior distribution", ICPR 2010.
 
     Example:
 
     >>> from keras_xent.metrics import MatchAccuracy
-    >>> tuned = MatchAccuracy()
+    >>> tuned = MatchAccuracy(similarity=False)
     >>> float(tuned([1, 1, 0, 0], [0.1, 0.2, 0.8, 0.9]))
     1.0
     >>> 0.2 < tuned.threshold < 0.8
     True
-    >>> frozen = MatchAccuracy(threshold=0.5)
+    >>> frozen = MatchAccuracy(threshold=0.5, similarity=False)
     >>> float(frozen([1, 1, 0, 0], [0.1, 0.7, 0.6, 0.9]))
     0.75
     >>> by_class = MatchAccuracy(distance="euclidean")
@@ -78,76 +102,31 @@ class MatchAccuracy(ThresholdMetric):
 
     def __init__(
         self,
-        threshold=None,
-        distance=None,
-        similarity=False,
-        balanced=False,
-        mantissa_bits=7,
-        range=None,
-        name="match_accuracy",
-        dtype=None,
-    ):
-        if threshold is not None:
-            range = None
+        *,
+        threshold: float | None = None,
+        balanced: bool = False,
+        distance: Distance = None,
+        similarity: bool | None = None,
+        resolution: int = 7,
+        range: tuple[float, float] | None = None,
+        name: str = "match_accuracy",
+        dtype: DType = None,
+    ) -> None:
         super().__init__(
-            measures.Accuracy(bool(balanced)),
+            measures.MatchAccuracy(bool(balanced)),
+            threshold=threshold,
             distance=distance,
             similarity=similarity,
-            mantissa_bits=mantissa_bits,
-            range=range,
+            resolution=resolution,
+            range=range if threshold is None else None,
             name=name,
             dtype=dtype,
-            threshold=threshold,
         )
         self.balanced = bool(balanced)
 
-    def result(self):
-        masses = self.histogram.masses()
-        non_match, match = masses[0], masses[1]
-        n, m = roc.total(non_match), roc.total(match)
-        if self.balanced:
-            per_match, per_non_match = 0.5 / m, 0.5 / n
-        else:
-            per_match = per_non_match = 1.0 / (m + n)
-        # The accuracy at edge i is that at the lowest edge plus what the bins
-        # below edge i gain by changing sides. The last bin is below no edge.
-        gain = per_match * match - per_non_match * non_match
-        lowest = n * per_non_match
-        if self.similarity:
-            gain, lowest = -gain, m * per_match
-        if self.histogram.split is not None:
-            best = lowest + gain[0]
-        else:
-            best = lowest + largest_prefix_sum(gain[:-1])
-        known = self._known(m, n)
-        # Rounding may carry a perfect accuracy past 1.
-        return ops.where(known, ops.minimum(best, 1.0), np.nan)
-
-    def bounds(self):
-        if self.histogram.split is None:
-            return super().bounds()
-        return (float(ops.convert_to_numpy(self.result())),) * 2
-
     def get_config(self):
-        return {**super().get_config(), "threshold": self.histogram.split}
-
-
-def largest_prefix_sum(x):
-    """The largest of 0, x_0, x_0 + x_1, ...
-
-    Summed by blocks of blocks, so the error is that of about 60 additions at
-    most, not of as many as there are entries.
-
-    Args:
-        x: Float tensor `[n]`, n known.
-
-    Returns:
-        Scalar tensor of the same dtype. NaN if any entry is.
-    """
-    total, best = x, ops.maximum(x, 0.0)
-    while total.shape[0] > 1:
-        total, best = roc.rows(total), roc.rows(best)
-        upto = ops.cumsum(total, axis=1)
-        best = ops.max(upto - total + best, axis=1)
-        total = upto[:, -1]
-    return best[0]
+        return {
+            **super().get_config(),
+            "threshold": self.histogram.split,
+            "resolution": self.resolution,
+        }

@@ -15,7 +15,13 @@ from keras_xent.ops import checks, hull, roc
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """A figure of merit that depends on the order of scores alone."""
+    """A figure of merit that depends on the order of scores alone.
+
+    Its name is that of the metric. `direction` says which way is better, "up"
+    or "down".
+    """
+
+    direction = "down"
 
     def value(self, curve):
         """The figure, a scalar in the numbers that the curve is made of."""
@@ -42,7 +48,7 @@ class Measure:
         """
         return (
             curve.non_match_sums * curve.matches
-            + curve.miss_sums * curve.non_matches
+            + curve.false_non_match_sums * curve.non_matches
         )
 
     def threshold(self, curve):
@@ -51,30 +57,21 @@ class Measure:
 
 
 @dataclasses.dataclass(frozen=True)
-class Accuracy(Measure):
+class MatchAccuracy(Measure):
     balanced: bool = False
+    direction = "up"
 
-    def bounds(self, curve):
-        # Nothing calls an infinite distance a match, or an infinite similarity
-        # a non-match.
-        points = slice(2, None) if curve.alike.low[0] == np.inf else slice(-2)
-        unit = curve.matches + curve.non_matches
-        if self.balanced:
-            unit = 2.0 * curve.matches * curve.non_matches
-        worst, best = (
-            1.0 - self.badness(curve.ordered(first))[points].min() / unit
-            for first in (False, True)
-        )
-        return float(worst), float(best)
+    def value(self, curve):
+        return roc.match_accuracy(curve, self.balanced)
 
     def badness(self, curve):
         if self.balanced:
             return super().badness(curve)
-        return curve.non_match_sums + curve.miss_sums
+        return curve.non_match_sums + curve.false_non_match_sums
 
 
 @dataclasses.dataclass(frozen=True)
-class EqualError(Measure):
+class EqualErrorRate(Measure):
     method: str = "linear"
 
     def __post_init__(self):
@@ -82,7 +79,7 @@ class EqualError(Measure):
             raise ValueError(
                 "`method` must be 'linear', for straight lines between the "
                 "points of the ROC, or 'convex_hull', for those of its convex "
-                f"hull. Got {self.method!r}."
+                f"hull. Received: method={self.method!r}"
             )
 
     def value(self, curve):
@@ -94,12 +91,12 @@ class EqualError(Measure):
         """How far apart the two rates are, times the number of pairs."""
         return np.abs(
             curve.non_match_sums * curve.matches
-            - curve.miss_sums * curve.non_matches
+            - curve.false_non_match_sums * curve.non_matches
         )
 
 
 @dataclasses.dataclass(frozen=True)
-class MinCost(Measure):
+class MinDetectionCost(Measure):
     p_target: float = 0.01
     c_miss: float = 1.0
     c_false_alarm: float = 1.0
@@ -111,22 +108,23 @@ class MinCost(Measure):
         if self.p_target in (0.0, 1.0):
             raise ValueError(
                 "`p_target` is the probability of a match where the system is "
-                f"used, more than 0 and less than 1. Got {self.p_target}."
+                "used, more than 0 and less than 1. Received: p_target="
+                f"{self.p_target}"
             )
 
-    def cost(self, false_match, miss):
+    def cost(self, false_match, false_non_match):
         costs = self.p_target, self.c_miss, self.c_false_alarm
-        return roc.detection_cost(false_match, miss, *costs)
+        return roc.detection_cost(false_match, false_non_match, *costs)
 
     def value(self, curve):
         return curve.xp.min(self.badness(curve))
 
     def badness(self, curve):
-        return self.cost(curve.false_match, curve.miss)
+        return self.cost(curve.false_match, curve.false_non_match)
 
 
 @dataclasses.dataclass(frozen=True)
-class CostAt(MinCost):
+class DetectionCost(MinDetectionCost):
     # The points of the curve between which the threshold lies.
     points: tuple = (1, 1)
 
@@ -134,26 +132,29 @@ class CostAt(MinCost):
         first, last = self.points
         x, y = (
             0.5 * (rate[first] + rate[last])
-            for rate in (curve.false_match, curve.miss)
+            for rate in (curve.false_match, curve.false_non_match)
         )
         return self.cost(x, y)
 
     def bounds(self, curve):
         first, last = self.points
-        x, y = curve.false_match, curve.miss
+        x, y = curve.false_match, curve.false_non_match
         ends = self.cost(x[first], y[last]), self.cost(x[last], y[first])
         return tuple(float(end) for end in ends)
 
 
 @dataclasses.dataclass(frozen=True)
-class AUC(Measure):
+class MatchAUC(Measure):
+    direction = "up"
+
     def value(self, curve):
         return roc.match_auc(curve)
 
 
 @dataclasses.dataclass(frozen=True)
-class TrueMatches(Measure):
+class TrueMatchRateAt(Measure):
     false_match_rate: float = 1e-3
+    direction = "up"
 
     def __post_init__(self):
         checks.number("false_match_rate", self.false_match_rate, 0.0, 1.0)
@@ -163,11 +164,13 @@ class TrueMatches(Measure):
 
     def badness(self, curve):
         few = curve.false_match <= self.false_match_rate
-        return np.where(few, curve.miss, np.inf)
+        return np.where(few, curve.false_non_match, np.inf)
 
 
 @dataclasses.dataclass(frozen=True)
-class MeanPrecision(Measure):
+class AveragePrecision(Measure):
+    direction = "up"
+
     def value(self, curve):
         return roc.average_precision(curve)
 
@@ -177,26 +180,27 @@ class MeanPrecision(Measure):
 
     def badness(self, curve):
         """Of the largest F1, 2 TP / (2 TP + FP + FN)."""
-        hits, wrong = curve.match_sums, curve.non_match_sums + curve.miss_sums
-        return -2 * hits / (2 * hits + wrong)
+        right = curve.match_sums
+        wrong = curve.non_match_sums + curve.false_non_match_sums
+        return -2 * right / (2 * right + wrong)
 
 
 @dataclasses.dataclass(frozen=True)
-class LeastCllr(Measure):
+class MinCllr(Measure):
     def value(self, curve):
-        return hull.least_cost(curve)
+        return hull.min_cllr(curve)
 
 
 @dataclasses.dataclass(frozen=True)
-class ActualCllr(Measure):
+class Cllr(Measure):
     def value(self, curve):
         llr = curve.alike.middle
-        return roc.log_likelihood_ratio_cost(curve, llr, llr)
+        return roc.cllr(curve, llr, llr)
 
     def bounds(self, curve):
         low, high = curve.alike.low, curve.alike.high
-        best = roc.log_likelihood_ratio_cost(curve, high, low)
-        worst = roc.log_likelihood_ratio_cost(curve, low, high)
+        best = roc.cllr(curve, high, low)
+        worst = roc.cllr(curve, low, high)
         return float(best), float(worst)
 
     def threshold(self, curve):
@@ -205,12 +209,14 @@ class ActualCllr(Measure):
 
 @dataclasses.dataclass(frozen=True)
 class DPrime(Measure):
+    direction = "up"
+
     def _moments(self, curve):
         xp, middle = curve.xp, curve.alike.middle
         # Scores of any size: their squares must stay within float32.
         seen = (curve.match + curve.non_match) > 0
         size = xp.max(xp.where(seen, xp.abs(middle), 0.0))
-        size = xp.where(size > 0, size, 1.0)
+        size = xp.where(size > 0, size, xp.ones_like(size))
         return [
             roc.moments(weight, middle / size, xp)
             for weight in (curve.match, curve.non_match)

@@ -9,14 +9,27 @@ def checked_alike(metric, others):
     """
     others = list(others)
     for other in others:
-        mine, theirs = (
-            {**each.get_config(), "name": None, "dtype": None}
-            for each in (metric, other)
-        )
-        if type(metric) is not type(other) or mine != theirs:
+        if type(other) is not type(metric):
             raise ValueError(
-                "Metrics can be merged if they are configured alike. "
-                f"Expected {type(metric).__name__} with {mine}, got "
-                f"{type(other).__name__} with {theirs}."
+                "Metrics can be merged if they are configured alike. Expected "
+                f"{type(metric).__name__}. Received {type(other).__name__}."
+            )
+        mine, theirs = _options(metric), _options(other)
+        unlike = [key for key in mine if mine[key] != theirs.get(key)]
+        if unlike:
+            expected, received = (
+                ", ".join(f"{key}={options[key]!r}" for key in unlike)
+                for options in (mine, theirs)
+            )
+            raise ValueError(
+                "Metrics can be merged if they are configured alike. Expected "
+                f"{type(metric).__name__} with {expected}. Received one with "
+                f"{received}."
             )
     return others
+
+
+def _options(metric):
+    """The configuration, without what does not touch the state."""
+    config = metric.get_config()
+    return {k: v for k, v in config.items() if k not in ("name", "dtype")}

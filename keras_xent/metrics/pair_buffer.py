@@ -3,7 +3,9 @@
 import keras
 from keras import ops
 
+from keras_xent._types import DType
 from keras_xent.metrics.alignment import flat_pairs
+from keras_xent.metrics.merging import checked_alike
 from keras_xent.ops import checks
 
 # A float32 counter of pairs is exact so far.
@@ -23,8 +25,9 @@ class PairBuffer(keras.metrics.Metric):
 
     Args:
         capacity: The number of pairs, 1 to 2**24.
-        name: Name of the metric.
-        dtype: Dtype policy of the metric. The state is float32 whatever it is.
+        name: The name of the metric, in logs and in saved models.
+        dtype: The dtype policy of the metric. State and result are float32
+            whatever it is.
 
     Shapes:
         `update_state(target, score, sample_weight=None)`: real numbers, both of
@@ -47,14 +50,11 @@ class PairBuffer(keras.metrics.Metric):
     3 False
     """
 
-    def __init__(self, capacity, name="pair_buffer", dtype=None):
+    def __init__(
+        self, capacity: int, *, name: str = "pair_buffer", dtype: DType = None
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
-        checks.whole("capacity", capacity)
-        if not 1 <= capacity <= _MOST_PAIRS:
-            raise ValueError(
-                f"`capacity` must be from 1 to {_MOST_PAIRS}. Received: "
-                f"capacity={capacity}"
-            )
+        checks.whole("capacity", capacity, 1, _MOST_PAIRS)
         self.capacity = int(capacity)
         # One place more, for what is not kept.
         self._pairs = self._add("pairs", (self.capacity + 1, 3))
@@ -75,7 +75,8 @@ class PairBuffer(keras.metrics.Metric):
         number = ops.cumsum(ops.cast(counts, "int32"))
         count = ops.convert_to_tensor(self._count)
         place = ops.cast(count, "int32") + number - 1
-        # Keras tries metrics out on PyTorch, where a state can be garbage then.
+        # Keras tries metrics out on PyTorch, where a state can be garbage then,
+        # as of 3.16 (no upstream issue found).
         kept = counts & (place >= 0) & (place < self.capacity)
         place = ops.where(kept, place, self.capacity)
         pairs = ops.stack([target, score, weight], axis=1)
@@ -86,11 +87,11 @@ class PairBuffer(keras.metrics.Metric):
         )
         added = ops.sum(ops.cast(counts, "float32"))
         self._count.assign(count + added)
-        self._used.assign(ops.ones(()))
+        self._used.assign(ops.ones((), dtype="float32"))
 
     def merge_state(self, buffers):
         """Appends what other buffers have kept."""
-        for other in buffers:
+        for other in checked_alike(self, buffers):
             total = self._count + other._count
             self._append(*other.pairs())
             self._count.assign(total)

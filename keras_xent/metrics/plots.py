@@ -17,12 +17,12 @@ _BARS, _TAIL = 60, 0.002
 _WIDE = 100.0
 
 
-def plot(metric, kind="det", ax=None):
-    """Draws a `ThresholdMetric`; see there."""
+def plot(metric, kind, ax=None):
+    """Draws a threshold metric; see its `plot`."""
     draw = {"det": det, "roc": roc_curve, "histogram": histogram, "cost": cost}
     if kind not in draw:
         names = ", ".join(repr(name) for name in draw)
-        raise ValueError(f"`kind` must be one of {names}. Got {kind!r}.")
+        raise ValueError(f"`kind` must be one of {names}. Received: {kind!r}")
     try:
         import matplotlib.pyplot as plt
         import sklearn.metrics  # noqa: F401
@@ -40,11 +40,11 @@ def plot(metric, kind="det", ax=None):
 
 
 def det(metric, rates, ax):
-    """Misses against false matches, both on normal deviates."""
+    """False non-matches over false matches, both on normal deviates."""
     from sklearn.metrics import DetCurveDisplay
 
     # Rates of 0 and 1 lie at infinity there.
-    seen = (rates.miss > 0) & (rates.miss < 1)
+    seen = (rates.false_non_match > 0) & (rates.false_non_match < 1)
     seen &= (rates.false_match > 0) & (rates.false_match < 1)
     point = _at_threshold(metric, rates)
     if not seen.any():
@@ -52,7 +52,7 @@ def det(metric, rates, ax):
         return
     # By false-match rate, rising.
     order = slice(None, None, -1) if metric.similarity else slice(None)
-    x, y = rates.false_match[seen][order], rates.miss[seen][order]
+    x, y = rates.false_match[seen][order], rates.false_non_match[seen][order]
     DetCurveDisplay(fpr=x, fnr=y).plot(ax=ax, name=metric.name)
     ax.lines[-1].set_color(SAME)
     if point is not None and min(point) > 0 and max(point) < 1:
@@ -61,18 +61,18 @@ def det(metric, rates, ax):
         ax.plot(*norm.ppf(point), "o", color=LINE, label=_label(metric))
     ax.legend(frameon=False)
     ax.grid(color="#eeeeee")
-    ax.set(xlabel="false-match rate", ylabel="miss rate")
+    ax.set(xlabel="false-match rate", ylabel="false non-match rate")
 
 
 def roc_curve(metric, rates, ax):
-    """The hit rate against the false-match rate."""
+    """The true-match rate over the false-match rate."""
     from sklearn.metrics import RocCurveDisplay
 
     order = slice(None, None, -1) if metric.similarity else slice(None)
-    x, hit = rates.false_match[order], 1.0 - rates.miss[order]
-    x, hit = np.append(x, 1.0), np.append(hit, 1.0)
+    x, true_match = rates.false_match[order], 1.0 - rates.false_non_match[order]
+    x, true_match = np.append(x, 1.0), np.append(true_match, 1.0)
     area = float(roc.match_auc(metric._curve(np)))
-    display = RocCurveDisplay(fpr=x, tpr=hit, roc_auc=area)
+    display = RocCurveDisplay(fpr=x, tpr=true_match, roc_auc=area)
     display.plot(ax=ax, name=metric.name)
     ax.lines[-1].set_color(SAME)
     point = _at_threshold(metric, rates)
@@ -80,7 +80,7 @@ def roc_curve(metric, rates, ax):
         ax.plot(point[0], 1.0 - point[1], "o", color=LINE, label=_label(metric))
     ax.legend(frameon=False, loc="lower right")
     ax.grid(color="#eeeeee")
-    ax.set(xlabel="false-match rate", ylabel="hit rate")
+    ax.set(xlabel="false-match rate", ylabel="true-match rate")
 
 
 def histogram(metric, rates, ax):
@@ -111,9 +111,11 @@ def cost(metric, rates, ax):
         config.get(name, default)
         for name, default in zip(names, (0.5, 1.0, 1.0), strict=True)
     )
-    total = roc.detection_cost(rates.false_match, rates.miss, prior, *costs)
+    total = roc.detection_cost(
+        rates.false_match, rates.false_non_match, prior, *costs
+    )
     for values, color, label in [
-        (rates.miss, SAME, "miss rate"),
+        (rates.false_non_match, SAME, "false non-match rate"),
         (rates.false_match, DIFFERENT, "false-match rate"),
         (np.minimum(total, 2.0), LINE, f"detection cost, p = {prior:g}"),
     ]:
@@ -153,12 +155,12 @@ def _middles(metric):
 
 
 def _at_threshold(metric, rates):
-    """False-match and miss rate at the threshold, or None where it has none."""
+    """Both error rates at the threshold, or None where it has none."""
     threshold = metric.threshold
     at = np.searchsorted(rates.threshold, threshold)
     if np.isnan(threshold) or at == len(rates.threshold):
         return None
-    return rates.false_match[at], rates.miss[at]
+    return rates.false_match[at], rates.false_non_match[at]
 
 
 def _mark_threshold(metric, ax, bars):

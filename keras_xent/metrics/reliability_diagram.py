@@ -6,7 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent._types import ClassIds, DType
 from keras_xent.metrics.class_rows import ClassMetric
+from keras_xent.ops import checks
 
 # Bins of equal mass are put together from bins of the log-odds of the
 # confidence, 64 to a unit. Inside one the confidence varies by less than
@@ -18,7 +20,7 @@ FINE_BINS = 2 * _LARGEST_LOG_ODDS * _PER_UNIT
 # Fine bins whose masses are added up in one go: 2048 is 32 times 64.
 _SUMMED_AT_ONCE = 64
 
-BINNINGS = ("equal_width", "equal_mass")
+Binning = typing.Literal["equal_width", "equal_mass"]
 
 
 class Bars(typing.NamedTuple):
@@ -67,8 +69,8 @@ class ReliabilityDiagram(ClassMetric):
             probabilities.
         axis: The axis of the classes.
         ignore_class: A class id, or a list of them: such rows do not count.
-        name: Name of the metric.
-        dtype: Dtype policy of the metric. State and result are float32
+        name: The name of the metric, in logs and in saved models.
+        dtype: The dtype policy of the metric. State and result are float32
             whatever it is.
 
     Shapes:
@@ -83,9 +85,9 @@ class ReliabilityDiagram(ClassMetric):
             probability is and this can be seen without reading device memory.
         ImportError: By `plot`, without matplotlib.
 
-    Source: DeGroot and Fienberg, "The comparison and evaluation of
-    forecasters", 1983; Guo et al., "On calibration of modern neural networks",
-    2017.
+    References:
+        DeGroot and Fienberg, "The comparison and evaluation of forecasters",
+        1983; [Guo et al., 2017](https://arxiv.org/abs/1706.04599).
 
     Example:
 
@@ -103,30 +105,27 @@ class ReliabilityDiagram(ClassMetric):
 
     def __init__(
         self,
-        bins=15,
-        binning="equal_width",
-        class_wise=None,
-        from_logits=True,
-        axis=-1,
-        ignore_class=None,
-        name="reliability_diagram",
-        dtype=None,
-    ):
-        bins = _checked_count("bins", bins, 1)
-        if binning not in BINNINGS:
-            raise ValueError(
-                f"`binning` must be one of {', '.join(map(repr, BINNINGS))}. "
-                f"Received: binning={binning!r}"
-            )
+        *,
+        bins: int = 15,
+        binning: Binning = "equal_width",
+        class_wise: int | None = None,
+        from_logits: bool = True,
+        axis: int = -1,
+        ignore_class: ClassIds = None,
+        name: str = "reliability_diagram",
+        dtype: DType = None,
+    ) -> None:
+        checks.whole("bins", bins, 1)
+        checks.choice("binning", binning, typing.get_args(Binning))
         if class_wise is not None:
-            class_wise = _checked_count("class_wise", class_wise, 2)
+            checks.whole("class_wise", class_wise, 2)
         slots = bins if binning == "equal_width" else FINE_BINS
         shape = ((class_wise or 1) * slots, 3)
         super().__init__(shape, axis, ignore_class, name, dtype, from_logits)
         self._slots = slots
-        self.bins = bins
+        self.bins = int(bins)
         self.binning = binning
-        self.class_wise = class_wise
+        self.class_wise = None if class_wise is None else int(class_wise)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         rows = self.rows(y_true, y_pred, sample_weight)
@@ -137,7 +136,7 @@ class ReliabilityDiagram(ClassMetric):
         if len(confidence.shape) == 2:
             rows = rows._replace(weight=rows.weight[:, None])
         # NaN, a confidence that is none, must not be lost in any sum.
-        known = ops.where(confidence >= 0, 1.0, np.nan)
+        known = ops.where(confidence >= 0, ops.ones_like(confidence), np.nan)
         parts = [ops.reshape(rows.weighted(known * x), (-1,)) for x in parts]
         added = ops.segment_sum(
             ops.stack(parts, axis=1),
@@ -282,13 +281,3 @@ class ReliabilityDiagram(ClassMetric):
             "class_wise": self.class_wise,
             "from_logits": self.from_logits,
         }
-
-
-def _checked_count(name, value, least):
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ValueError(
-            f"`{name}` must be a whole number from {least}. Received: "
-            f"{name}={value!r}"
-        )
-    return int(value)

@@ -15,17 +15,20 @@ class Sums(keras.metrics.Metric):
     whole numbers are exact to 2**48, others right to about 2**-48.
 
     The state is additive. Parts of several devices that are added one by one
-    are rounded once, to a float32.
+    are rounded once, to a float32. `ScoreHistogram` promises more, the same
+    bits in whatever order devices are added, so it keeps its sums in the parts
+    of `keras_xent.ops.exact_sum`, which take twice the memory.
 
     Args:
         shape: The shape of the sums.
-        name: Name of the metric.
+        name: The name of the metric.
 
     Shapes:
         `update_state(amount)`: float32 of that shape. `result()`: the same.
         NaN and infinities stay what they are.
 
-    Source: Knuth, The Art of Computer Programming, vol. 2, section 4.2.2.
+    References:
+        Knuth, The Art of Computer Programming, vol. 2, section 4.2.2.
 
     Example:
 

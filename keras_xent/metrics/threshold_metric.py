@@ -1,18 +1,22 @@
 """What all metrics share that are functions of two histograms of scores."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_xent import _keras
+from keras_xent._types import Tensor, TensorLike
 from keras_xent.metrics.alignment import all_pairs, flat_entries
 from keras_xent.metrics.merging import checked_alike
 from keras_xent.metrics.score_histogram import (
     ScoreHistogram,
     only_zeros_and_ones,
 )
+from keras_xent.ops.direction import is_similarity
 from keras_xent.ops.distance import name_of, pairwise_distance
 from keras_xent.ops.roc import Alikeness, Curve
 
@@ -21,47 +25,24 @@ class ErrorRates(NamedTuple):
     """Error rates at rising thresholds, NumPy arrays of one length."""
 
     threshold: np.ndarray
-    miss: np.ndarray
+    false_non_match: np.ndarray
     false_match: np.ndarray
 
 
 class ThresholdMetric(keras.metrics.Metric):
     """A figure of merit of scores that a threshold turns into decisions.
 
-    A pair is called a match iff distance < threshold, or, with
-    `similarity=True`, iff similarity >= threshold. The state is one
-    `ScoreHistogram`: it takes scores of any range, does not grow, and adds up
-    over updates, devices and `merge_state`.
+    What the public classes share. The state is one `ScoreHistogram`: it takes
+    scores of any range, does not grow, and adds up over updates, devices and
+    `merge_state`. Class ids are integers of int32 range, or floats that float32
+    holds exactly.
 
     Args:
         measure: A `Measure`: what is made of the histograms.
-        distance: None if scores come in. `"symmetric_kl"`, `"euclidean"`,
-            `"cosine"`, or a callable from embeddings `[n, d]` to distances
-            `[n, n]` if class ids and embeddings come in: then all pairs of a
-            batch count, each once, and a pair weighs the product of the weights
-            of its rows.
-        similarity: Whether large scores mean alike, as of logits.
-        mantissa_bits: How fine the bins are, as in `ScoreHistogram`: 7 while
-            training, 9 for an evaluation.
-        range: None, or `(lo, hi)` for linear bins between the two, where scores
-            crowd far from 0, as cosines near 1 do.
-        name: Name of the metric.
-        dtype: Dtype policy of the metric. State and result are float32
-            whatever it is.
         threshold: None, or the number the scores are compared with; then there
             are two bins.
-
-    Shapes:
-        `update_state(y_true, y_pred, sample_weight=None)`. Without `distance`:
-        `y_true` match flags 1/0 of any dtype, `y_pred` real scores, of one
-        shape up to a last axis of 1; `sample_weight` too, or without trailing
-        axes. With `distance`: `y_true` class ids `[n]` or `[n, 1]`, integers of
-        int32 range or floats that float32 holds exactly; `y_pred` embeddings
-        `[n, d]`; `sample_weight` `[n]` or `[n, 1]`. What has weight 0 or is
-        masked by Keras does not count, whatever it holds.
-        `result()`: float32 scalar. NaN if no match or no non-match was counted,
-        if a score is NaN (`metric.histogram.result()` says how many), or if a
-        flag is neither 0 nor 1 or a weight negative, infinite or NaN.
+        distance, similarity, resolution, range, name, dtype: What the public
+            classes say of them.
 
     Raises:
         ValueError: If an argument or a shape is wrong, or a flag or class id is
@@ -71,35 +52,36 @@ class ThresholdMetric(keras.metrics.Metric):
     def __init__(
         self,
         measure,
+        *,
         distance=None,
-        similarity=False,
-        mantissa_bits=7,
+        similarity=None,
+        resolution=7,
         range=None,
         name=None,
         dtype=None,
         threshold=None,
     ):
         super().__init__(name=name, dtype=dtype)
+        _keras.set_direction(self, measure.direction)
         distance = name_of(distance)
         if distance is not None:
             self._pairwise = pairwise_distance(distance)
-        if similarity and isinstance(distance, str):
-            raise ValueError(
-                f"distance={distance!r} is small for rows that are alike, so "
-                "similarity=True would call the most different rows matches. "
-                "Leave similarity=False, or give a callable that returns "
-                "similarities."
-            )
         self._measure = measure
         self.distance = distance
-        self.similarity = bool(similarity)
+        self.similarity = is_similarity(similarity, distance)
         self.histogram = ScoreHistogram(
-            mantissa_bits, threshold=threshold, range=range
+            resolution=resolution, threshold=threshold, range=range
         )
-        self.mantissa_bits = self.histogram.mantissa_bits
+        self.resolution = self.histogram.resolution
         self.range = self.histogram.range
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self,
+        y_true: TensorLike,
+        y_pred: TensorLike,
+        sample_weight: TensorLike = None,
+    ) -> None:
+        """Counts a batch of scores, or all pairs of a batch of embeddings."""
         if self.distance is None:
             self.histogram.update_state(y_true, y_pred, sample_weight)
             return
@@ -110,26 +92,23 @@ class ThresholdMetric(keras.metrics.Metric):
             *entries, zero_one=only_zeros_and_ones(sample_weight)
         )
 
-    def result(self):
+    def result(self) -> Tensor:
+        """The figure, a float32 scalar."""
         curve = self._curve(ops)
         return self._if_known(curve, self._measure.value(curve))
 
     def _if_known(self, curve, value):
-        return ops.where(
-            self._known(curve.matches, curve.non_matches), value, np.nan
-        )
-
-    def _known(self, matches, non_matches):
-        """Whether there are some of both, and nothing that cannot be counted.
+        """`value`, or NaN where one kind is missing or something cannot count.
 
         Weights whose sum float32 does not hold cannot.
         """
-        both = (matches > 0.0) & (non_matches > 0.0)
-        held = matches + non_matches < np.inf
-        return both & held & ops.equal(self.histogram.uncounted(), 0.0)
+        both = (curve.matches > 0.0) & (curve.non_matches > 0.0)
+        held = curve.matches + curve.non_matches < np.inf
+        known = both & held & ops.equal(self.histogram.uncounted(), 0.0)
+        return ops.where(known, value, np.nan * ops.ones_like(value))
 
     @property
-    def threshold(self):
+    def threshold(self) -> float:
         """The threshold that is given or that the result implies.
 
         A float, read on the host and worked out from exact counts in float64.
@@ -155,7 +134,7 @@ class ThresholdMetric(keras.metrics.Metric):
         last = first + int(worse[0]) - 1 if worse.size else best.size - 1
         return float(self.histogram.edges()[(first + last) // 2])
 
-    def bounds(self):
+    def bounds(self) -> tuple[float, float]:
         """What exact scores, without bins, may give at least and at most.
 
         The result lies between the two as well, up to the rounding of float32.
@@ -173,13 +152,14 @@ class ThresholdMetric(keras.metrics.Metric):
             return float("nan"), float("nan")
         return measure.bounds(self._curve(np))
 
-    def curve(self):
+    def curve(self) -> ErrorRates:
         """Both error rates at all thresholds where one of them changes.
 
         Returns:
-            `ErrorRates(threshold, miss, false_match)`, float64 NumPy arrays,
-            the thresholds rising, from exact counts. Of a run of neighboring
-            edges of bins with the same rates, the highest stands for all.
+            `ErrorRates(threshold, false_non_match, false_match)`, float64 NumPy
+            arrays, the thresholds rising, from exact counts. Of a run of
+            neighboring edges of bins with the same rates, the highest stands
+            for all.
 
         Raises:
             ValueError: If there is not at least one match and one non-match.
@@ -188,22 +168,26 @@ class ThresholdMetric(keras.metrics.Metric):
             seen = {k: float(v) for k, v in self.histogram.result().items()}
             raise ValueError(
                 f"{self.name} has no curve: it takes at least one match and "
-                f"one non-match, and no NaN. Got {seen}."
+                f"one non-match, and no NaN. Received: {seen}"
             )
         curve = self._curve(np)
-        miss, false_match = map(self._by_edge, (curve.miss, curve.false_match))
-        moves = (np.diff(miss) != 0) | (np.diff(false_match) != 0)
+        rates = [
+            self._by_edge(rate)
+            for rate in (curve.false_non_match, curve.false_match)
+        ]
+        moves = (np.diff(rates[0]) != 0) | (np.diff(rates[1]) != 0)
         keep = np.append(moves, True)
         edges = self.histogram.edges().astype("float64")
-        return ErrorRates(edges[keep], miss[keep], false_match[keep])
+        return ErrorRates(edges[keep], *(rate[keep] for rate in rates))
 
-    def plot(self, kind="det", ax=None):
+    def plot(self, kind: str, *, ax: Any = None) -> Any:
         """Draws the error rates, with the threshold marked.
 
         Args:
-            kind: `"det"`, both errors on normal deviates; `"roc"`;
-                `"histogram"`, where the scores of both kinds lie; or `"cost"`,
-                the errors and the detection cost over the threshold.
+            kind: `"det"`, both errors on normal deviates; `"roc"`, the true
+                matches over the false ones; `"histogram"`, where the scores of
+                both kinds lie; or `"cost"`, the errors and the detection cost
+                over the threshold.
             ax: Axes of matplotlib, or None for new ones.
 
         Returns:
@@ -211,13 +195,14 @@ class ThresholdMetric(keras.metrics.Metric):
 
         Raises:
             ImportError: If matplotlib or scikit-learn is not installed.
-            ValueError: As `curve`, or if `kind` is another.
+            ValueError: If `kind` is another, or there is not at least one match
+                and one non-match.
         """
         from keras_xent.metrics import plots
 
         return plots.plot(self, kind, ax)
 
-    def merge_state(self, metrics):
+    def merge_state(self, metrics: Iterable["ThresholdMetric"]) -> None:
         """Adds what other metrics of the same configuration have counted."""
         self.histogram.merge_state(
             [m.histogram for m in checked_alike(self, metrics)]
@@ -227,16 +212,16 @@ class ThresholdMetric(keras.metrics.Metric):
         distance = self.distance
         if distance is not None and not isinstance(distance, str):
             distance = keras.saving.serialize_keras_object(distance)
-        config = {
+        bins = {"resolution": self.resolution, "range": self.range}
+        if self.histogram.split is not None:
+            bins = {"threshold": self.histogram.split}
+        return {
             **super().get_config(),
             **self._own_config(),
             "distance": distance,
             "similarity": self.similarity,
-            "mantissa_bits": self.mantissa_bits,
+            **bins,
         }
-        if self.histogram.split is not None:
-            return {**config, "threshold": self.histogram.split}
-        return {**config, "range": self.range}
 
     def _own_config(self):
         return dataclasses.asdict(self._measure)
@@ -271,7 +256,18 @@ class ThresholdMetric(keras.metrics.Metric):
                 *(ops.convert_to_tensor(part, "float32") for part in parts)
             )
 
-        return Curve(weights[0], weights[1], xp, alike)
+        return Curve(weights[0], weights[1], xp, alike, self._ends())
+
+    def _ends(self):
+        """The first and the last point of the curve that a threshold gives.
+
+        Nothing calls an infinite distance a match, or an infinite similarity a
+        non-match.
+        """
+        if self.histogram.split is not None:
+            return 1, 1
+        bins = self.histogram.bins
+        return (1, bins) if self.similarity else (0, bins - 1)
 
     def _alikeness(self):
         low = self.histogram.edges().astype("float64")
@@ -287,7 +283,6 @@ class ThresholdMetric(keras.metrics.Metric):
     def _by_edge(self, by_point):
         """One number for each lower edge of a bin, out of one for each point.
 
-        For distances nothing calls +inf a match, for similarities nothing calls
-        it a non-match: these points are no threshold.
+        The points that are no threshold, see `_ends`, are left out.
         """
         return by_point[:0:-1] if self.similarity else by_point[:-1]

@@ -8,27 +8,30 @@ from keras_xent.ops.correlation import (
     spearman_loss,
 )
 from keras_xent.ops.crossentropy import (
-    sigmoid_crossentropy,
     softmax_crossentropy,
     sparse_softmax_crossentropy,
 )
 from keras_xent.ops.distance import pairwise_cosine, pairwise_euclidean
 from keras_xent.ops.divergence import (
-    pairwise_kl,
-    pairwise_symmetric_kl,
+    jensen_shannon,
+    kl_divergence,
     symmetric_kl,
 )
 from keras_xent.ops.entropy import entropy
 from keras_xent.ops.hinge import softplus_hinge, symmetric_kl_hinge
-from keras_xent.ops.kl import jensen_shannon, kl_divergence
 from keras_xent.ops.linear import linear_softmax_crossentropy
+from keras_xent.ops.pairwise_divergence import (
+    pairwise_kl,
+    pairwise_symmetric_kl,
+)
 from keras_xent.ops.rank import average_rank, soft_rank
-from keras_xent.ops.sampled import nce, sampled_softmax_crossentropy
+from keras_xent.ops.sampled import nce_loss, sampled_softmax_crossentropy
 from keras_xent.ops.sampling import (
     log_uniform_sample,
     uniform_sample,
     unigram_sample,
 )
+from keras_xent.ops.sigmoid import sigmoid_crossentropy
 from keras_xent.ops.temperature import fit_temperature
 
 __all__ = [
@@ -40,7 +43,7 @@ __all__ = [
     "kl_divergence",
     "linear_softmax_crossentropy",
     "log_uniform_sample",
-    "nce",
+    "nce_loss",
     "pairwise_cosine",
     "pairwise_euclidean",
     "pairwise_kl",

@@ -51,13 +51,17 @@ class Terms(typing.NamedTuple):
         spread: Σ_k s_k (lse − x_k), the loss of the shares s.
         log_sum: lse = log Σ_k exp(x_k).
         gap: max_k x_k − Σ_k t_k x_k: 0 where the target is the top class. No
-            gradient goes through it.
+            gradient goes through it, nor through the next two.
+        entropy: Σ_k p_k (lse − x_k), p the softmax. Given with a `bar`.
+        above: How many columns but the target are above the `bar`.
     """
 
     nll: object
     spread: object
     log_sum: object
     gap: object
+    entropy: object = None
+    above: object = None
 
 
 class SoftmaxLogits:
@@ -70,6 +74,8 @@ class SoftmaxLogits:
             the columns if out of range.
         softcap: c > 0, or None for x = product + bias.
         shares: s, a vector of one number per column, or None.
+        bar: One logit per row, that of its target: asks for the entropy, and
+            for how many logits are above. It has to be known before the pass.
 
     Attributes:
         tensors: The names of the attributes that are tensors. They go through
@@ -77,12 +83,13 @@ class SoftmaxLogits:
             closed over when the gradient of a compiled function is taken.
     """
 
-    tensors = ("labels", "shares")
+    tensors = ("labels", "shares", "bar")
 
-    def __init__(self, labels, softcap=None, shares=None):
+    def __init__(self, labels, softcap=None, shares=None, bar=None):
         self.labels = labels
         self.softcap = softcap
         self.shares = shares
+        self.bar = bar
 
     def logits(self, products, bias, start):
         """A block of logits, whose first column is `start` of all.
@@ -119,12 +126,21 @@ class SoftmaxLogits:
             # In place: n numbers, not a pass over the block. XLA makes that
             # pass together with the exponential.
             column, inside = self._columns(gradient, start)
-            rows = ops.arange(gradient.shape[0])
+            rows = ops.arange(gradient.shape[0], dtype="int32")
             gradient[rows, column] += ops.where(inside, amount, 0)
             return gradient
-        columns = ops.arange(ops.shape(gradient)[1], dtype="int32")
-        hit = (self.labels - start)[:, None] == columns[None, :]
+        hit = self._hits(gradient, start)
         return gradient + ops.where(hit, amount[:, None], 0)
+
+    def count_above(self, logits, start):
+        """How many columns of a block, the target aside, are above the bar."""
+        above = (logits > self.bar[:, None]) & ~self._hits(logits, start)
+        return ops.sum(ops.cast(above, logits.dtype), axis=1)
+
+    def _hits(self, block, start):
+        """Which entries of the block are targets."""
+        columns = ops.arange(ops.shape(block)[1], dtype="int32")
+        return (self.labels - start)[:, None] == columns[None, :]
 
     def _columns(self, block, start):
         """The target's place in the block, and whether it is in there."""
@@ -177,8 +193,8 @@ def crossentropy_terms(
         block_size: The columns of a block. None chooses.
 
     Returns:
-        `Terms` of shape `(n,)`, float32, or float64 if the factors are. All
-        but `gap` may be differentiated, with respect to left, right and bias.
+        `Terms` of shape `(n,)`, float32, or float64 if the factors are. The
+        first three may be differentiated, with respect to left, right, bias.
     """
     factors = (left, right) if bias is None else (left, right, bias)
     # TensorFlow's custom gradient takes no variables, and Keras converts a
@@ -186,7 +202,7 @@ def crossentropy_terms(
     factors = [ops.reshape(x, ops.shape(x)) for x in factors]
     both = _Pass(description, len(factors), columns, block_size)
     terms = _keras.own_gradient(both.forward)(*factors, *both.tensors)
-    return Terms(*ops.unstack(terms, 4, axis=1))
+    return Terms(*ops.unstack(terms, both.count, axis=1))
 
 
 class _Pass:
@@ -197,6 +213,7 @@ class _Pass:
         self.factors = factors
         self.columns = columns
         self.block_size = block_size
+        self.count = 4 if description.bar is None else 6
         given = {
             name: getattr(description, name) for name in description.tensors
         }
@@ -221,27 +238,34 @@ class _Pass:
             return _merge(state, self._sums(factors, start, size))
 
         state = blocks.loop(add, self._sums(factors, 0, blocks.first))
-        top, total, target, below, shared = state
+        top, total, target, below, shared, *more = state
         log_total = ops.log(total)
-        terms = ops.stack(
-            [
-                (top - target) + log_total,
-                below + shared * log_total,
-                top + log_total,
-                top - target,
-            ],
-            axis=1,
-        )
+        terms = [
+            (top - target) + log_total,
+            below + shared * log_total,
+            top + log_total,
+            top - target,
+        ]
+        if more:
+            lost, above = more
+            terms += [lost / total + log_total, above]
 
         def grad(*arguments, upstream=None):
             if upstream is None:
                 (upstream,) = arguments
+            if _keras.records_backward_pass():
+                raise NotImplementedError(
+                    "On PyTorch the gradients of a cross-entropy without "
+                    "logits cannot be differentiated again. Received "
+                    "`create_graph=True`: leave it out, or make the logits "
+                    "and use sparse_softmax_crossentropy."
+                )
             gradients = self._gradients(
                 (left, right, bias), wide, blocks, upstream, state
             )
             return *gradients, *[None] * len(tensors)
 
-        return terms, grad
+        return ops.stack(terms, axis=1), grad
 
     def _block(self, factors, start, size):
         """A block of logits, with the factors that made it."""
@@ -252,22 +276,19 @@ class _Pass:
             right = ops.transpose(right)
         if bias is not None:
             bias = ops.cast(_slice(bias, 0, start, size), left.dtype)
-        products = left @ right
-        if products.dtype != left.dtype:
-            raise ValueError(
-                f"A product of two {left.dtype} factors came out as "
-                f"{products.dtype}: something like `torch.autocast` rounds it, "
-                "and would round forwards other than backwards. Compute this "
-                "loss outside of it."
-            )
-        logits = self.description.logits(products, bias, start)
+        logits = self.description.logits(left @ right, bias, start)
         return logits, right, bias
 
     def _sums(self, factors, start, size):
-        """What a block adds: maximum, Σ exp, target, Σ s (max − x), Σ s."""
+        """What a block adds: maximum, Σ exp, target, Σ s (max − x), Σ s.
+
+        With a bar, Σ exp · (max − x) and the number above it, too.
+        """
         logits, _, _ = self._block(factors, start, size)
         target = self.description.pick(logits, start)
         top = extrema.largest(logits, LOWEST, axis=1)
+        barred = self.description.bar is not None
+        above = self.description.count_above(logits, start) if barred else None
         logits = logits - top[:, None]
         shared = ops.zeros((), dtype=logits.dtype)
         below = ops.zeros_like(top)
@@ -277,8 +298,13 @@ class _Pass:
             # 0 · ∞ is 0: a masked column has no share.
             lost = ops.where(shares[None, :] == 0, 0, -logits)
             below = ops.sum(lost * shares[None, :], axis=1)
-        total = ops.sum(ops.exp(logits), axis=1)
-        return top, total, target, below, shared
+        powers = ops.exp(logits)
+        total = ops.sum(powers, axis=1)
+        if not barred:
+            return top, total, target, below, shared
+        # 0 · ∞ is 0: a masked column has no probability.
+        lost = ops.sum(ops.where(powers == 0, 0, powers * -logits), axis=1)
+        return top, total, target, below, shared, lost, above
 
     def _shares(self, start, size, dtype):
         shares = self.description.shares
@@ -288,8 +314,8 @@ class _Pass:
 
     def _gradients(self, given, wide, blocks, upstream, state):
         left, right, bias = given
-        top, total, _, _, shared = state
-        nll, spread, log_sum, _ = ops.unstack(upstream, 4, axis=1)
+        top, total, _, _, shared, *_ = state
+        nll, spread, log_sum, *_ = ops.unstack(upstream, self.count, axis=1)
         # A row whose logits are all −inf has no gradient.
         alive = total > 0
         softmax = (nll + spread * shared + log_sum) / ops.where(alive, total, 1)
@@ -328,17 +354,24 @@ class _Pass:
 
 def _merge(a, b):
     """The sums of two blocks as those of one."""
-    top_a, total_a, target_a, below_a, shared_a = a
-    top_b, total_b, target_b, below_b, shared_b = b
+    top_a, total_a, target_a, below_a, shared_a, *more_a = a
+    top_b, total_b, target_b, below_b, shared_b, *more_b = b
     top = ops.where(top_b > top_a, top_b, top_a)
-    return (
+    scale_a, scale_b = ops.exp(top_a - top), ops.exp(top_b - top)
+    merged = (
         top,
-        total_a * ops.exp(top_a - top) + total_b * ops.exp(top_b - top),
+        total_a * scale_a + total_b * scale_b,
         target_a + target_b,
         _lowered(below_a, shared_a, top - top_a)
         + _lowered(below_b, shared_b, top - top_b),
         shared_a + shared_b,
     )
+    if not more_a:
+        return merged
+    (lost_a, above_a), (lost_b, above_b) = more_a, more_b
+    lost = _lowered(lost_a * scale_a, total_a * scale_a, top - top_a)
+    lost += _lowered(lost_b * scale_b, total_b * scale_b, top - top_b)
+    return *merged, lost, above_a + above_b
 
 
 def _lowered(below, shared, rise):
@@ -347,7 +380,10 @@ def _lowered(below, shared, rise):
 
 
 def _tanh(x):
-    """tanh, in float64 as well: Keras's own takes that to float32 on JAX."""
+    """tanh, in float64 as well: Keras's own takes that to float32 on JAX.
+
+    As of Keras 3.16: https://github.com/keras-team/keras/issues/23704
+    """
     if keras.backend.standardize_dtype(x.dtype) != "float64":
         return ops.tanh(x)
     rest = ops.expm1(-2 * abs(x))

@@ -2,13 +2,20 @@
 
 from keras import ops
 
+from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.probabilities import class_probabilities, yes_probability
 from keras_xent.ops.public import public_op
 
 
 @public_op
-def brier_score(targets, predictions, from_logits=True, axis=-1):
+def brier_score(
+    targets: TensorLike,
+    predictions: TensorLike,
+    *,
+    from_logits: bool = True,
+    axis: int | None = -1,
+) -> Tensor:
     """Squared distance between predicted probabilities and what happened.
 
     ```

@@ -5,13 +5,13 @@ and Python numbers): a value on a device would have to be waited for.
 """
 
 import math
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 from keras import ops
 
 INT32_MAX = 2**31 - 1
-HOST = (np.ndarray, np.generic, int, float, list, tuple)
 
 
 def number(name, value, low, high=None, high_open=False):
@@ -54,6 +54,52 @@ def vector(name, value, classes=None):
         )
 
 
+def class_weights(value, classes=None, name="class_weight"):
+    """Returns the weights of classes, of all or, as `fit` has it, of some.
+
+    Args:
+        value: A vector of one non-negative number per class; a dict from class
+            ids to numbers, in which what is missing weighs 1; or None.
+        classes: How many classes there are. None if that is not known yet:
+            then a dict stays one.
+        name: The name of the argument.
+
+    Returns:
+        A float64 vector; a dict from ints to floats; or None.
+
+    Raises:
+        ValueError: if a number is negative or not finite, or a class id does
+            not exist.
+    """
+    if not isinstance(value, Mapping):
+        vector(name, value, classes)
+        return None if value is None else np.asarray(value, "float64")
+    # A configuration is JSON, whose keys are strings.
+    ids = [
+        int(key) if isinstance(key, str) and key.isdecimal() else key
+        for key in value
+    ]
+    numbers = [isinstance(i, (int, np.integer)) and i >= 0 for i in ids]
+    if not all(numbers):
+        raise ValueError(
+            f"The keys of `{name}` must be class ids, whole numbers from 0. "
+            f"Received: {name}={value!r}"
+        )
+    vector(name, list(value.values()))
+    weights = {
+        int(i): float(weight)
+        for i, weight in zip(ids, value.values(), strict=True)
+    }
+    if classes is None:
+        return weights
+    if weights and max(weights) >= classes:
+        raise ValueError(
+            f"`{name}` weighs class {max(weights)}. The logits have {classes} "
+            f"classes, from 0 to {classes - 1}."
+        )
+    return np.array([weights.get(k, 1.0) for k in range(classes)])
+
+
 def id_tuple(name, value):
     """Returns one class id, several or None as a tuple of ints."""
     if value is None:
@@ -73,11 +119,26 @@ def id_tuple(name, value):
     return tuple(int(i) for i in ids.reshape(-1))
 
 
-def whole(name, value):
-    """Raises unless `value` is a whole number."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+def whole(name, value, low=None, high=None):
+    """Raises unless `value` is a whole number with `low <= value <= high`."""
+    good = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    good = good and (low is None or value >= low)
+    good = good and (high is None or value <= high)
+    if not good:
+        allowed = "" if low is None else f" from {low}"
+        allowed += "" if high is None else f" to {high}"
         raise ValueError(
-            f"`{name}` must be a whole number. Received: {name}={value!r}"
+            f"`{name}` must be a whole number{allowed}. Received: "
+            f"{name}={value!r}"
+        )
+
+
+def choice(name, value, allowed):
+    """Raises unless `value` is one of a few names."""
+    if value not in allowed:
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(map(repr, allowed))}. "
+            f"Received: {name}={value!r}"
         )
 
 
@@ -116,9 +177,11 @@ def floats(x, name, why="ranks and correlations of integers have no gradient."):
         raise ValueError(
             f"`{name}` must be floating point. Received dtype {dtype}: {why}"
         )
-    if dtype in ("float32", "float64"):
-        return x
-    return ops.cast(x, "float32")
+    if dtype not in ("float32", "float64"):
+        return ops.cast(x, "float32")
+    # A variable of TensorFlow's own passes for a tensor, and is none: it has
+    # no `ndim`, which Keras asks for. Nothing is copied.
+    return x if hasattr(x, "ndim") else ops.copy(x)
 
 
 def one_dtype(a, b):
@@ -172,28 +235,42 @@ def same_shape(name, shape, other_name, other):
         )
 
 
+def on_host(x):
+    """Whether values can be looked at without reading device memory."""
+    if isinstance(x, (list, tuple)):
+        return all(on_host(value) for value in x)
+    return x is None or isinstance(x, (np.ndarray, np.generic, int, float))
+
+
 def host_array(x):
-    """The values of `x` if they lie in host memory, else None."""
-    if isinstance(x, HOST):
-        try:
-            array = np.asarray(x)
-        except ValueError:
-            return None
-        return array if array.dtype.kind in "biuf" else None
-    return None
+    """The values of `x` if they are numbers in host memory, else None."""
+    if x is None or not on_host(x):
+        return None
+    try:
+        array = np.asarray(x)
+    except ValueError:
+        return None
+    return array if array.dtype.kind in "biuf" else None
 
 
-def zero_to_one(name, x, cure):
+def zero_to_one(name, x, cure, ignored=()):
     """Raises on values in host memory that are no yes, no or share of it."""
     array = host_array(x)
     if array is None:
         return
     wrong = ~((array >= 0) & (array <= 1))
+    for value in ignored:
+        wrong &= differs(array, value)
     if np.any(wrong):
         raise ValueError(
             f"`{name}` must lie in [0, 1]: 1 is yes, 0 is no. Received values "
             f"outside, for example {array[wrong].flat[0]}. {cure}"
         )
+
+
+def differs(x, value):
+    """Where `x` is not a value, which may be NaN."""
+    return x == x if math.isnan(value) else x != value
 
 
 def sizes_agree(result, a, b):
@@ -222,7 +299,8 @@ def exact_ids(labels):
     if np.any(lost):
         raise ValueError(
             f"The class id {array[lost].flat[0]} does not fit into float32 and "
-            f"could collide with another. Pass class ids as integers."
+            f"could collide with another. Number the classes from 0 on, as "
+            f"integers."
         )
 
 
@@ -249,8 +327,6 @@ def int32_range(labels, name="Class ids"):
 
 def label_range(labels, number_of_classes, ignored=()):
     """Raises on labels in host memory that cannot be class ids."""
-    if not isinstance(labels, HOST):
-        return
     exact_ids(labels)
     array = host_array(labels)
     if array is None or array.size == 0:
@@ -281,6 +357,6 @@ def threshold(value):
     if number.ndim or number.dtype.kind not in "fiu" or np.isnan(number):
         raise ValueError(
             "`threshold` is the number that scores are compared with. "
-            f"Expected one number that is not NaN, got {value!r}."
+            f"Expected one number that is not NaN. Received: {value!r}"
         )
     return float(np.float32(number))

@@ -1,10 +1,13 @@
 """Correlation of lists, by their numbers or their ranks, and as a loss."""
 
+import typing
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_xent import _keras
+from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.moments import deviations, or_one
 from keras_xent.ops.public import public_op
@@ -12,7 +15,14 @@ from keras_xent.ops.rank import average_rank, entry_weights, soft_rank
 
 
 @public_op
-def pearson_correlation(a, b, axis=-1, *, weight=None, mask=None):
+def pearson_correlation(
+    a: TensorLike,
+    b: TensorLike,
+    *,
+    axis: int = -1,
+    sample_weight: TensorLike | None = None,
+    mask: TensorLike | None = None,
+) -> Tensor:
     """Linear correlation of two lists.
 
     ```
@@ -26,8 +36,8 @@ def pearson_correlation(a, b, axis=-1, *, weight=None, mask=None):
         b: The same.
         axis: The axis of the entries. The others are batch axes: one
             correlation for each list.
-        weight: w ≥ 0, a tensor of the shape of `a`. `None` is 1. No gradient
-            goes through it.
+        sample_weight: w ≥ 0, a tensor of the shape of `a`. `None` is 1. No
+            gradient goes through it.
         mask: Booleans of the shape of `a`; False is as good as a weight of 0.
 
     Returns:
@@ -51,7 +61,7 @@ def pearson_correlation(a, b, axis=-1, *, weight=None, mask=None):
     >>> print(f"{float(ops.pearson_correlation([1, 2, 3], [1, 2, 9])):.4f}")
     0.9177
     """
-    a, b, weight, good = _lists(a, b, axis, weight, mask)
+    a, b, weight, good = _lists(a, b, axis, sample_weight, mask)
     a, a_varies = _unit(a, weight)
     b, b_varies = _unit(b, weight)
     return ops.where(
@@ -60,7 +70,14 @@ def pearson_correlation(a, b, axis=-1, *, weight=None, mask=None):
 
 
 @public_op
-def spearman_correlation(a, b, axis=-1, *, weight=None, mask=None):
+def spearman_correlation(
+    a: TensorLike,
+    b: TensorLike,
+    *,
+    axis: int = -1,
+    sample_weight: TensorLike | None = None,
+    mask: TensorLike | None = None,
+) -> Tensor:
     """Rank correlation of two lists: the linear correlation of their ranks.
 
     ```
@@ -74,9 +91,9 @@ def spearman_correlation(a, b, axis=-1, *, weight=None, mask=None):
             are compared as integers.
         b: The same.
         axis: The axis of the entries.
-        weight: w ≥ 0, a tensor of the shape of `a`. `None` is 1. It weighs the
-            ranks and their correlation: an entry of weight 2 is as good as the
-            entry twice.
+        sample_weight: w ≥ 0, a tensor of the shape of `a`. `None` is 1. It
+            weighs the ranks and their correlation: an entry of weight 2 is as
+            good as the entry twice.
         mask: Booleans of the shape of `a`; False is as good as a weight of 0.
 
     Returns:
@@ -95,14 +112,25 @@ def spearman_correlation(a, b, axis=-1, *, weight=None, mask=None):
     >>> print(f"{float(ops.spearman_correlation([1, 2, 3], [1, 2, 9])):.4f}")
     1.0000
     """
-    keep = {"axis": axis, "weight": weight, "mask": mask}
+    keep: dict[str, typing.Any] = {
+        "axis": axis,
+        "sample_weight": sample_weight,
+        "mask": mask,
+    }
     return pearson_correlation(
         average_rank(a, **keep), average_rank(b, **keep), **keep
     )
 
 
 @public_op
-def pearson_loss(targets, scores, axis=-1, *, weight=None, mask=None):
+def pearson_loss(
+    targets: TensorLike,
+    scores: TensorLike,
+    *,
+    axis: int = -1,
+    sample_weight: TensorLike | None = None,
+    mask: TensorLike | None = None,
+) -> Tensor:
     """1 − linear correlation of scores with targets.
 
     ```
@@ -116,8 +144,8 @@ def pearson_loss(targets, scores, axis=-1, *, weight=None, mask=None):
         targets: Tensor of numbers `(..., n, ...)`.
         scores: Float tensor of the same shape.
         axis: The axis of the entries.
-        weight: w ≥ 0, a tensor of the same shape. `None` is 1. No gradient goes
-            through it.
+        sample_weight: w ≥ 0, a tensor of the same shape. `None` is 1. No
+            gradient goes through it.
         mask: Booleans of the same shape; False is as good as a weight of 0.
 
     Returns:
@@ -143,13 +171,19 @@ def pearson_loss(targets, scores, axis=-1, *, weight=None, mask=None):
     0.0823
     """
     targets, scores = _checked(targets, scores)
-    return _loss(targets, scores, axis, weight, mask)
+    return _loss(targets, scores, axis, sample_weight, mask)
 
 
 @public_op
 def spearman_loss(
-    targets, scores, temperature=None, axis=-1, *, weight=None, mask=None
-):
+    targets: TensorLike,
+    scores: TensorLike,
+    *,
+    temperature: float | None = None,
+    axis: int = -1,
+    sample_weight: TensorLike | None = None,
+    mask: TensorLike | None = None,
+) -> Tensor:
     """1 − rank correlation, with soft ranks of the scores.
 
     ```
@@ -168,9 +202,9 @@ def spearman_loss(
             standard deviation, list by list: then the scale of the scores does
             not matter.
         axis: The axis of the entries.
-        weight: w ≥ 0, a tensor of the same shape. `None` is 1. It weighs the
-            ranks and their correlation: an entry of weight 2 is as good as the
-            entry twice. No gradient goes through it.
+        sample_weight: w ≥ 0, a tensor of the same shape. `None` is 1. It
+            weighs the ranks and their correlation: an entry of weight 2 is as
+            good as the entry twice. No gradient goes through it.
         mask: Booleans of the same shape; False is as good as a weight of 0.
 
     Returns:
@@ -191,10 +225,14 @@ def spearman_loss(
     0.0171
     """
     targets, scores = _checked(targets, scores)
-    keep = {"axis": axis, "weight": weight, "mask": mask}
-    ranks = soft_rank(scores, temperature, **keep)
+    keep: dict[str, typing.Any] = {
+        "axis": axis,
+        "sample_weight": sample_weight,
+        "mask": mask,
+    }
+    ranks = soft_rank(scores, temperature=temperature, **keep)
     targets = average_rank(targets, **keep)
-    return _loss(targets, ranks, axis, weight, mask)
+    return _loss(targets, ranks, axis, sample_weight, mask)
 
 
 def _checked(targets, scores):

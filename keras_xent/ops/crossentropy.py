@@ -1,6 +1,6 @@
-"""Cross-entropy from logits: softmax over classes, sigmoid per element.
+"""Cross-entropy from logits, softmax over classes.
 
-One formula covers the softmax kinds with all their options,
+One formula covers both kinds of labels with all their options,
 
     loss = Σ_k w_k t̃_k (1 − p_k)^γ (−log p_k) + z · lse²,
 
@@ -11,13 +11,13 @@ weights, γ the focal exponent. −log p_k is always taken as
 difference counts.
 """
 
-import warnings
-
 import keras
 import numpy as np
 from keras import ops
 
 from keras_xent import _keras
+from keras_xent._types import ClassIds, ClassWeight, Tensor, TensorLike
+from keras_xent._warnings import warn
 from keras_xent.ops import checks, extrema
 from keras_xent.ops.public import public_op
 
@@ -44,15 +44,15 @@ SUM_TOLERANCE = 1e-2
 
 @public_op
 def softmax_crossentropy(
-    targets,
-    logits,
-    axis=-1,
+    targets: TensorLike,
+    logits: TensorLike,
     *,
-    label_smoothing=0.0,
-    class_weight=None,
-    focal_gamma=0.0,
-    z_loss=0.0,
-):
+    axis: int = -1,
+    label_smoothing: float = 0.0,
+    class_weight: ClassWeight = None,
+    focal_gamma: float = 0.0,
+    z_loss: float = 0.0,
+) -> Tensor:
     """Cross-entropy between target distributions and the softmax of logits.
 
     ```
@@ -72,8 +72,10 @@ def softmax_crossentropy(
         axis: The axis of the classes. Any axis, on every backend.
         label_smoothing: ε in [0, 1): the share of every target that is spread
             evenly over the classes.
-        class_weight: w, a vector of one non-negative number per class. `None`
-            weighs all alike.
+        class_weight: w, a vector of one non-negative number per class, or a
+            dict from class ids to numbers, as in `fit`: classes that it leaves
+            out weigh 1. `None` weighs all alike. It multiplies: a mean divides
+            by the number of rows, not by their weights.
         focal_gamma: γ ≥ 0, the focal exponent. 0 is the plain cross-entropy.
         z_loss: z ≥ 0, keeps log Σ exp(logits) near 0.
 
@@ -110,7 +112,15 @@ def softmax_crossentropy(
     logits = checks.logits(logits)
     axis = checks.axis(axis, len(logits.shape))
     count = checks.classes(logits.shape, axis)
-    check_options(label_smoothing, class_weight, focal_gamma, z_loss, count)
+    class_weight = check_options(
+        label_smoothing, class_weight, focal_gamma, z_loss, count
+    )
+    if isinstance(class_weight, dict):
+        raise ValueError(
+            "With `class_weight` as a dict, the number of classes must be "
+            f"known. Received logits of shape {tuple(logits.shape)}, "
+            f"axis={axis}. Pass a vector of one number per class."
+        )
     targets = distribution(targets, logits, axis)
     if not (label_smoothing or focal_gamma or z_loss):
         # One fused kernel instead of five steps.
@@ -138,16 +148,16 @@ def softmax_crossentropy(
 
 @public_op
 def sparse_softmax_crossentropy(
-    labels,
-    logits,
-    axis=-1,
+    labels: TensorLike,
+    logits: TensorLike,
     *,
-    label_smoothing=0.0,
-    class_weight=None,
-    focal_gamma=0.0,
-    z_loss=0.0,
-    ignore_class=None,
-):
+    axis: int = -1,
+    label_smoothing: float = 0.0,
+    class_weight: ClassWeight = None,
+    focal_gamma: float = 0.0,
+    z_loss: float = 0.0,
+    ignore_class: ClassIds = None,
+) -> Tensor:
     """Cross-entropy between integer labels and the softmax of logits.
 
     ```
@@ -166,12 +176,16 @@ def sparse_softmax_crossentropy(
         logits: Float tensor `(..., classes, ...)` of unnormalized
             log-probabilities: the raw output of the last layer, no softmax.
         axis: The axis of the classes. Any axis, on every backend.
-        label_smoothing: ε in [0, 1).
-        class_weight: w, one non-negative number per class.
-        focal_gamma: γ ≥ 0, the focal exponent.
+        label_smoothing: ε in [0, 1): the share of every target that is spread
+            evenly over the classes.
+        class_weight: w, a vector of one non-negative number per class, or a
+            dict from class ids to numbers, as in `fit`: classes that it leaves
+            out weigh 1. `None` weighs all alike. It multiplies: a mean divides
+            by the number of rows, not by their weights.
+        focal_gamma: γ ≥ 0, the focal exponent. 0 is the plain cross-entropy.
         z_loss: z ≥ 0, keeps log Σ exp(logits) near 0.
-        ignore_class: A class id, or a list of them, in the range of the
-            classes or not: examples with such a label have loss and gradient 0.
+        ignore_class: A class id, or a list of them, whether such classes exist
+            or not. Examples with such a label have loss and gradient 0.
 
     Returns:
         The loss of every example in nats: the shape of `logits` without
@@ -188,7 +202,9 @@ def sparse_softmax_crossentropy(
             int32.
 
     References:
-        As `softmax_crossentropy`.
+        [Szegedy et al., 2016](https://arxiv.org/abs/1512.00567), smoothing;
+        [Lin et al., 2017](https://arxiv.org/abs/1708.02002), focal loss;
+        [Chowdhery et al., 2022](https://arxiv.org/abs/2204.02311), z-loss.
 
     Example:
 
@@ -202,7 +218,15 @@ def sparse_softmax_crossentropy(
     logits = checks.logits(logits)
     axis = checks.axis(axis, len(logits.shape))
     count = checks.classes(logits.shape, axis)
-    check_options(label_smoothing, class_weight, focal_gamma, z_loss, count)
+    class_weight = check_options(
+        label_smoothing, class_weight, focal_gamma, z_loss, count
+    )
+    if isinstance(class_weight, dict):
+        raise ValueError(
+            "With `class_weight` as a dict, the number of classes must be "
+            f"known. Received logits of shape {tuple(logits.shape)}, "
+            f"axis={axis}. Pass a vector of one number per class."
+        )
     ignored = checks.id_tuple("ignore_class", ignore_class)
     checks.label_range(labels, count, ignored)
     labels = integer_labels(labels, logits.shape, axis)
@@ -232,96 +256,14 @@ def sparse_softmax_crossentropy(
     return losses if counted is None else ops.where(counted, losses, 0)
 
 
-@public_op
-def sigmoid_crossentropy(
-    targets, logits, *, label_smoothing=0.0, pos_weight=None, focal_gamma=0.0
-):
-    """Cross-entropy between yes/no targets and the sigmoid of logits.
-
-    ```
-    loss = q t̃ (1 − p)^γ (−log p) + (1 − t̃) p^γ (−log(1 − p))
-    p    = sigmoid(logits),   t̃ = (1 − ε) t + ε / 2
-    ```
-
-    −log p is softplus(−logit) and −log(1 − p) is softplus(logit): exact for
-    logits of any size.
-
-    Args:
-        targets: Tensor of the shape of `logits`: 1 (yes), 0 (no), or the
-            probability of yes.
-        logits: Float tensor of log-odds: the raw output of the last layer, no
-            sigmoid.
-        label_smoothing: ε in [0, 1).
-        pos_weight: q ≥ 0, the weight of a yes: a number, or a vector of one
-            per entry of the last axis. `None` is 1.
-        focal_gamma: γ ≥ 0, the focal exponent.
-
-    Returns:
-        The loss of every element in nats: the shape of `logits`, float32, or
-        float64 for float64 logits. A target outside [0, 1] gives NaN.
-
-    Raises:
-        ValueError: if the shapes differ (nothing is broadcast), the logits are
-            not floating point, an option is out of range, or `targets` in host
-            memory lie outside [0, 1].
-
-    References:
-        As `softmax_crossentropy`.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_xent import ops
-    >>> logits = np.array([0.0, 20.0], "float32")
-    >>> loss = ops.sigmoid_crossentropy(np.array([1, 0]), logits)
-    >>> print([f"{float(value):.4f}" for value in loss])
-    ['0.6931', '20.0000']
-    """
-    logits = checks.logits(logits)
-    checks.number("label_smoothing", label_smoothing, 0, 1, high_open=True)
-    checks.number("focal_gamma", focal_gamma, 0)
-    checks.zero_to_one(
-        "targets",
-        targets,
-        "If yes and no are +1 and -1, pass (targets + 1) / 2.",
-    )
-    targets = ops.cast(ops.convert_to_tensor(targets), logits.dtype)
-    checks.same_shape("targets", targets.shape, "logits", logits.shape)
-    yes = targets
-    if label_smoothing:
-        yes = (1 - label_smoothing) * yes + label_smoothing / 2
-    no = 1 - yes
-    if pos_weight is not None:
-        yes = yes * _pos_weight(pos_weight, logits)
-    # Before the softplus, which need not be finite in float32 for infinite
-    # log-odds: 0 · ∞ must be 0.
-    logits = ops.clip(logits, -LARGEST, LARGEST)
-    miss, alarm = ops.softplus(-logits), ops.softplus(logits)
-    if focal_gamma:
-        miss = _surprise(-miss, focal_gamma)
-        alarm = _surprise(-alarm, focal_gamma)
-    losses = yes * miss + no * alarm
-    possible = ops.clip(targets, 0, 1) == targets
-    losses = ops.where(possible, losses, np.nan)
-    return checks.sizes_agree(losses, targets, logits)
-
-
 def check_options(
     label_smoothing, class_weight, focal_gamma, z_loss, classes=None
 ):
-    """Raises on an option of the softmax kinds that is out of range."""
+    """Raises on an option that is out of range. Returns the class weights."""
     checks.number("label_smoothing", label_smoothing, 0, 1, high_open=True)
     checks.number("focal_gamma", focal_gamma, 0)
     checks.number("z_loss", z_loss, 0)
-    checks.vector("class_weight", class_weight, classes)
-
-
-def check_pos_weight(pos_weight, outputs=None):
-    """Raises unless `pos_weight` is a number or a vector of the right size."""
-    if pos_weight is not None and np.ndim(pos_weight) == 0:
-        checks.number("pos_weight", pos_weight, 0)
-    else:
-        checks.vector("pos_weight", pos_weight, outputs)
+    return checks.class_weights(class_weight, classes)
 
 
 def is_counted(labels, ignored):
@@ -366,6 +308,20 @@ def integer_labels(labels, shape, axis):
 
 
 def distribution(targets, logits, axis):
+    """Targets as floats; raises and warns on what are no distributions."""
+    if not hasattr(targets, "shape"):
+        targets = np.asarray(targets)
+    shape, expected = tuple(targets.shape), tuple(logits.shape)
+    if not checks.fits(shape, expected):
+        rows = (*expected[:axis], *expected[axis + 1 :])
+        column = (*expected[:axis], 1, *expected[axis + 1 :])
+        if checks.fits(shape, rows) or checks.fits(shape, column):
+            raise ValueError(
+                f"`targets` must be distributions of the shape of `logits`, "
+                f"{expected}. Received shape {shape}: for integer class ids "
+                f"use SparseSoftmaxCrossentropy."
+            )
+        checks.same_shape("targets", shape, "logits", expected)
     values = checks.host_array(targets)
     if values is not None and np.any(values < 0):
         raise ValueError(
@@ -373,29 +329,17 @@ def distribution(targets, logits, axis):
             f"negative number {values[values < 0].flat[0]}. If these are "
             "logits of a teacher, pass their softmax."
         )
-    if values is not None and values.ndim == len(logits.shape):
+    if values is not None:
         sums = values.sum(axis=axis, dtype="float64")
         if values.size and not np.allclose(sums, 1, atol=SUM_TOLERANCE):
-            warnings.warn(
+            warn(
                 "`targets` should be distributions: the numbers of an example "
                 "sum to 1. Received an example whose sum is "
                 f"{sums[~np.isclose(sums, 1, atol=SUM_TOLERANCE)].flat[0]}. If "
                 "several classes may be right at once, use "
-                "SigmoidCrossentropy.",
-                stacklevel=3,
+                "SigmoidCrossentropy."
             )
-    targets = ops.convert_to_tensor(targets)
-    if not checks.fits(targets.shape, logits.shape):
-        without = (*logits.shape[:axis], *logits.shape[axis + 1 :])
-        if checks.fits(targets.shape, without):
-            raise ValueError(
-                f"`targets` must be distributions of the shape of `logits`, "
-                f"{tuple(logits.shape)}. Received shape "
-                f"{tuple(targets.shape)}: for integer class ids use "
-                f"SparseSoftmaxCrossentropy."
-            )
-        checks.same_shape("targets", targets.shape, "logits", logits.shape)
-    return ops.cast(targets, logits.dtype)
+    return ops.cast(ops.convert_to_tensor(targets), logits.dtype)
 
 
 def _negative_log_likelihood(labels, logits, axis):
@@ -410,6 +354,7 @@ def _negative_log_likelihood(labels, logits, axis):
     if BACKEND == "tensorflow":
         # Behind a softmax Keras takes what the softmax was given, and not what
         # it is given itself. A copy (no bytes are copied) has no such past.
+        # As of Keras 3.16 it does so on purpose, with a warning.
         return ops.sparse_categorical_crossentropy(
             labels, ops.copy(logits), from_logits=True
         )
@@ -498,11 +443,3 @@ def _along(class_weight, logits, axis):
     shape[axis] = -1
     weights = ops.convert_to_tensor(class_weight, dtype=logits.dtype)
     return ops.reshape(weights, shape)
-
-
-def _pos_weight(pos_weight, logits):
-    if np.ndim(pos_weight) == 0:
-        check_pos_weight(pos_weight)
-        return float(pos_weight)
-    check_pos_weight(pos_weight, logits.shape[-1] if logits.shape else 1)
-    return ops.convert_to_tensor(pos_weight, dtype=logits.dtype)

@@ -2,15 +2,18 @@
 
 from keras import ops
 
-from keras_xent.ops import checks, divergence, extrema
+from keras_xent._types import Tensor, TensorLike
+from keras_xent.ops import checks, extrema, pairwise_divergence
 from keras_xent.ops.public import public_op
 
 
 @public_op
-def pairwise_euclidean(a, b=None):
+def pairwise_euclidean(a: TensorLike, b: TensorLike | None = None) -> Tensor:
     """Euclidean distance between all pairs of rows, by one matrix product.
 
-        d_ij = sqrt(|a_i|² + |b_j|² - 2 a_i · b_j)
+    ```
+    d_ij = sqrt(|a_i|² + |b_j|² − 2 a_i · b_j)
+    ```
 
     The mean of `a` is taken off all rows first, which changes no distance and
     keeps the cancellation small: the absolute error of d² is about 1e-6 of the
@@ -19,23 +22,24 @@ def pairwise_euclidean(a, b=None):
     least, for entries up to about 1e18 in size.
 
     Args:
-        a: Float tensor `[n, d]`.
-        b: Float tensor `[m, d]`. None stands for `a`.
+        a: Float tensor `(n, d)`.
+        b: Float tensor `(m, d)`. `None` compares `a` with itself.
 
     Returns:
-        Tensor `[n, m]`, float32 or wider, never negative. Without `b` the
-        diagonal is exactly 0. Where a distance is 0, so is its gradient. A row
-        that is not finite is at NaN or inf from all others.
+        The distances `(n, m)`, float32, or float64 for float64 inputs, never
+        negative. Without `b` the diagonal is exactly 0. Where a distance is 0,
+        so is its gradient. A row that is not finite is at NaN or inf from all
+        others.
 
     Raises:
-        ValueError: If `a` and `b` are not matrices of the same width, or not
+        ValueError: if `a` and `b` are not matrices of the same width, or not
             floating point.
 
     Example:
 
     >>> import numpy as np
-    >>> from keras_xent.ops.distance import pairwise_euclidean
-    >>> d = pairwise_euclidean([[0.0, 0.0], [3.0, 4.0]])
+    >>> from keras_xent import ops
+    >>> d = ops.pairwise_euclidean([[0.0, 0.0], [3.0, 4.0]])
     >>> np.round(np.asarray(d), 4).tolist()
     [[0.0, 5.0], [5.0, 0.0]]
     """
@@ -65,33 +69,36 @@ def pairwise_euclidean(a, b=None):
 
 
 @public_op
-def pairwise_cosine(a, b=None):
+def pairwise_cosine(a: TensorLike, b: TensorLike | None = None) -> Tensor:
     """Cosine distance between all pairs of rows, by one matrix product.
 
-        d_ij = 1 - (a_i · b_j) / (|a_i| |b_j|)
+    ```
+    d_ij = 1 − (a_i · b_j) / (|a_i| |b_j|)
+    ```
 
     Absolute error about 1e-6, for rows of any scale but denormal ones.
     Computed in float32 at least.
 
     Args:
-        a: Float tensor `[n, d]`.
-        b: Float tensor `[m, d]`. None stands for `a`.
+        a: Float tensor `(n, d)`.
+        b: Float tensor `(m, d)`. `None` compares `a` with itself.
 
     Returns:
-        Tensor `[n, m]`, float32 or wider, between 0 and 2. Without `b` the
-        diagonal is exactly 0. A row of zeros has no direction; its cosine with
-        others is taken as 0, its distance as 1, as scikit-learn does. A row
-        that is not finite is at distance NaN from all others.
+        The distances `(n, m)`, float32, or float64 for float64 inputs, between
+        0 and 2. Without `b` the diagonal is exactly 0. A row of zeros has no
+        direction; its cosine with others is taken as 0, its distance as 1, as
+        scikit-learn does. A row that is not finite is at distance NaN from all
+        others.
 
     Raises:
-        ValueError: If `a` and `b` are not matrices of the same width, or not
+        ValueError: if `a` and `b` are not matrices of the same width, or not
             floating point.
 
     Example:
 
     >>> import numpy as np
-    >>> from keras_xent.ops.distance import pairwise_cosine
-    >>> d = pairwise_cosine([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
+    >>> from keras_xent import ops
+    >>> d = ops.pairwise_cosine([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
     >>> np.asarray(d).tolist()
     [[0.0, 1.0, 2.0], [1.0, 0.0, 1.0], [2.0, 1.0, 0.0]]
     """
@@ -104,7 +111,7 @@ def pairwise_cosine(a, b=None):
 
 
 _BY_NAME = {
-    "symmetric_kl": divergence.pairwise_symmetric_kl,
+    "symmetric_kl": pairwise_divergence.pairwise_symmetric_kl,
     "euclidean": pairwise_euclidean,
     "cosine": pairwise_cosine,
 }
@@ -122,7 +129,7 @@ def pairwise_distance(distance):
         also take a second set of rows `[m, d]`, and then give `[n, m]`.
 
     Raises:
-        ValueError: If it is neither a known name nor callable.
+        ValueError: if it is neither a known name nor callable.
 
     Example:
 
@@ -136,7 +143,7 @@ def pairwise_distance(distance):
         names = ", ".join(repr(name) for name in _BY_NAME)
         raise ValueError(
             f"`distance` must be one of {names}, or a callable from "
-            f"embeddings [n, d] to distances [n, n]. Got {distance!r}."
+            f"embeddings [n, d] to distances [n, n]. Received: {distance!r}."
         )
     return _BY_NAME[distance]
 
@@ -158,7 +165,7 @@ def _matrices(a, b):
     widths = {shape[-1] for shape in shapes if shape} - {None}
     if any(len(shape) != 2 for shape in shapes) or len(widths) > 1:
         raise ValueError(
-            "Expected rows of one width, [n, d] and [m, d]. Got shapes "
+            "Expected rows of one width, [n, d] and [m, d]. Received shapes "
             f"{shapes[0]} and {shapes[1]}. Flatten what belongs to a row."
         )
     return a, b
@@ -176,5 +183,5 @@ def _unit_rows(x):
 
 
 def _zero_diagonal(x):
-    index = ops.arange(ops.shape(x)[0])
+    index = ops.arange(ops.shape(x)[0], dtype="int32")
     return ops.where(index[:, None] == index[None, :], 0.0, x)

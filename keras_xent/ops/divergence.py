@@ -1,7 +1,9 @@
-"""Symmetric Kullback-Leibler divergence: of two rows, and of all pairs.
+"""Divergences of two rows: Kullback-Leibler, its sum both ways, Jensen-Shannon.
 
-Sums and `where` stand in for `ops.mean` and `ops.maximum`, and `@` for
-`ops.matmul`: on PyTorch, Keras 3.15 takes float64 down to float32 in those.
+All take the same arguments: `a` and `b` are logits, p and q the distributions
+that they stand for. All are sums of p · log(p / q) + q − p, an entry each,
+which are never negative: where p and q are nearly equal nothing cancels but
+what log-softmax has rounded already.
 """
 
 import typing
@@ -9,8 +11,12 @@ import typing
 import numpy as np
 from keras import ops
 
+from keras_xent._types import Tensor, TensorLike
+from keras_xent._warnings import warn
 from keras_xent.ops import checks
+from keras_xent.ops.crossentropy import SUM_TOLERANCE
 from keras_xent.ops.public import public_op
+from keras_xent.ops.temperature import check_temperature
 
 # Where activations, not logits, are compared, an entry may be 0, and log 0 is
 # −∞. Entries below this are taken as this inside the logarithm. It is far below
@@ -18,18 +24,90 @@ from keras_xent.ops.public import public_op
 # in float32, so that the gradient still pulls an entry of 0 upwards.
 SMALLEST_IN_LOG = 2.0**-64
 
-# Bounds the logarithm of the mean probability of a class that no row of the
-# batch uses (float32 underflows to 0 there, and log 0 is −∞). e^−100 is below
-# the smallest float32; the bound enters an identity that holds for any value.
-LOWEST_LOG_MEAN = -100.0
+
+@public_op
+def kl_divergence(
+    a: TensorLike,
+    b: TensorLike,
+    *,
+    from_logits: bool = True,
+    temperature: float = 1.0,
+    axis: int = -1,
+) -> Tensor:
+    """Kullback-Leibler divergence of one distribution from another.
+
+    ```
+    d = T² · KL(p‖q) = T² · Σ_k p_k · log(p_k / q_k)
+    with p = softmax(a / T), q = softmax(b / T)
+    ```
+
+    For distillation a holds the logits of the teacher and b those of the
+    student. The gradient by b is T · (q − p). Without the factor T² it would
+    shrink as 1 / T² where T is large, and the weight of this loss beside
+    another would have to be found anew for each T (Hinton et al.). Divide by T²
+    for nats.
+
+    With `from_logits=False`, p = a and q = b are activations that are not
+    negative and need not sum to 1, and the divergence is the generalized one,
+    Σ_k p_k · log(p_k / q_k) − p_k + q_k. An activation below 2^−64 counts as
+    2^−64 inside the logarithm.
+
+    Args:
+        a: Float tensor of logits (or activations).
+        b: Float tensor of the same shape.
+        from_logits: Whether a and b are logits.
+        temperature: T > 0, for logits. Above 1 it brings out how the teacher
+            ranks the classes that it holds for wrong.
+        axis: The axis of the classes.
+
+    Returns:
+        The divergence, in nats at T = 1: the shape of `a` without `axis`,
+        float32, or float64 for float64 inputs. A class masked out by a logit
+        of −inf costs nothing in a, or in both; in b alone it gives inf. A row
+        with no finite logit, with NaN or with a negative activation gives NaN.
+
+    Raises:
+        ValueError: if the shapes differ (nothing is broadcast), the inputs are
+            not floating point, the logits have one class only, the temperature
+            is not a positive number, or activations in host memory are
+            negative.
+
+    Warns:
+        UserWarning: if what lies in host memory looks like probabilities and
+            is said to be logits.
+
+    References:
+        [Kullback and Leibler, 1951](https://doi.org/10.1214/aoms/1177729694);
+        [Hinton, Vinyals and Dean, 2015](https://arxiv.org/abs/1503.02531).
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_xent import ops
+    >>> teacher = np.array([[0.0, 1.0], [3.0, 0.0]], "float32")
+    >>> student = np.array([[3.0, 0.0], [3.0, 0.0]], "float32")
+    >>> print([f"{float(d):.4f}" for d in ops.kl_divergence(teacher, student)])
+    ['1.6596', '0.0000']
+    """
+    pair = _pair(a, b, from_logits, temperature, axis)
+    terms = _terms(pair.p, pair.q, pair.gap)
+    return temperature**2 * ops.sum(terms, axis=pair.axis)
 
 
 @public_op
-def symmetric_kl(p, q, from_logits=True, axis=-1):
+def symmetric_kl(
+    a: TensorLike,
+    b: TensorLike,
+    *,
+    from_logits: bool = True,
+    temperature: float = 1.0,
+    axis: int = -1,
+) -> Tensor:
     """Symmetric Kullback-Leibler divergence of two distributions.
 
     ```
-    d(p, q) = KL(p‖q) + KL(q‖p) = Σ_k (p_k − q_k) · log(p_k / q_k)
+    d = T² · (KL(p‖q) + KL(q‖p)) = T² · Σ_k (p_k − q_k) · log(p_k / q_k)
+    with p = softmax(a / T), q = softmax(b / T)
     ```
 
     From logits, the softmax is taken inside and the logarithms come from the
@@ -37,26 +115,32 @@ def symmetric_kl(p, q, from_logits=True, axis=-1):
     computed as Σ max(p, q) · (1 − e^−|δ|) · |δ| with δ = log p − log q, which
     is never negative and exactly 0 for equal rows.
 
-    With `from_logits=False`, p and q are activations that are not negative and
-    need not sum to 1 (the generalized form, which has the same formula). An
-    activation below 2^−64 counts as 2^−64 inside the logarithm.
+    With `from_logits=False`, p = a and q = b are activations that are not
+    negative and need not sum to 1 (the generalized form, which has the same
+    formula). An activation below 2^−64 counts as 2^−64 inside the logarithm.
 
     Args:
-        p: Float tensor of logits (or activations).
-        q: Float tensor of the same shape.
-        from_logits: Whether p and q are logits.
+        a: Float tensor of logits (or activations).
+        b: Float tensor of the same shape.
+        from_logits: Whether a and b are logits.
+        temperature: T > 0, for logits.
         axis: The axis of the entries.
 
     Returns:
-        The divergence in nats: the shape of `p` without `axis`, float32, or
-        float64 for float64 inputs. An entry masked out by a logit of −inf in
-        one row only gives inf; in both it costs nothing. A negative activation
-        gives NaN.
+        The divergence, in nats at T = 1: the shape of `a` without `axis`,
+        float32, or float64 for float64 inputs. An entry masked out by a logit
+        of −inf in one row only gives inf; in both it costs nothing. A negative
+        activation gives NaN.
 
     Raises:
         ValueError: if the shapes differ (nothing is broadcast), the inputs are
-            not floating point, the logits have one entry only, or activations
-            in host memory are negative.
+            not floating point, the logits have one entry only, the temperature
+            is not a positive number, or activations in host memory are
+            negative.
+
+    Warns:
+        UserWarning: if what lies in host memory looks like probabilities and
+            is said to be logits.
 
     References:
         [Kullback and Leibler, 1951](https://doi.org/10.1214/aoms/1177729694).
@@ -65,235 +149,189 @@ def symmetric_kl(p, q, from_logits=True, axis=-1):
 
     >>> import numpy as np
     >>> from keras_xent import ops
-    >>> p = np.array([[0.0, 1.0], [5.0, 5.0]], "float32")
-    >>> q = np.array([[1.0, 0.0], [3.0, 3.0]], "float32")
-    >>> print([f"{float(d):.4f}" for d in ops.symmetric_kl(p, q)])
+    >>> a = np.array([[0.0, 1.0], [5.0, 5.0]], "float32")
+    >>> b = np.array([[1.0, 0.0], [3.0, 3.0]], "float32")
+    >>> print([f"{float(d):.4f}" for d in ops.symmetric_kl(a, b)])
     ['0.9242', '0.0000']
     """
+    pair = _pair(a, b, from_logits, temperature, axis)
     if not from_logits:
-        p, q = _activations("p", p), _activations("q", q)
-    else:
-        p, q = checks.logits(p, "p"), checks.logits(q, "q")
-    p, q = checks.one_dtype(p, q)
-    checks.same_shape("p", p.shape, "q", q.shape)
-    axis = checks.axis(axis, len(p.shape))
-    if not from_logits:
-        terms = (p - q) * (_log(p) - _log(q))
-        return ops.sum(terms, axis=axis)
-    checks.entries(p.shape, axis)
-    log_p = ops.log_softmax(p, axis=axis)
-    log_q = ops.log_softmax(q, axis=axis)
-    absent = (log_p == -np.inf) & (log_q == -np.inf)
-    log_p = ops.where(absent, 0, log_p)
-    log_q = ops.where(absent, 0, log_q)
-    gap = ops.abs(log_p - log_q)
-    larger = ops.exp(ops.where(log_p < log_q, log_q, log_p))
+        return ops.sum((pair.p - pair.q) * pair.gap, axis=pair.axis)
+    size = ops.abs(pair.gap)
+    larger = ops.where(pair.gap < 0, pair.q, pair.p)
     # An entry that one row has not at all, also where the other underflows.
-    apart = gap == np.inf
-    gap = ops.where(apart, 1, gap)
-    terms = ops.where(apart, np.inf, larger * -ops.expm1(-gap) * gap)
-    return ops.sum(terms, axis=axis)
+    apart = size == np.inf
+    size = ops.where(apart, 1, size)
+    terms = ops.where(apart, np.inf, larger * -ops.expm1(-size) * size)
+    return temperature**2 * ops.sum(terms, axis=pair.axis)
 
 
 @public_op
-def pairwise_symmetric_kl(a, b=None, from_logits=True):
-    """Symmetric Kullback-Leibler divergence of every row of a with every of b.
+def jensen_shannon(
+    a: TensorLike,
+    b: TensorLike,
+    *,
+    beta: float = 0.5,
+    from_logits: bool = True,
+    temperature: float = 1.0,
+    axis: int = -1,
+) -> Tensor:
+    """Jensen-Shannon divergence of two distributions, also the generalized.
 
     ```
-    d_ij = Σ_k (p_ik − q_jk) · (log p_ik − log q_jk)
+    d = T² · (β KL(p‖m) + (1 − β) KL(q‖m)),   m = β p + (1 − β) q
+    with p = softmax(a / T), q = softmax(b / T)
     ```
 
-    with p the softmax of the rows of a and q of the rows of b. All pairs come
-    from one matrix product (two if b is given): O(n m) memory, no n × m × d
-    tensor, no epsilon.
+    At β = ½ it is symmetric, 0 for equal rows only, and at most log 2 = 0.6931
+    nats (at T = 1), for rows that share no class: masked and confident logits
+    give no infinity. Its square root is a metric.
 
-    Accuracy in float32: relative error at most 1e-5 for divergences of 0.1 and
-    more, absolute error at most 2e-5 below. A product of P and log P alone
-    cancels for rows that are nearly equal or nearly one-hot; here the
-    logarithms are first measured from the mean distribution of the batch and
-    from their own mean, which changes no divergence.
+    Other β lean to one side. The formula itself vanishes as β nears 0 or 1;
+    divided by β it nears KL(p‖q) there, and by 1 − β KL(q‖p). So at β = 0 this
+    is the forward divergence KL(p‖q), which covers all that the teacher p
+    holds for possible, and at β = 1 the reverse one KL(q‖p), which settles on
+    what it likes best: without the factor, as in the libraries that distill
+    language models (TRL's GKD, Liger).
+
+    With `from_logits=False`, p = a and q = b are activations that are not
+    negative and need not sum to 1, and the divergences the generalized ones
+    (see `kl_divergence`).
 
     Args:
-        a: Float tensor `(n, d)` of logits (or activations).
-        b: Float tensor `(m, d)`. `None` compares `a` with itself: then the
-            result is symmetric and its diagonal exactly 0.
-        from_logits: Whether a and b are logits. Otherwise they are activations
-            that are not negative, as in `symmetric_kl`; the accuracy is then
-            relative to the sums of the rows.
+        a: Float tensor of logits (or activations), for distillation of the
+            teacher.
+        b: Float tensor of the same shape.
+        beta: β in [0, 1], the share of p in the mean m.
+        from_logits: Whether a and b are logits.
+        temperature: T > 0, for logits.
+        axis: The axis of the classes.
 
     Returns:
-        The divergences in nats `(n, m)`, never negative, float32, or float64
-        for float64 inputs. A row with a logit that is not finite gives NaN: use
-        `symmetric_kl` there. A negative activation gives NaN.
+        The divergence, in nats at T = 1: the shape of `a` without `axis`,
+        float32, or float64 for float64 inputs. A row with no finite logit,
+        with NaN or with a negative activation gives NaN.
 
     Raises:
-        ValueError: if `a` and `b` are not matrices with the same number of
-            columns, are not floating point, or the logits have one column only.
+        ValueError: if the shapes differ (nothing is broadcast), the inputs are
+            not floating point, the logits have one class only, `beta` or
+            `temperature` is out of range, or activations in host memory are
+            negative.
+
+    Warns:
+        UserWarning: if what lies in host memory looks like probabilities and
+            is said to be logits.
 
     References:
-        [Kullback and Leibler, 1951](https://doi.org/10.1214/aoms/1177729694).
+        [Lin, 1991](https://doi.org/10.1109/18.61115);
+        [Endres and Schindelin, 2003](https://doi.org/10.1109/TIT.2003.813506);
+        [Agarwal et al., 2024](https://arxiv.org/abs/2306.13649), β.
 
     Example:
 
     >>> import numpy as np
     >>> from keras_xent import ops
-    >>> a = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]], "float32")
-    >>> d = np.asarray(ops.pairwise_symmetric_kl(a))
-    >>> print(d.round(4))
-    [[0.     0.9242 0.    ]
-     [0.9242 0.     0.9242]
-     [0.     0.9242 0.    ]]
+    >>> a = np.array([[0.0, 1.0], [0.0, -np.inf]], "float32")
+    >>> b = np.array([[1.0, 0.0], [-np.inf, 0.0]], "float32")
+    >>> print([f"{float(d):.4f}" for d in ops.jensen_shannon(a, b)])
+    ['0.1109', '0.6931']
     """
-    a, b = _matrices(a, b, from_logits)
-    rows_a, rows_b = _relative_rows(a, b, from_logits)
-    divergence = _one_way(rows_a, rows_b)
-    back = divergence if b is None else _one_way(rows_b, rows_a)
-    divergence = divergence + ops.transpose(back)
-    if not from_logits:
-        divergence = divergence + _gap(rows_a.offset, rows_b.offset) * _gap(
-            rows_a.total, rows_b.total
-        )
-    return _never_negative(divergence, zero_diagonal=b is None)
-
-
-@public_op
-def pairwise_kl(a, from_logits=True):
-    """Kullback-Leibler divergence of every row of a from every other row.
-
-    ```
-    KL_ij = Σ_k p_ik · (log p_ik − log p_jk)
-    ```
-
-    The one-way half of `pairwise_symmetric_kl`, with its arguments, accuracy
-    and errors. Activations (`from_logits=False`) use the generalized form
-    Σ_k p_ik · (log p_ik − log p_jk) − p_ik + p_jk.
-
-    Args:
-        a: Float tensor `(n, d)` of logits (or activations).
-        from_logits: Whether a holds logits.
-
-    Returns:
-        The divergences in nats `(n, n)`, never negative, the diagonal exactly
-        0.
-
-    Raises:
-        ValueError: as `pairwise_symmetric_kl`.
-
-    References:
-        [Kullback and Leibler, 1951](https://doi.org/10.1214/aoms/1177729694).
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_xent import ops
-    >>> a = np.array([[0.0, 1.0], [3.0, 0.0]], "float32")
-    >>> kl = np.asarray(ops.pairwise_kl(a))
-    >>> print(kl.round(4))
-    [[0.     1.6596]
-     [1.075  0.    ]]
-    """
-    a, _ = _matrices(a, None, from_logits)
-    rows, _ = _relative_rows(a, None, from_logits)
-    gap = _gap(rows.offset, rows.offset)
-    if from_logits:
-        divergence = _one_way(rows, rows) + gap
+    check_beta(beta)
+    pair = _pair(a, b, from_logits, temperature, axis)
+    p, q, gap = pair.p, pair.q, pair.gap
+    if beta == 0:
+        terms = _terms(p, q, gap)
+    elif beta == 1:
+        terms = _terms(q, p, -gap)
     else:
-        divergence = _one_way(rows, rows) + gap * rows.total[:, None]
-        divergence = divergence - _gap(rows.total, rows.total)
-    return _never_negative(divergence, zero_diagonal=True)
+        terms = _mixed_terms(p, q, gap, beta)
+    return temperature**2 * ops.sum(terms, axis=pair.axis)
 
 
-class _Rows(typing.NamedTuple):
-    """Distributions p with log p = log_p + offset + (a vector all share)."""
+def check_beta(beta):
+    """Raises unless β is a share."""
+    checks.number("beta", beta, 0, 1)
+
+
+def _mixed_terms(p, q, gap, beta):
+    """Each entry of β KL(p‖m) + (1 − β) KL(q‖m), generalized."""
+    larger = gap > 0
+    size = ops.where(larger, gap, -gap)
+    # Tensors: beside another number PyTorch rounds a number to float32. Not by
+    # `full_like`, which reads device memory there.
+    one = ops.ones_like(gap)
+    of_p, of_q = beta * one, (1 - beta) * one
+    share = ops.where(larger, of_p, of_q)
+    rest = ops.where(larger, of_q, of_p)
+    # How far the larger of the two lies above m, and the smaller below, in
+    # logarithms. m is share + rest · e^−size times the larger; near 1 that is
+    # said without it, so that nothing cancels.
+    near = size < 1
+    near_one = ops.log1p(rest * ops.expm1(ops.where(near, -size, -1)))
+    far = ops.log(share + rest * ops.exp(-size))
+    above = -ops.where(near, near_one, far)
+    below = above - size
+    mean = beta * p + (1 - beta) * q
+    of_p = _terms(p, mean, ops.where(larger, above, below))
+    of_q = _terms(q, mean, ops.where(larger, below, above))
+    return beta * of_p + (1 - beta) * of_q
+
+
+class _Pair(typing.NamedTuple):
+    """Two distributions, log p − log q, and the axis of their entries."""
 
     p: typing.Any
-    log_p: typing.Any
-    offset: typing.Any
-    total: typing.Any
+    q: typing.Any
+    gap: typing.Any
+    axis: int
 
 
-def _relative_rows(a, b, from_logits):
-    """The rows of a and b, their logarithms measured from what they share.
-
-    Any vector may be subtracted from the logarithms of all rows, and any number
-    from those of a row, as only differences of logarithms count and the rows
-    sum to a constant. What is subtracted here (the logarithm of the mean
-    distribution, then each row's own mean) leaves numbers that are small where
-    p is large, so that the sums over them do not cancel. Measured in float32 on
-    rows that are nearly equal, clustered or one-hot, with 16 to 1000 columns:
-    relative error 4e-6 at most above 0.1, without it 4e-5.
-    """
-    matrices = [a] if b is None else [a, b]
-    p = [_probabilities(x, from_logits) for x in matrices]
-    count = sum(ops.shape(x)[0] for x in matrices)
-    # Without what is not finite: such a row must spoil no other.
-    center = sum(
-        ops.sum(ops.where(ops.isfinite(x), x, 0), axis=0) for x, _ in p
-    )
-    center = ops.log(center / ops.cast(count, center.dtype))
-    center = ops.where(center < LOWEST_LOG_MEAN, LOWEST_LOG_MEAN, center)
-    rows = [_relative(*x, ops.stop_gradient(center)) for x in p]
-    return rows[0], rows[-1]
-
-
-def _relative(p, log_p, center):
-    log_p = log_p - center
-    total = ops.sum(p, axis=1)
-    mean = ops.sum(p * log_p, axis=1) / ops.where(total > 0, total, 1)
-    mean = ops.stop_gradient(mean)
-    return _Rows(p, log_p - mean[:, None], mean, total)
-
-
-def _one_way(a, b):
-    """Σ_k p_ik (log p_ik − log q_jk), the offsets of the rows left out."""
-    own = ops.sum(a.p * a.log_p, axis=1)
-    return own[:, None] - a.p @ ops.transpose(b.log_p)
-
-
-def _gap(a, b):
-    return a[:, None] - b[None, :]
-
-
-def _never_negative(divergence, zero_diagonal):
-    """Lifts rounding errors below 0 to 0, and keeps their gradient."""
-    below = ops.stop_gradient(ops.relu(-divergence))
-    divergence = divergence + below
-    if not zero_diagonal:
-        return divergence
-    index = ops.arange(ops.shape(divergence)[0])
-    return ops.where(_gap(index, index) == 0, 0, divergence)
-
-
-def _probabilities(x, from_logits):
-    if not from_logits:
-        return x, _log(x)
-    log_p = ops.log_softmax(x, axis=-1)
-    return ops.exp(log_p), log_p
-
-
-def _matrices(a, b, from_logits):
-    matrices = []
-    for name, x in (("a", a), ("b", a if b is None else b)):
-        x = checks.logits(x, name) if from_logits else _activations(name, x)
-        if len(x.shape) != 2:
-            raise ValueError(
-                f"`{name}` must be a matrix with one row per example, "
-                f"(rows, columns). Received shape {tuple(x.shape)}."
-            )
-        if from_logits:
-            checks.entries(x.shape, 1)
-        matrices.append(x)
-    a, other = checks.one_dtype(*matrices)
-    if not checks.fits(a.shape[1:], other.shape[1:]):
+def _pair(a, b, from_logits, temperature, axis):
+    check_temperature(temperature)
+    if not from_logits and temperature != 1:
         raise ValueError(
-            f"`a` and `b` must have the same number of columns. Received "
-            f"shapes {tuple(a.shape)} and {tuple(other.shape)}."
+            "`temperature` divides logits, and activations have none. Received "
+            f"temperature={temperature!r} with from_logits=False: pass the "
+            "logits."
         )
-    return a, None if b is None else other
+    a, b = checks.one_dtype(
+        given("a", a, from_logits, axis), given("b", b, from_logits, axis)
+    )
+    checks.same_shape("a", a.shape, "b", b.shape)
+    axis = checks.axis(axis, len(a.shape))
+    if not from_logits:
+        gap = checks.sizes_agree(log_of_activations(a), a, b)
+        return _Pair(a, b, gap - log_of_activations(b), axis)
+    checks.entries(a.shape, axis)
+    log_p, log_q = (ops.log_softmax(x / temperature, axis=axis) for x in (a, b))
+    p, q = ops.exp(log_p), ops.exp(log_q)
+    log_p = checks.sizes_agree(log_p, a, b)
+    absent = (log_p == -np.inf) & (log_q == -np.inf)
+    log_p, log_q = (ops.where(absent, 0, x) for x in (log_p, log_q))
+    return _Pair(p, q, log_p - log_q, axis)
 
 
-def _activations(name, x):
+def given(name, x, from_logits, axis=-1):
+    """Logits or activations as a float tensor, checked where they can be seen.
+
+    Args:
+        name: What messages call `x`.
+        x: Logits, or activations that are not negative.
+        from_logits: Which of the two.
+        axis: The axis of the entries.
+
+    Returns:
+        A tensor of float32 at least. Negative activations are NaN.
+    """
     values = checks.host_array(x)
+    if from_logits:
+        if values is not None and _look_like_probabilities(values, axis):
+            warn(
+                f"`{name}` looks like probabilities: no entry is negative and "
+                "each row sums to 1. With from_logits=True a softmax is taken "
+                "of it. Pass the logits, or from_logits=False."
+            )
+        return checks.logits(x, name)
     if values is not None and np.any(values < 0):
         raise ValueError(
             f"`{name}` must not be negative where from_logits=False: it holds "
@@ -305,8 +343,37 @@ def _activations(name, x):
     return ops.where(x >= 0, x, np.nan)
 
 
-def _log(x):
+def _look_like_probabilities(values, axis):
+    """Whether all rows are distributions, and not all of them one-hot."""
+    if values.dtype.kind != "f" or not values.size or not values.ndim:
+        return False
+    if not -values.ndim <= axis < values.ndim or values.shape[axis] < 2:
+        return False
+    # Rows of 0 and 1 are as well the logits that one makes up.
+    if not np.all(values >= 0) or not np.any((values > 0) & (values < 1)):
+        return False
+    sums = values.sum(axis=axis, dtype="float64")
+    return bool(np.all(np.abs(sums - 1) <= SUM_TOLERANCE))
+
+
+def log_of_activations(x):
     """log x, where entries below SMALLEST_IN_LOG still get its gradient."""
     lifted = ops.where(x < SMALLEST_IN_LOG, SMALLEST_IN_LOG - x, 0)
     lifted = ops.stop_gradient(lifted)
     return ops.log(x + lifted)
+
+
+def _terms(p, q, gap):
+    """p · log(p / q) + q − p of each entry, from gap = log(p / q).
+
+    p alone: infinite. q alone: q.
+    """
+    alone, missing = gap == np.inf, gap == -np.inf
+    safe = ops.where(alone | missing, 0, gap)
+    # Each side where its exponential cannot overflow. Not by `abs`, which has
+    # another gradient at 0.
+    down = ops.expm1(ops.where(safe > 0, -safe, safe))
+    excess = ops.where(safe > 0, p * down, -q * down)
+    terms = p * safe + excess
+    terms = ops.where(missing, q, terms)
+    return ops.where(alone, np.inf, terms)

@@ -1,10 +1,12 @@
 """Entropy of distributions, in the unit that is asked for."""
 
 import math
+import typing
 
 import numpy as np
 from keras import ops
 
+from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.probabilities import class_probabilities
 from keras_xent.ops.public import public_op
@@ -13,7 +15,13 @@ NATS_PER = {"nats": 1.0, "bits": math.log(2)}
 
 
 @public_op
-def entropy(x, from_logits=True, unit="nats", axis=-1):
+def entropy(
+    x: TensorLike,
+    *,
+    from_logits: bool = True,
+    unit: typing.Literal["nats", "bits"] = "nats",
+    axis: int = -1,
+) -> Tensor:
     """Entropy of distributions over classes.
 
     ```
@@ -57,7 +65,7 @@ def entropy(x, from_logits=True, unit="nats", axis=-1):
     >>> print(f"{float(ops.entropy(coin, unit='bits')):.4f}")
     1.0000
     """
-    check_unit(unit, NATS_PER)
+    checks.choice("unit", unit, NATS_PER)
     rank = len(x.shape) if hasattr(x, "shape") else np.ndim(x)
     axis = checks.axis(axis, rank)
     if from_logits:
@@ -71,12 +79,3 @@ def entropy(x, from_logits=True, unit="nats", axis=-1):
     # 0 · ∞ is 0, in the gradient as well.
     terms = p * ops.where(p == 0, 0, log_p)
     return -ops.sum(terms, axis=axis) / NATS_PER[unit]
-
-
-def check_unit(unit, allowed):
-    """Raises unless the unit is one of the allowed ones."""
-    if unit not in allowed:
-        raise ValueError(
-            f"`unit` must be one of {', '.join(map(repr, allowed))}. "
-            f"Received: unit={unit!r}"
-        )

@@ -18,7 +18,7 @@ UNITS = (_RATIO, 1.0, 1 / _RATIO, 1 / _RATIO**2)
 # Weights that are not just 0 and 1 are summed digit by digit, 8 bits each, so
 # that 2**16 of them stay under 2**24, too.
 _DIGIT = 256.0
-DIGIT_UNITS = np.float32([2**8, 1, 2**-8, 2**-16, 2**-24, 2**-24])
+DIGIT_UNITS = np.array([2**8, 1, 2**-8, 2**-16, 2**-24, 2**-24], "float32")
 
 
 def carry(parts):

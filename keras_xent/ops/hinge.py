@@ -3,8 +3,12 @@
 import numpy as np
 from keras import ops
 
+from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, extrema
-from keras_xent.ops.divergence import pairwise_kl, pairwise_symmetric_kl
+from keras_xent.ops.pairwise_divergence import (
+    pairwise_kl,
+    pairwise_symmetric_kl,
+)
 from keras_xent.ops.public import public_op
 
 # softness · softplus(x / softness) is within softness · log 2 of the hard
@@ -14,7 +18,13 @@ SMALLEST_SOFTNESS = 1e-30
 
 
 @public_op
-def softplus_hinge(match, distance, margin, softness=1.0):
+def softplus_hinge(
+    match: TensorLike,
+    distance: TensorLike,
+    margin: float,
+    *,
+    softness: float = 1.0,
+) -> Tensor:
     """Cost of a pair: its distance if it matches, else what the margin lacks.
 
     ```
@@ -74,14 +84,15 @@ def softplus_hinge(match, distance, margin, softness=1.0):
 
 @public_op
 def symmetric_kl_hinge(
-    labels,
-    logits,
-    margin,
-    softness=1.0,
-    balanced=True,
-    directed=False,
-    weight=None,
-):
+    labels: TensorLike,
+    logits: TensorLike,
+    margin: float,
+    *,
+    softness: float = 1.0,
+    balanced: bool = True,
+    directed: bool = False,
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
     """Symmetric KL divergence with a softplus hinge, over all pairs of a batch.
 
     With d_ij the symmetric KL divergence of the softmax of rows i and j, w_i
@@ -107,7 +118,7 @@ def symmetric_kl_hinge(
         balanced: Whether matches and others share the loss half and half. With
             100 classes only 1 % of all pairs match.
         directed: Whether to hinge the two divergences one by one.
-        weight: w, one number per row, not negative. `None` is 1.
+        sample_weight: w, one number per row, not negative. `None` is 1.
 
     Returns:
         One value per row `(n,)` in nats, float32, or float64 for float64
@@ -140,16 +151,16 @@ def symmetric_kl_hinge(
             f"Received shape {tuple(logits.shape)}."
         )
     labels = _column_of_ids(labels, logits)
-    if weight is None:
-        weight = ops.ones_like(logits[:, 0])
-    weight = ops.cast(weight, logits.dtype)
-    checks.same_shape("weight", weight.shape, "labels", labels.shape)
+    if sample_weight is None:
+        sample_weight = ops.ones_like(logits[:, 0])
+    weight = ops.cast(sample_weight, logits.dtype)
+    checks.same_shape("sample_weight", weight.shape, "labels", labels.shape)
     possible = ops.all(weight >= 0)
     # Only their ratios count here; their products must not leave float32.
     largest = extrema.largest(weight, 0)
     weight = weight / ops.where(largest > 0, largest, 1)
 
-    index = ops.arange(ops.shape(logits)[0])
+    index = ops.arange(ops.shape(logits)[0], dtype="int32")
     same = labels[:, None] == labels[None, :]
     itself = index[:, None] == index[None, :]
     partner = ops.where(itself, 0, weight[None, :])

@@ -27,7 +27,7 @@ _SOME = 4096
 
 
 def corners(curve):
-    """The corners of the lower left convex hull of (false_match, miss).
+    """The corners of the lower left convex hull of the two error rates.
 
     Args:
         curve: `Curve` of NumPy arrays.
@@ -35,9 +35,10 @@ def corners(curve):
     Returns:
         Indices of points, rising, from 0 to the last.
 
-    Source: Andrew's monotone chain.
+    References:
+        Andrew's monotone chain.
     """
-    x, y = curve.false_match, curve.miss
+    x, y = curve.false_match, curve.false_non_match
     moved = np.flatnonzero((np.diff(x) != 0) | (np.diff(y) != 0))
     hull = []
     # Python's numbers: an order of magnitude faster than NumPy's, one by one.
@@ -56,7 +57,7 @@ def corners(curve):
 def equal_error_rate(curve):
     """The equal error rate of the convex hull.
 
-        ROCCH-EER = max_a min_k  a miss[k] + (1 - a) false_match[k]
+        ROCCH-EER = max_a min_k  a false_non_match[k] + (1 - a) false_match[k]
 
     Args:
         curve: `Curve`. NumPy: by all corners. Tensors: the two corners on both
@@ -65,10 +66,11 @@ def equal_error_rate(curve):
     Returns:
         Scalar in [0, 1/2].
 
-    Source: Brümmer and de Villiers, "The BOSARIS Toolkit: theory, algorithms
-    and code for surviving the new DCF", 2013.
+    References:
+        Brümmer and de Villiers, "The BOSARIS Toolkit: theory, algorithms and
+        code for surviving the new DCF", 2013.
     """
-    x, y = curve.false_match, curve.miss
+    x, y = curve.false_match, curve.false_non_match
     if curve.xp is np:
         hull = corners(curve)
         after = int(np.argmax(y[hull] <= x[hull]))
@@ -93,13 +95,13 @@ def _where(condition, one, other):
     )
 
 
-def least_cost(curve):
+def min_cllr(curve):
     """Cllr after the best calibration, in bits.
 
     With shares dm and dn of the matches and of the non-matches between two
     corners of the hull, whose log-likelihood ratio then is log(dm / dn),
 
-        CllrMin = Σ ((dm + dn) log2(dm + dn) - dm log2 dm - dn log2 dn) / 2
+        MinCllr = Σ ((dm + dn) log2(dm + dn) - dm log2 dm - dn log2 dn) / 2
 
     Args:
         curve: `Curve`. NumPy: by all corners. Tensors: by the corners that
@@ -108,12 +110,16 @@ def least_cost(curve):
     Returns:
         Scalar in [0, 1].
 
-    Source: Brümmer and du Preez, "Application-independent evaluation of speaker
-    detection", Computer Speech and Language 2006.
+    References:
+        Brümmer and du Preez, "Application-independent evaluation of speaker
+        detection", Computer Speech and Language 2006.
     """
     xp = curve.xp
     touched = corners(curve) if xp is np else _touched(curve)
-    x, y = xp.take(curve.false_match, touched), xp.take(curve.miss, touched)
+    x, y = (
+        xp.take(rate, touched)
+        for rate in (curve.false_match, curve.false_non_match)
+    )
     dn, dm = x[1:] - x[:-1], y[:-1] - y[1:]
 
     def entropy(share):
@@ -127,18 +133,22 @@ def least_cost(curve):
 def _touched(curve):
     """Where lines of many slopes touch the curve: indices, rising."""
     some = _some_points(curve)
-    x, y = ops.take(curve.false_match, some), ops.take(curve.miss, some)
+    x, y = (
+        ops.take(rate, some)
+        for rate in (curve.false_match, curve.false_non_match)
+    )
     llr = np.arange(_LARGEST_LLR, -_LARGEST_LLR - _LLR_STEP, -_LLR_STEP)
-    # miss weighs 1 / (1 + e^t), false_match e^t / (1 + e^t): the larger the
-    # threshold t on the log-likelihood ratio, the fewer are called matches.
-    miss_weight, false_weight = (
+    # A false non-match weighs 1 / (1 + e^t), a false match e^t / (1 + e^t): the
+    # larger the threshold t on the log-likelihood ratio, the fewer are called
+    # matches.
+    non_match_weight, match_weight = (
         ops.convert_to_tensor(
             1.0 / (1.0 + np.exp(sign * llr[:, None])), x.dtype
         )
         for sign in (1.0, -1.0)
     )
-    best = ops.argmin(miss_weight * y + false_weight * x, axis=1)
-    ends = ops.convert_to_tensor(np.array([0, curve.match.shape[0]], "int32"))
+    best = ops.argmin(non_match_weight * y + match_weight * x, axis=1)
+    ends = ops.convert_to_tensor([0, curve.match.shape[0]], "int32")
     # Rounding may break the order, and no segment must be gone over twice.
     return ops.sort(ops.concatenate([ends, ops.take(some, best)]))
 
@@ -146,16 +156,16 @@ def _touched(curve):
 def _some_points(curve):
     """Indices of some 4096 points, rising, that tell how the curve runs.
 
-    At even steps of false matches, of hits and of bins that are not empty, each
-    with a third of the say. So no light bin is lost while few are filled, and
-    no heavy one ever.
+    At even steps of false matches, of true matches and of bins that are not
+    empty, each with a third of the say. So no light bin is lost while few are
+    filled, and no heavy one ever.
     """
     bins = curve.match.shape[0]
     if bins < _SOME:
         return ops.arange(bins + 1, dtype="int32")
     filled = ops.cast(curve.match + curve.non_match > 0, curve.match.dtype)
     filled = prefix_sums(filled)
-    place = curve.false_match + curve.hit + filled / filled[-1]
+    place = curve.false_match + curve.true_match + filled / filled[-1]
     place = ops.cast(ops.floor(place * (_SOME / 3.0)), "int32")
     # NaN, where there is no curve, must not become an index.
     place = ops.clip(place, 0, _SOME)

@@ -4,25 +4,26 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent._types import ClassIds, ClassWeight, Tensor, TensorLike
 from keras_xent.ops import blockwise, checks, crossentropy
 from keras_xent.ops.public import public_op
 
 
 @public_op
 def linear_softmax_crossentropy(
-    labels,
-    features,
-    kernel=None,
-    bias=None,
+    labels: TensorLike,
+    features: TensorLike,
     *,
-    class_vectors=None,
-    ignore_class=None,
-    label_smoothing=0.0,
-    class_weight=None,
-    z_loss=0.0,
-    softcap=None,
-    block_size=None,
-):
+    kernel: TensorLike | None = None,
+    class_vectors: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    ignore_class: ClassIds = None,
+    label_smoothing: float = 0.0,
+    class_weight: ClassWeight = None,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    block_size: int | None = None,
+) -> Tensor:
     """Cross-entropy of integer labels and the softmax of features · kernel.
 
     ```
@@ -41,16 +42,18 @@ def linear_softmax_crossentropy(
             whole numbers are accepted.
         features: Float tensor `(..., d)`.
         kernel: Float tensor `(d, v)`: one column per class, as in a Dense
-            layer.
-        bias: Float tensor `(v,)`. A class with a bias of −inf is masked out.
-        class_vectors: Float tensor `(v, d)` instead of `kernel`: one row per
-            class, as in an Embedding. It is not transposed in memory.
+            layer. Either this or `class_vectors`.
+        class_vectors: Float tensor `(v, d)`: one row per class, as in an
+            Embedding. It is not transposed in memory.
+        bias: Float tensor `(v,)`, or None. A class with a bias of −inf is
+            masked out.
         ignore_class: A class id, or a list of them, in the range of the
             classes or not: examples with such a label have loss and gradient 0.
         label_smoothing: ε in [0, 1).
-        class_weight: w, one non-negative number per class.
+        class_weight: w, one non-negative number per class, or a dict from
+            class ids to such numbers; a class that is not in it weighs 1.
         z_loss: z ≥ 0, keeps log Σ exp(x) near 0.
-        softcap: c > 0: keeps the logits within ±c.
+        softcap: c > 0 keeps the logits within ±c; None leaves them.
         block_size: The number of classes in a block. `None` chooses it so that
             a block of logits takes 8 MB, but not fewer than 256 classes.
 
@@ -78,16 +81,18 @@ def linear_softmax_crossentropy(
     >>> from keras_xent import ops
     >>> features = np.array([[1.0, 2.0], [0.0, 1.0]], "float32")
     >>> kernel = np.array([[1.0, 0.0, -1.0], [0.0, 1.0, 0.0]], "float32")
-    >>> loss = ops.linear_softmax_crossentropy([1, 0], features, kernel)
+    >>> loss = ops.linear_softmax_crossentropy(
+    ...     [1, 0], features, kernel=kernel
+    ... )
     >>> print([f"{float(value):.4f}" for value in loss])
     ['0.3490', '1.5514']
     """
     losses, _ = losses_and_terms(
         labels,
         features,
-        kernel,
-        bias,
+        kernel=kernel,
         class_vectors=class_vectors,
+        bias=bias,
         ignore_class=ignore_class,
         label_smoothing=label_smoothing,
         class_weight=class_weight,
@@ -101,21 +106,27 @@ def linear_softmax_crossentropy(
 def losses_and_terms(
     labels,
     features,
-    kernel=None,
-    bias=None,
     *,
+    kernel=None,
     class_vectors=None,
+    bias=None,
     ignore_class=None,
     label_smoothing=0.0,
     class_weight=None,
     z_loss=0.0,
     softcap=None,
     block_size=None,
+    all_terms=False,
 ):
-    """As `linear_softmax_crossentropy`, with the `blockwise.Terms` as well."""
+    """As `linear_softmax_crossentropy`, with the `blockwise.Terms` as well.
+
+    Of the terms `entropy` and `above` are there with `all_terms` only.
+    """
     features, matrix, columns, count = factors(features, kernel, class_vectors)
     bias = checked_bias(bias, count)
-    check_options(label_smoothing, class_weight, z_loss, softcap, count)
+    class_weight = check_options(
+        label_smoothing, class_weight, z_loss, softcap, count
+    )
     check_block_size(block_size)
     ignored = checks.id_tuple("ignore_class", ignore_class)
     checks.label_range(labels, count, ignored)
@@ -128,6 +139,7 @@ def losses_and_terms(
     labels = ops.reshape(labels, (-1,))
     counted = crossentropy.is_counted(labels, ignored)
     exists = (labels >= 0) & (labels < count)
+    known = ops.where(exists, labels, 0)
     if counted is not None:
         features = ops.where(counted[:, None], features, 0)
         exists = exists | ~counted
@@ -136,17 +148,21 @@ def losses_and_terms(
     if label_smoothing:
         dtype = checks.logits(features).dtype
         shares = _shares(count, bias, class_weight, dtype)
+    description = blockwise.SoftmaxLogits(labels, softcap, shares)
+    if all_terms:
+        description.bar = _own_logits(
+            known, features, matrix, columns, bias, description
+        )
     terms = blockwise.crossentropy_terms(
         features,
         matrix,
         bias,
-        blockwise.SoftmaxLogits(labels, softcap, shares),
+        description,
         columns=columns,
         block_size=block_size,
     )
     losses = terms.nll
     if class_weight is not None:
-        known = ops.where((labels >= 0) & (labels < count), labels, 0)
         weight = ops.take(ops.cast(class_weight, losses.dtype), known)
         losses = ops.where(weight == 0, 0, weight * losses)
     losses = (1 - label_smoothing) * losses if label_smoothing else losses
@@ -158,8 +174,23 @@ def losses_and_terms(
     terms = terms._replace(nll=ops.where(exists, terms.nll, np.nan))
     if counted is not None:
         losses = ops.where(counted, losses, 0)
-    terms = blockwise.Terms(*(ops.reshape(x, rows) for x in terms))
+    terms = blockwise.Terms(
+        *(None if x is None else ops.reshape(x, rows) for x in terms)
+    )
     return ops.reshape(losses, rows), terms
+
+
+def _own_logits(labels, features, matrix, columns, bias, description):
+    """The logit of each row's label, without a gradient."""
+    features = checks.logits(features)
+    vectors = ops.cast(ops.take(matrix, labels, axis=columns), features.dtype)
+    if columns == 1:
+        vectors = ops.transpose(vectors)
+    # As a block of one row: a column has its own bias.
+    products = ops.sum(features * vectors, axis=1)[None, :]
+    if bias is not None:
+        bias = ops.cast(ops.take(bias, labels), features.dtype)
+    return ops.stop_gradient(description.logits(products, bias, 0)[0])
 
 
 def factors(features, kernel, class_vectors):
@@ -198,11 +229,11 @@ def checked_bias(bias, count):
 
 
 def check_options(label_smoothing, class_weight, z_loss, softcap, classes=None):
-    """Raises on an option that is out of range."""
-    crossentropy.check_options(
+    """Raises on an option that is out of range. Returns the class weights."""
+    check_softcap(softcap)
+    return crossentropy.check_options(
         label_smoothing, class_weight, 0.0, z_loss, classes
     )
-    check_softcap(softcap)
 
 
 def check_softcap(softcap):
@@ -219,15 +250,8 @@ def check_softcap(softcap):
 
 def check_block_size(block_size):
     """Raises unless the block size is None or a whole number from 1."""
-    whole = isinstance(block_size, (int, np.integer))
-    if block_size is None or (
-        whole and not isinstance(block_size, bool) and block_size >= 1
-    ):
-        return
-    raise ValueError(
-        "`block_size` is the number of classes in a block, a whole number "
-        f"from 1, or None to choose. Received: block_size={block_size!r}"
-    )
+    if block_size is not None:
+        checks.whole("block_size", block_size, 1)
 
 
 def _floats(x, name):

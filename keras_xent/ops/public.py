@@ -2,13 +2,16 @@
 
 import functools
 import importlib
+import typing
 
 import keras
 
 from keras_xent import _keras
 
+Function = typing.TypeVar("Function", bound=typing.Callable)
 
-def public_op(function):
+
+def public_op(function: Function) -> Function:
     """Decorates a public operation, so that all of them keep two promises.
 
     Given a `KerasTensor`, as in a functional model, it becomes a step of that
@@ -24,7 +27,7 @@ def public_op(function):
         with _keras.full_precision():
             return function(*args, **kwargs)
 
-    return op
+    return typing.cast(Function, op)
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -44,21 +47,6 @@ class Step(keras.Operation):
         # By name, and now: this module stands below `keras_xent.ops`.
         ops = importlib.import_module("keras_xent.ops")
         return getattr(ops, self.function)(*args, **kwargs)
-
-    def compute_output_spec(self, *args, **kwargs):
-        # Only what is symbolic may be traced: on JAX, Keras traces lists and
-        # arrays too, such as counts that have to be known.
-        nest = (args, kwargs)
-        leaves = keras.tree.flatten(nest)
-        places = [i for i, x in enumerate(leaves) if _any_symbolic(x)]
-
-        def call(*tensors):
-            given = dict(zip(places, tensors, strict=True))
-            filled = [given.get(i, x) for i, x in enumerate(leaves)]
-            args, kwargs = keras.tree.pack_sequence_as(nest, filled)
-            return self.call(*args, **kwargs)
-
-        return _keras.compute_output_spec(call, *(leaves[i] for i in places))
 
     def get_config(self):
         return {**super().get_config(), "function": self.function}

@@ -17,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent import _keras
+from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.moments import deviations, or_one
 from keras_xent.ops.public import public_op
@@ -28,7 +29,14 @@ TEMPERATURE_IN_DEVIATIONS = 0.3
 
 
 @public_op
-def soft_rank(x, temperature=None, axis=-1, *, weight=None, mask=None):
+def soft_rank(
+    x: TensorLike,
+    *,
+    temperature: float | None = None,
+    axis: int = -1,
+    sample_weight: TensorLike | None = None,
+    mask: TensorLike | None = None,
+) -> Tensor:
     """Ranks that change smoothly with the entries, and have a gradient.
 
     ```
@@ -49,8 +57,8 @@ def soft_rank(x, temperature=None, axis=-1, *, weight=None, mask=None):
             list, weighted by w, as a constant: no gradient goes through it.
         axis: The axis of the entries. The others are batch axes: each list has
             ranks of its own.
-        weight: w ≥ 0, a tensor of the shape of `x`. `None` is 1. No gradient
-            goes through it.
+        sample_weight: w ≥ 0, a tensor of the shape of `x`. `None` is 1. No
+            gradient goes through it.
         mask: Booleans of the shape of `x`; False is as good as a weight of 0.
 
     Returns:
@@ -77,7 +85,7 @@ def soft_rank(x, temperature=None, axis=-1, *, weight=None, mask=None):
     >>> from keras_xent import ops
     >>> x = np.array([0.0, 3.0, 1.0, 3.0], "float32")
     >>> for temperature in (0.01, 1.0, 9.0):
-    ...     ranks = ops.soft_rank(x, temperature)
+    ...     ranks = ops.soft_rank(x, temperature=temperature)
     ...     print([f"{float(rank):.2f}" for rank in ranks])
     ['1.00', '3.50', '2.00', '3.50']
     ['1.23', '3.41', '1.95', '3.41']
@@ -86,7 +94,7 @@ def soft_rank(x, temperature=None, axis=-1, *, weight=None, mask=None):
     x = checks.floats(x, "x")
     axis = checks.axis(axis, len(x.shape), "x")
     check_temperature(temperature)
-    weight = entry_weights(x, weight, mask, x.dtype)
+    weight = entry_weights(x, sample_weight, mask, x.dtype)
     x, weight = (_keras.moveaxis(each, axis, -1) for each in (x, weight))
     x, weight, good = _tidy(x, weight)
     if temperature is None:
@@ -98,7 +106,13 @@ def soft_rank(x, temperature=None, axis=-1, *, weight=None, mask=None):
 
 
 @public_op
-def average_rank(x, axis=-1, *, weight=None, mask=None):
+def average_rank(
+    x: TensorLike,
+    *,
+    axis: int = -1,
+    sample_weight: TensorLike | None = None,
+    mask: TensorLike | None = None,
+) -> Tensor:
     """Ranks from 1, equal entries at the average of their places.
 
     ```
@@ -109,7 +123,7 @@ def average_rank(x, axis=-1, *, weight=None, mask=None):
         x: Tensor of numbers `(..., n, ...)`, of any real dtype. Integers are
             compared as integers.
         axis: The axis of the entries. The others are batch axes.
-        weight: w ≥ 0, a tensor of the shape of `x`. `None` is 1.
+        sample_weight: w ≥ 0, a tensor of the shape of `x`. `None` is 1.
         mask: Booleans of the shape of `x`; False is as good as a weight of 0.
 
     Returns:
@@ -135,7 +149,7 @@ def average_rank(x, axis=-1, *, weight=None, mask=None):
     if dtype in ("bool", "float16", "bfloat16"):
         x = ops.cast(x, "int32" if dtype == "bool" else "float32")
     dtype = "float64" if dtype == "float64" else "float32"
-    weight = entry_weights(x, weight, mask, dtype)
+    weight = entry_weights(x, sample_weight, mask, dtype)
     x, weight = (_keras.moveaxis(each, axis, -1) for each in (x, weight))
     x, weight, good = _tidy(x, weight)
     order, place = _order(x)
@@ -164,7 +178,7 @@ def entry_weights(x, weight, mask, dtype):
         weight = ops.ones_like(x, dtype=dtype)
     else:
         weight = ops.stop_gradient(ops.convert_to_tensor(weight))
-        checks.same_shape("weight", weight.shape, "x", x.shape)
+        checks.same_shape("sample_weight", weight.shape, "x", x.shape)
         weight = ops.cast(weight, dtype)
     if mask is not None:
         mask = ops.convert_to_tensor(mask)
@@ -270,7 +284,9 @@ def _order(x):
     place = ops.segment_sum(
         start - row,
         ops.reshape(order, (-1,)) + row,
-        num_segments=size + 1,  # Of 0, Keras takes the maximum, on PyTorch.
+        # Of 0, Keras takes the maximum, on PyTorch, as of 3.16 (no upstream
+        # issue found).
+        num_segments=size + 1,
     )
     return order, ops.reshape(place[:size], shape)
 

@@ -36,9 +36,9 @@ class Curve:
     is the decision "the first k bins are matches", for k from 0 to their
     number B:
 
-        false_match[k] = Σ_{i<k} non_match_i / N       rises from 0 to 1
-        miss[k]        = Σ_{i≥k} match_i / M           falls from 1 to 0
-        hit[k]         = 1 - miss[k]
+        false_match[k]     = Σ_{i<k} non_match_i / N   rises from 0 to 1
+        false_non_match[k] = Σ_{i≥k} match_i / M       falls from 1 to 0
+        true_match[k]      = 1 - false_non_match[k]
 
     Each is summed from its own small end, so that rates near 0 are right to a
     relative 1e-6.
@@ -49,11 +49,15 @@ class Curve:
         xp: `keras.ops` or `numpy`, whichever the weights belong to.
         alike: None, or a function that gives the `Alikeness` of the bins, for
             figures that depend on more than the order of scores.
+        ends: The first and the last point that a threshold gives. By default
+            all are.
     """
 
-    def __init__(self, non_match, match, xp=ops, alike=None):
+    def __init__(self, non_match, match, xp=ops, alike=None, ends=(0, None)):
         self.non_match, self.match, self.xp = non_match, match, xp
         self._alike = alike
+        first, last = ends
+        self.ends = (first, match.shape[0] if last is None else last)
 
     @functools.cached_property
     def alike(self):
@@ -68,7 +72,7 @@ class Curve:
         return prefix_sums(self.match, self.xp)
 
     @functools.cached_property
-    def miss_sums(self):
+    def false_non_match_sums(self):
         flip = self.xp.flip
         sums = prefix_sums(flip(self.match, axis=0), self.xp)
         return flip(sums, axis=0)
@@ -88,11 +92,11 @@ class Curve:
         return self.non_match_sums / self.non_match_sums[-1]
 
     @functools.cached_property
-    def miss(self):
-        return self.miss_sums / self.miss_sums[0]
+    def false_non_match(self):
+        return self.false_non_match_sums / self.false_non_match_sums[0]
 
     @functools.cached_property
-    def hit(self):
+    def true_match(self):
         return self.match_sums / self.match_sums[-1]
 
     def ordered(self, matches_first):
@@ -109,7 +113,9 @@ class Curve:
         match, non_match = (
             np.stack(pair, axis=1).ravel() for pair in (match, non_match)
         )
-        return Curve(non_match, match, np, self._alike)
+        # Between two of the points there is now one more.
+        ends = tuple(2 * point for point in self.ends)
+        return Curve(non_match, match, np, self._alike, ends)
 
 
 def prefix_sums(x, xp=ops):
@@ -153,9 +159,9 @@ def total(x, xp=ops):
 
 
 def equal_error_rate(curve):
-    """The rate at which false matches and misses are equally frequent.
+    """The rate at which both errors are equally frequent.
 
-        EER = false_match = miss, on straight lines between points
+        EER = false_match = false_non_match, on straight lines between points
 
     Args:
         curve: `Curve`.
@@ -173,17 +179,18 @@ def equal_error_rate(curve):
     0.5
     """
     xp = curve.xp
-    gap = curve.miss - curve.false_match  # falls from 1 to -1
-    return _crossing(curve, xp.sum(xp.where(gap > 0, 1, 0)))
+    gap = curve.false_non_match - curve.false_match  # falls from 1 to -1
+    return _crossing(curve, xp.sum(gap > 0))
 
 
 def _crossing(curve, after):
     """Where the line to point `after` from the one before has equal errors."""
     xp = curve.xp
-    after = xp.maximum(after, 1)  # 0 where the curve is NaN
+    last = curve.match.shape[0]
+    after = xp.clip(after, 1, last)  # 0 where the curve is NaN
     x, y = (
         (xp.take(rate, after - 1), xp.take(rate, after))
-        for rate in (curve.false_match, curve.miss)
+        for rate in (curve.false_match, curve.false_non_match)
     )
     return crossing_of_segment((x[0], y[0]), (x[1], y[1]))
 
@@ -192,11 +199,33 @@ def crossing_of_segment(start, end):
     """The rate where the line from `start` to `end` has equal errors.
 
     Args:
-        start, end: Points (false_match, miss), the first with no fewer misses
-            than false matches, the second with no more.
+        start, end: Points (false_match, false_non_match); of the first the
+            second number is no smaller, of the second no larger.
     """
     gap, next_gap = start[1] - start[0], end[1] - end[0]
     return start[0] + gap / (gap - next_gap) * (end[0] - start[0])
+
+
+def match_accuracy(curve, balanced):
+    """The largest share of right decisions that a threshold gives.
+
+        accuracy          = 1 - min_k (false matches + false non-matches) / all
+        balanced accuracy = 1 - min_k (false_match[k] + false_non_match[k]) / 2
+
+    Args:
+        curve: `Curve`.
+        balanced: Whether to give matches and non-matches equal say.
+
+    Returns:
+        Scalar in [0, 1].
+    """
+    if balanced:
+        wrong = 0.5 * (curve.false_match + curve.false_non_match)
+    else:
+        wrong = curve.non_match_sums + curve.false_non_match_sums
+        wrong = wrong / (curve.matches + curve.non_matches)
+    first, last = curve.ends
+    return 1.0 - curve.xp.min(wrong[first : last + 1])
 
 
 def match_auc(curve):
@@ -212,40 +241,46 @@ def match_auc(curve):
     Returns:
         Scalar in [0, 1].
 
-    Source: Hanley and McNeil, "The meaning and use of the area under a receiver
-    operating characteristic (ROC) curve", Radiology 1982.
+    References:
+        Hanley and McNeil, "The meaning and use of the area under a receiver
+        operating characteristic (ROC) curve", Radiology 1982.
     """
     rate = curve.false_match
     middle = 0.5 * (rate[:-1] + rate[1:])
     return 1.0 - curve.xp.sum(curve.match / curve.matches * middle)
 
 
-def detection_cost(false_match, miss, p_target, c_miss, c_false_alarm):
+def detection_cost(
+    false_match, false_non_match, p_target, c_miss, c_false_alarm
+):
     """Expected cost of a decision, over that of the better trivial one.
 
-        DCF = (c_miss p miss + c_false_alarm (1 - p) false_match)
+        DCF = (c_miss p false_non_match + c_false_alarm (1 - p) false_match)
               / min(c_miss p, c_false_alarm (1 - p))
 
     Args:
-        false_match, miss: Rates, of one shape.
+        false_match, false_non_match: Rates, of one shape.
         p_target: p, the probability of a match where the system is used.
-        c_miss, c_false_alarm: Costs of the two errors.
+        c_miss, c_false_alarm: Costs of a false non-match and of a false match.
 
     Returns:
         Costs of the same shape; 1 for always, or never, saying match.
 
-    Source: NIST 2016 Speaker Recognition Evaluation Plan, section 3.1.
+    References:
+        NIST 2016 Speaker Recognition Evaluation Plan, section 3.1.
     """
     miss_weight = c_miss * p_target
     false_weight = c_false_alarm * (1.0 - p_target)
     unit = min(miss_weight, false_weight)
-    return miss_weight / unit * miss + false_weight / unit * false_match
+    return (
+        miss_weight / unit * false_non_match + false_weight / unit * false_match
+    )
 
 
 def true_match_rate_at(curve, false_match_rate):
     """The largest share of matches found with so few false matches.
 
-        max { hit[k] : false_match[k] <= false_match_rate }
+        max { true_match[k] : false_match[k] <= false_match_rate }
 
     Args:
         curve: `Curve`.
@@ -255,9 +290,10 @@ def true_match_rate_at(curve, false_match_rate):
         Scalar in [0, 1].
     """
     xp = curve.xp
-    within = curve.false_match <= false_match_rate
-    count = xp.sum(xp.where(within, 1, 0))
-    return xp.take(curve.hit, xp.maximum(count - 1, 0))
+    count = xp.sum(curve.false_match <= false_match_rate)
+    # 0 where the curve is NaN.
+    last = xp.clip(count - 1, 0, curve.match.shape[0])
+    return xp.take(curve.true_match, last)
 
 
 def precision(curve):
@@ -272,7 +308,7 @@ def precision(curve):
 def average_precision(curve):
     """Mean over the matches of the precision down to their bin.
 
-        AP = Σ_k (hit[k + 1] - hit[k]) precision[k + 1]
+        AP = Σ_k (true_match[k + 1] - true_match[k]) precision[k + 1]
 
     Args:
         curve: `Curve`.
@@ -280,7 +316,8 @@ def average_precision(curve):
     Returns:
         Scalar in [0, 1]. It depends on the share of matches in the data.
 
-    Source: as `sklearn.metrics.average_precision_score`.
+    References:
+        As `sklearn.metrics.average_precision_score`.
     """
     share = curve.match / curve.matches
     return curve.xp.sum(share * precision(curve)[1:])
@@ -319,8 +356,9 @@ def d_prime(match_moments, non_match_moments, xp=ops):
     Returns:
         Scalar.
 
-    Source: Daugman, "Biometric decision landscapes", University of Cambridge
-    technical report 482, 2000.
+    References:
+        Daugman, "Biometric decision landscapes", University of Cambridge
+        technical report 482, 2000.
     """
     spread = 0.5 * (match_moments[1] + non_match_moments[1])
     return (match_moments[0] - non_match_moments[0]) / xp.sqrt(spread)
@@ -336,7 +374,7 @@ def moments(weight, score, xp=ops):
     return mean, xp.sum(share * offset * offset)
 
 
-def log_likelihood_ratio_cost(curve, match_llr, non_match_llr):
+def cllr(curve, match_llr, non_match_llr):
     """Cllr, what log-likelihood ratios cost over all priors, in bits.
 
         Cllr = (mean_m log2(1 + exp(-llr)) + mean_n log2(1 + exp(llr))) / 2
@@ -349,14 +387,16 @@ def log_likelihood_ratio_cost(curve, match_llr, non_match_llr):
     Returns:
         Scalar, at least 0. Always saying 0 costs 1.
 
-    Source: Brümmer and du Preez, "Application-independent evaluation of speaker
-    detection", Computer Speech and Language 2006.
+    References:
+        Brümmer and du Preez, "Application-independent evaluation of speaker
+        detection", Computer Speech and Language 2006.
     """
     xp = curve.xp
 
     def mean(weight, count, llr):
         present = weight > 0
-        cost = xp.logaddexp(0.0, xp.where(present, llr, 0.0))
+        llr = xp.where(present, llr, 0.0)
+        cost = xp.logaddexp(xp.zeros_like(llr), llr)
         return xp.sum(xp.where(present, weight * cost, 0.0)) / count
 
     both = mean(curve.match, curve.matches, -match_llr) + mean(

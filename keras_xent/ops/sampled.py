@@ -5,26 +5,32 @@ The logits of the true classes and of the sample are made from the rows of
 its gradient, where a backend has no sparse ones, is as large as it is.
 """
 
+import typing
+
 import numpy as np
 from keras import ops
 
-from keras_xent.ops import checks, crossentropy, linear
+from keras_xent._types import Tensor, TensorLike
+from keras_xent.ops import checks, crossentropy, linear, sigmoid
 from keras_xent.ops.public import public_op
+
+# Class ids, and the expected counts of the labels and of those ids.
+Candidates: typing.TypeAlias = tuple[TensorLike, TensorLike, TensorLike]
 
 
 @public_op
 def sampled_softmax_crossentropy(
-    labels,
-    features,
-    class_vectors=None,
-    bias=None,
+    labels: TensorLike,
+    features: TensorLike,
     *,
-    kernel=None,
-    candidates,
-    remove_accidental_hits=True,
-    subtract_log_q=True,
-    softcap=None,
-):
+    candidates: Candidates,
+    kernel: TensorLike | None = None,
+    class_vectors: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    remove_accidental_hits: bool = True,
+    subtract_log_q: bool = True,
+    softcap: float | None = None,
+) -> Tensor:
     """Softmax cross-entropy over the true classes and a sample of the others.
 
     ```
@@ -42,21 +48,22 @@ def sampled_softmax_crossentropy(
         labels: Integer tensor `(...)` of class ids from 0, or `(..., T)` for
             T true classes per row.
         features: Float tensor `(..., d)`.
-        class_vectors: Float tensor `(v, d)`: one row per class, as in an
-            Embedding. On TensorFlow its gradient is sparse.
-        bias: Float tensor `(v,)`, or None.
-        kernel: Float tensor `(d, v)` instead of `class_vectors`, as in a Dense
-            layer. Its columns are far apart in memory.
         candidates: `(ids, true_expected_count, sampled_expected_count)`: what
             `keras_xent.ops.log_uniform_sample` and its like return, or
             TensorFlow's `sampled_values`. Integers `(s,)`, floats of the shape
             of `labels`, floats `(s,)`.
+        kernel: Float tensor `(d, v)`: one column per class, as in a Dense
+            layer. Its columns are far apart in memory. Either this or
+            `class_vectors`.
+        class_vectors: Float tensor `(v, d)`: one row per class, as in an
+            Embedding. On TensorFlow its gradient is sparse.
+        bias: Float tensor `(v,)`, or None.
         remove_accidental_hits: Whether a class of the sample that is a true
             class of the row is left out of its sum. Pass False for a sample
             with replacement, where log E of a frequent class is positive:
             without its hits it would be learned as more frequent than it is.
         subtract_log_q: Whether log E is taken off.
-        softcap: c > 0: keeps the logits within ±c.
+        softcap: c > 0 keeps the logits within ±c; None leaves them.
 
     Returns:
         The loss of every row in nats: the shape of `features` without its last
@@ -84,7 +91,7 @@ def sampled_softmax_crossentropy(
     >>> class_vectors = np.zeros((1000, 2), "float32")
     >>> candidates = ops.uniform_sample([7], 10, classes=1000, seed=0)
     >>> loss = ops.sampled_softmax_crossentropy(
-    ...     [7], features, class_vectors, candidates=candidates
+    ...     [7], features, class_vectors=class_vectors, candidates=candidates
     ... )
     >>> print(f"{float(loss[0]):.2f}, full: {np.log(1000):.2f}")
     2.40, full: 6.91
@@ -92,10 +99,10 @@ def sampled_softmax_crossentropy(
     true, sampled, possible, rows = _logits(
         labels,
         features,
+        candidates,
+        kernel,
         class_vectors,
         bias,
-        kernel,
-        candidates,
         remove_accidental_hits,
         subtract_log_q,
         softcap,
@@ -118,18 +125,18 @@ def sampled_softmax_crossentropy(
 
 
 @public_op
-def nce(
-    labels,
-    features,
-    class_vectors=None,
-    bias=None,
+def nce_loss(
+    labels: TensorLike,
+    features: TensorLike,
     *,
-    kernel=None,
-    candidates,
-    remove_accidental_hits=False,
-    subtract_log_q=True,
-    softcap=None,
-):
+    candidates: Candidates,
+    kernel: TensorLike | None = None,
+    class_vectors: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    remove_accidental_hits: bool = False,
+    subtract_log_q: bool = True,
+    softcap: float | None = None,
+) -> Tensor:
     """Noise-contrastive estimation: tell the true class from a sample.
 
     ```
@@ -142,18 +149,34 @@ def nce(
     given enough samples and time.
 
     Args:
-        labels, features, class_vectors, bias, kernel, candidates,
-            subtract_log_q, softcap: As in
-            `keras_xent.ops.sampled_softmax_crossentropy`.
+        labels: Integer tensor `(...)` of class ids from 0, or `(..., T)` for
+            T true classes per row.
+        features: Float tensor `(..., d)`.
+        candidates: `(ids, true_expected_count, sampled_expected_count)`: what
+            `keras_xent.ops.log_uniform_sample` and its like return, or
+            TensorFlow's `sampled_values`. Integers `(s,)`, floats of the shape
+            of `labels`, floats `(s,)`.
+        kernel: Float tensor `(d, v)`: one column per class, as in a Dense
+            layer. Its columns are far apart in memory. Either this or
+            `class_vectors`.
+        class_vectors: Float tensor `(v, d)`: one row per class, as in an
+            Embedding. On TensorFlow its gradient is sparse.
+        bias: Float tensor `(v,)`, or None.
         remove_accidental_hits: Whether a class of the sample that is a true
             class of the row is no noise to it. NCE proper leaves it in.
+        subtract_log_q: Whether log E is taken off.
+        softcap: c > 0 keeps the logits within ±c; None leaves them.
 
     Returns:
-        The loss of every row in nats, as
-        `keras_xent.ops.sampled_softmax_crossentropy`.
+        The loss of every row in nats: the shape of `features` without its last
+        axis, float32, or float64 for float64 factors. A label that does not
+        exist, or that the distribution never draws, gives NaN.
 
     Raises:
-        ValueError: as `keras_xent.ops.sampled_softmax_crossentropy`.
+        ValueError: if the shapes do not fit, the factors are not floating
+            point, there is one class only, `softcap` is out of range, not
+            exactly one of `kernel` and `class_vectors` is given, or `labels` or
+            `ids` in host memory hold a number that is no class id.
 
     References:
         [Gutmann and Hyvärinen, 2010](
@@ -165,9 +188,12 @@ def nce(
 
     >>> import numpy as np
     >>> from keras_xent import ops
-    >>> candidates = [1, 2], [0.5], [0.5, 0.5]
-    >>> loss = ops.nce(
-    ...     [0], np.ones((1, 2)), np.zeros((4, 2)), candidates=candidates
+    >>> features, class_vectors = np.ones((1, 2)), np.zeros((4, 2))
+    >>> loss = ops.nce_loss(
+    ...     [0],
+    ...     features,
+    ...     class_vectors=class_vectors,
+    ...     candidates=([1, 2], [0.5], [0.5, 0.5]),
     ... )
     >>> print(f"{float(loss[0]):.4f}")
     2.6027
@@ -175,19 +201,19 @@ def nce(
     true, sampled, possible, rows = _logits(
         labels,
         features,
+        candidates,
+        kernel,
         class_vectors,
         bias,
-        kernel,
-        candidates,
         remove_accidental_hits,
         subtract_log_q,
         softcap,
     )
     yes = ops.ones_like(true) / true.shape[-1]
     losses = ops.sum(
-        crossentropy.sigmoid_crossentropy(yes, true), axis=-1
+        sigmoid.sigmoid_crossentropy(yes, true), axis=-1
     ) + ops.sum(
-        crossentropy.sigmoid_crossentropy(ops.zeros_like(sampled), sampled),
+        sigmoid.sigmoid_crossentropy(ops.zeros_like(sampled), sampled),
         axis=-1,
     )
     losses = ops.where(ops.all(possible, axis=-1), losses, np.nan)
@@ -197,10 +223,10 @@ def nce(
 def _logits(
     labels,
     features,
+    candidates,
+    kernel,
     class_vectors,
     bias,
-    kernel,
-    candidates,
     remove_accidental_hits,
     subtract_log_q,
     softcap,
@@ -291,7 +317,7 @@ def _checked_candidates(candidates, shape, count):
             f"returns them. Received {len(candidates)} things."
         )
     ids, true_count, sampled_count = candidates
-    checks.label_range(ids, count)
+    _check_ids(ids, count)
     ids = ops.convert_to_tensor(ids)
     ids = crossentropy.integer_labels(ids, (*ids.shape, count), len(ids.shape))
     ids = linear.fold(ids)
@@ -315,3 +341,18 @@ def _checked_candidates(candidates, shape, count):
             f"{tuple(true_count.shape)} and {tuple(sampled_count.shape)}."
         )
     return ops.where(exist, ids, 0), exist, true_count, sampled_count
+
+
+def _check_ids(ids, count):
+    """Raises on ids in host memory that are no class ids."""
+    array = checks.host_array(ids)
+    if array is None or count is None:
+        return
+    wrong = (array != np.floor(array)) | (array < 0) | (array >= count)
+    if np.any(wrong):
+        raise ValueError(
+            f"The ids of `candidates` must be class ids, from 0 to {count - 1} "
+            f"for {count} classes. Received the id {array[wrong].flat[0]}: "
+            "draw them for this number of classes, as by "
+            f"keras_xent.ops.uniform_sample(…, classes={count})."
+        )

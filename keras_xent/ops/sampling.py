@@ -24,6 +24,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, crossentropy
 from keras_xent.ops.public import public_op
 
@@ -41,6 +42,8 @@ SMALLEST = float(np.finfo("float64").tiny)
 # The power of word counts that word2vec draws by.
 WORD2VEC_POWER = 0.75
 
+Seed: typing.TypeAlias = int | keras.random.SeedGenerator | None
+
 
 class Candidates(typing.NamedTuple):
     """A sample of classes. The order is that of TensorFlow's samplers.
@@ -53,13 +56,20 @@ class Candidates(typing.NamedTuple):
             `(num_sampled,)`.
     """
 
-    ids: object
-    true_expected_count: object
-    sampled_expected_count: object
+    ids: Tensor
+    true_expected_count: Tensor
+    sampled_expected_count: Tensor
 
 
 @public_op
-def log_uniform_sample(labels, num_sampled, classes, *, unique=True, seed=None):
+def log_uniform_sample(
+    labels: TensorLike,
+    num_sampled: int,
+    classes: int,
+    *,
+    unique: bool = True,
+    seed: Seed = None,
+) -> Candidates:
     """Classes drawn by a log-uniform (Zipfian) distribution.
 
     ```
@@ -72,13 +82,14 @@ def log_uniform_sample(labels, num_sampled, classes, *, unique=True, seed=None):
     Args:
         labels: Integer tensor of any shape: the classes whose expected counts
             are wanted besides.
-        num_sampled: How many classes to draw.
-        classes: How many classes there are.
+        num_sampled: How many classes to draw, an int.
+        classes: How many classes there are, an int.
         unique: Whether no class may come twice. If so, every stratum of the
             classes gives one (see the module's text), else the draws are
             independent.
-        seed: As in `keras.random`: a whole number for the same sample each
-            time, or a `keras.random.SeedGenerator`. None is for eager calls.
+        seed: An int for the same sample each time, or a
+            `keras.random.SeedGenerator` for another one each time. None draws
+            anew in eager calls; in a compiled step it would be drawn once.
 
     Returns:
         `Candidates`: ids, expected count of the labels, and of the ids. With
@@ -115,7 +126,14 @@ def log_uniform_sample(labels, num_sampled, classes, *, unique=True, seed=None):
 
 
 @public_op
-def uniform_sample(labels, num_sampled, classes, *, unique=True, seed=None):
+def uniform_sample(
+    labels: TensorLike,
+    num_sampled: int,
+    classes: int,
+    *,
+    unique: bool = True,
+    seed: Seed = None,
+) -> Candidates:
     """Classes drawn with the same probability each.
 
     ```
@@ -123,14 +141,26 @@ def uniform_sample(labels, num_sampled, classes, *, unique=True, seed=None):
     ```
 
     Args:
-        labels, num_sampled, classes, unique, seed: As in
-            `keras_xent.ops.log_uniform_sample`.
+        labels: Integer tensor of any shape: the classes whose expected counts
+            are wanted besides.
+        num_sampled: How many classes to draw, an int.
+        classes: How many classes there are, an int.
+        unique: Whether no class may come twice. If so, every stratum of the
+            classes gives one, else the draws are independent.
+        seed: An int for the same sample each time, or a
+            `keras.random.SeedGenerator` for another one each time. None draws
+            anew in eager calls; in a compiled step it would be drawn once.
 
     Returns:
-        `Candidates`, as `keras_xent.ops.log_uniform_sample`.
+        `Candidates`: ids, expected count of the labels, and of the ids. With
+        `unique` the expected count is the probability to be in the sample,
+        otherwise num_sampled · P. A label that does not exist has the count
+        NaN.
 
     Raises:
-        ValueError: as `keras_xent.ops.log_uniform_sample`.
+        ValueError: if `num_sampled` is not a whole number from 1, or not below
+            the number of classes with `unique`; if `classes` is below 2; if
+            `labels` in host memory hold what is no class id.
 
     References:
         [Bengio and Senécal, 2008](https://ieeexplore.ieee.org/document/4443871)
@@ -149,14 +179,14 @@ def uniform_sample(labels, num_sampled, classes, *, unique=True, seed=None):
 
 @public_op
 def unigram_sample(
-    labels,
-    num_sampled,
-    counts,
+    labels: TensorLike,
+    num_sampled: int,
+    counts: TensorLike,
     *,
-    power=WORD2VEC_POWER,
-    unique=True,
-    seed=None,
-):
+    power: float = WORD2VEC_POWER,
+    unique: bool = True,
+    seed: Seed = None,
+) -> Candidates:
     """Classes drawn by how often they occur, or by any other weights.
 
     ```
@@ -167,22 +197,32 @@ def unigram_sample(
     loop that is work that grows with the classes.
 
     Args:
-        labels: As in `keras_xent.ops.log_uniform_sample`.
-        num_sampled: How many classes to draw.
+        labels: Integer tensor of any shape: the classes whose expected counts
+            are wanted besides.
+        num_sampled: How many classes to draw, an int.
         counts: One non-negative number per class, on the host: word counts, or
             weights that something has learned. A class with 0 is never drawn,
             and as a label it has the expected count 0.
         power: 0.75 as in word2vec draws rare classes more often than they
             occur; 1 draws them as often, 0 all alike.
-        unique, seed: As in `keras_xent.ops.log_uniform_sample`.
+        unique: Whether no class may come twice. If so, every stratum of the
+            classes gives one, else the draws are independent.
+        seed: An int for the same sample each time, or a
+            `keras.random.SeedGenerator` for another one each time. None draws
+            anew in eager calls; in a compiled step it would be drawn once.
 
     Returns:
-        `Candidates`, as `keras_xent.ops.log_uniform_sample`.
+        `Candidates`: ids, expected count of the labels, and of the ids. With
+        `unique` the expected count is the probability to be in the sample,
+        otherwise num_sampled · P. A label that does not exist has the count
+        NaN.
 
     Raises:
-        ValueError: as `keras_xent.ops.log_uniform_sample`; if `counts` is no
-            vector of finite numbers, holds a negative one, or zeros only; if
-            `power` is negative.
+        ValueError: if `num_sampled` is not a whole number from 1, or not below
+            the number of classes that can be drawn with `unique`; if `counts`
+            is no vector of finite numbers, holds a negative one, or zeros
+            only; if `power` is negative; if `labels` in host memory hold what
+            is no class id.
 
     References:
         [Mikolov et al., 2013](https://arxiv.org/abs/1310.4546), the power.
@@ -223,11 +263,7 @@ class Table(typing.NamedTuple):
 @functools.lru_cache(maxsize=16)
 def named_table(name, classes, num_sampled, unique):
     """The table of a distribution that is known by its name."""
-    if not _whole(classes) or classes < 2:
-        raise ValueError(
-            "`classes` is the number of classes, a whole number from 2. "
-            f"Received: classes={classes!r}"
-        )
+    checks.whole("classes", classes, 2)
     if name == "log_uniform":
         weights = np.log1p(1 / np.arange(1, classes + 1, dtype="float64"))
     else:
@@ -259,11 +295,7 @@ def check_counts(counts):
 
 def check_num_sampled(num_sampled):
     """Raises unless so many classes can be drawn from large enough a set."""
-    if not _whole(num_sampled) or num_sampled < 1:
-        raise ValueError(
-            "`num_sampled` is how many classes to draw, a whole number from "
-            f"1. Received: num_sampled={num_sampled!r}"
-        )
+    checks.whole("num_sampled", num_sampled, 1)
 
 
 def draw(labels, table, seed):
@@ -370,7 +402,3 @@ def _ends(weights, first, units):
     ends = rank + np.floor(np.clip(share, 0, 1) * (units - sizes)[stratum])
     ends[first + sizes - 1] = units
     return stratum * units + ends.astype("int64")
-
-
-def _whole(value):
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent import _keras
+from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, crossentropy, extrema, probabilities
 from keras_xent.ops.public import public_op
 
@@ -21,7 +22,13 @@ MOST_STEPS = 60
 
 
 @public_op
-def fit_temperature(targets, logits, sample_weight=None, axis=-1):
+def fit_temperature(
+    targets: TensorLike,
+    logits: TensorLike,
+    *,
+    sample_weight: TensorLike | None = None,
+    axis: int = -1,
+) -> Tensor:
     """The temperature T > 0 at which softmax(logits / T) is most likely.
 
     ```
@@ -113,7 +120,7 @@ def fit_temperature(targets, logits, sample_weight=None, axis=-1):
         return ops.abs(last) > TOLERANCE
 
     start = [
-        ops.cast(ops.convert_to_tensor(number), below.dtype)
+        ops.convert_to_tensor(number, dtype=below.dtype)
         for number in (0.0, LOWEST, HIGHEST, HIGHEST - LOWEST)
     ]
     x = ops.while_loop(
@@ -122,11 +129,15 @@ def fit_temperature(targets, logits, sample_weight=None, axis=-1):
     temperature = unit * ops.exp(-x)
     # The slope at β = 0 and, turned round, the one that β → ∞ approaches.
     even, _ = slopes(ops.zeros_like(x))
-    temperature = ops.where(even >= 0, np.inf, temperature)
+    # Tensors: beside a scalar a number of Python's has the dtype of `floatx`.
+    infinite, zero, unknown = (
+        end * ops.ones_like(x) for end in (np.inf, 0.0, np.nan)
+    )
+    temperature = ops.where(even >= 0, infinite, temperature)
     all_right = ops.sum(weight * target) >= 0
-    temperature = ops.where(all_right, 0.0, temperature)
+    temperature = ops.where(all_right, zero, temperature)
     known = (spread > 0) & (ops.sum(weight) > 0)
-    return ops.where(known, temperature, np.nan)
+    return ops.where(known, temperature, unknown)
 
 
 def check_temperature(value):
@@ -165,7 +176,9 @@ def _rows(targets, logits, sample_weight, axis):
         checks.same_shape("sample_weight", given.shape, "rows", target.shape)
         weight = ops.cast(given, target.dtype)
     possible = possible & (weight > 0) & (weight < np.inf)
-    weight = ops.where(possible, weight, ops.where(weight == 0, 0.0, np.nan))
+    weight = ops.where(
+        possible, weight, ops.where(weight == 0, ops.zeros_like(weight), np.nan)
+    )
     target = ops.where(possible, target, 0)
     below = ops.where(ops.expand_dims(possible, axis), below, 0)
     count = below.shape[axis]

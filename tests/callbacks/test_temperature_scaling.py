@@ -42,7 +42,7 @@ def fit(model, *args, **kwargs):
 @pytest.mark.parametrize("weight", [None, WEIGHT])
 def test_it_puts_the_fitted_temperature_into_the_layer(model, weight):
     scaling = fit(model, (X, Y) if weight is None else (X, Y, weight))
-    expected = float(to_numpy(ops.fit_temperature(Y, X, weight)))
+    expected = float(to_numpy(ops.fit_temperature(Y, X, sample_weight=weight)))
     assert scaling.temperature == pytest.approx(expected, rel=1e-5)
     assert model.get_layer("calibrated").temperature == np.float32(
         scaling.temperature
@@ -60,7 +60,7 @@ def test_it_puts_the_fitted_temperature_into_the_layer(model, weight):
 
 def test_it_is_saved_and_the_loaded_model_is_calibrated(model, tmp_path):
     def error(model):
-        metric = metrics.ExpectedCalibrationError(5)
+        metric = metrics.ExpectedCalibrationError(bins=5)
         metric.update_state(Y, model.predict(X, verbose=0))
         return float(to_numpy(metric.result()))
 
@@ -91,8 +91,10 @@ def test_without_a_best_temperature_the_layer_keeps_one_and_says_why(
     model, labels, temperature, message
 ):
     weight = np.ones(N)
-    with pytest.warns(UserWarning, match=message):
+    with pytest.warns(UserWarning, match=message) as caught:
         scaling = fit(model, (X, labels, weight))
+    (ours,) = [each for each in caught if message in str(each.message)]
+    assert ours.filename == __file__  # the user's line
     np.testing.assert_equal(scaling.temperature, temperature)
     assert model.get_layer("calibrated").temperature == 1
     np.testing.assert_equal(scaling.loss_after, scaling.loss_before)

@@ -25,6 +25,10 @@ SCORES = np.array([[0.1], [0.2], [0.3], [0.8], [0.9], [1.0]], "float32")
 MATCH = np.array([1, 1, 1, 0, 0, 0])
 
 
+def tuner_of(match=MATCH, **options):
+    return TuneThreshold((SCORES, match), similarity=False, **options)
+
+
 def scale_model():
     model = keras.Sequential(
         [keras.Input((1,)), keras.layers.Dense(1, use_bias=False)]
@@ -46,7 +50,7 @@ def fit(tuner, scales, *after, model=None):
 
 
 def test_it_tunes_on_validation_data_and_tells_the_history():
-    tuner = TuneThreshold((SCORES, MATCH))
+    tuner = tuner_of()
     _, history = fit(tuner, [1.0, 10.0])
     assert history["val_match_accuracy"] == [1.0, 1.0]
     first, second = history["threshold"]
@@ -56,7 +60,7 @@ def test_it_tunes_on_validation_data_and_tells_the_history():
 
 def test_the_best_epoch_comes_back_with_its_threshold():
     # A negative scale turns the order round: worse. The tie goes to the first.
-    tuner = TuneThreshold((SCORES, MATCH))
+    tuner = tuner_of()
     model, history = fit(tuner, [-1.0, 2.0, 4.0, -1.0])
     assert history["val_match_accuracy"] == [0.5, 1.0, 1.0, 0.5]
     assert tuner.best_epoch == 1
@@ -66,7 +70,7 @@ def test_the_best_epoch_comes_back_with_its_threshold():
 
 
 def test_or_the_last_weights_stay_with_theirs():
-    tuner = TuneThreshold((SCORES, MATCH), restore_best_weights=False)
+    tuner = tuner_of(restore_best_weights=False)
     model, history = fit(tuner, [2.0, -1.0])
     assert tuner.best_epoch == 0
     assert tuner.best_threshold == history["threshold"][0]
@@ -75,28 +79,32 @@ def test_or_the_last_weights_stay_with_theirs():
 
 
 def test_frozen_at_its_threshold_the_model_decides_as_well():
-    tuner = TuneThreshold((SCORES, MATCH))
+    tuner = tuner_of()
     model, _ = fit(tuner, [3.0])
-    frozen = MatchAccuracy(threshold=tuner.threshold)
+    frozen = MatchAccuracy(threshold=tuner.threshold, similarity=False)
     predicted = model.predict(SCORES, verbose=0)
     assert float(frozen(MATCH, predicted)) == tuner.best_accuracy
-    decision = keras.Sequential([model, MatchDecision(tuner.threshold)])
+    decide = MatchDecision(tuner.threshold, similarity=False)
+    decision = keras.Sequential([model, decide])
     assert (
         decision.predict(SCORES, verbose=0).ravel().tolist() == MATCH.tolist()
     )
 
 
 def test_early_stopping_sees_it():
-    tuner = TuneThreshold((SCORES, MATCH))
+    tuner = tuner_of()
     stop = keras.callbacks.EarlyStopping(
-        monitor="val_match_accuracy", mode="max", patience=1
+        monitor="val_match_accuracy", patience=1
     )
-    _, history = fit(tuner, [1.0, 1.0, 1.0, 1.0, 1.0], stop)
+    model, history = fit(tuner, [1.0, 1.0, 1.0, 1.0, 1.0], stop)
     assert len(history["threshold"]) == 2
+    # It learned that more is better, and the model has forgotten it since.
+    assert stop.monitor_op is keras.ops.greater
+    assert len(model.metrics) == len(scale_model().metrics)
 
 
 def test_a_second_fit_starts_anew():
-    tuner = TuneThreshold((SCORES, MATCH))
+    tuner = tuner_of()
     model, _ = fit(tuner, [1.0])
     fit(tuner, [-1.0], model=model)
     assert tuner.best_accuracy == 0.5
@@ -117,19 +125,24 @@ def test_training_goes_on_as_if_it_were_not_there():
         )
         return model.get_weights()[0].item()
 
-    tuner = TuneThreshold((SCORES, MATCH), restore_best_weights=False)
+    tuner = tuner_of(restore_best_weights=False)
     assert train(tuner) == pytest.approx(train(), rel=1e-6)
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"balanced": True}, {"similarity": True}]
+    "options",
+    [
+        {"similarity": False},
+        {"similarity": False, "balanced": True},
+        {"similarity": True},
+    ],
 )
 def test_weights_and_options_reach_the_metric(options):
     weight = np.array([1, 2, 0, 3, 0, 1])
     match = np.array([1, 0, 1, 0, 1, 1])
     tuner = TuneThreshold((SCORES, match, weight), **options)
     fit(tuner, [1.0])
-    metric = MatchAccuracy(mantissa_bits=9, **options)
+    metric = MatchAccuracy(resolution=9, **options)
     metric.update_state(match, SCORES, weight)
     assert tuner.best_accuracy == float(metric.result())
     assert tuner.threshold == metric.threshold
@@ -151,7 +164,7 @@ def test_all_pairs_of_the_whole_set_count(monkeypatch, distance, block):
     x[weight == 0] = 1e30  # would take all precision from the others
     tuner = TuneThreshold((x, ids, weight), distance=distance, batch_size=4)
     fit(tuner, [1.0])
-    metric = MatchAccuracy(distance="euclidean", mantissa_bits=9)
+    metric = MatchAccuracy(distance="euclidean", resolution=9)
     metric.update_state(ids, x, weight)
     assert tuner.best_accuracy == pytest.approx(
         float(metric.result()), abs=1e-6
@@ -160,7 +173,7 @@ def test_all_pairs_of_the_whole_set_count(monkeypatch, distance, block):
 
 
 def test_without_an_accuracy_nothing_is_best():
-    tuner = TuneThreshold((SCORES, np.ones(6)))
+    tuner = tuner_of(np.ones(6))
     _, history = fit(tuner, [1.0])
     assert np.isnan(history["val_match_accuracy"][0])
     assert np.isnan(tuner.threshold)
@@ -168,7 +181,7 @@ def test_without_an_accuracy_nothing_is_best():
 
 
 def test_verbose_says_what_it_found(capsys):
-    fit(TuneThreshold((SCORES, MATCH), verbose=1), [1.0])
+    fit(tuner_of(verbose=1), [1.0])
     assert (
         "Epoch 1: match accuracy 1.0000 at threshold" in capsys.readouterr().out
     )
@@ -180,7 +193,13 @@ def test_verbose_says_what_it_found(capsys):
         (SCORES, {}, "\\(x, y\\)"),
         ((SCORES,), {}, "\\(x, y\\)"),
         ((SCORES, MATCH, np.ones(5)), {}, "5 for 6"),
-        ((SCORES, MATCH + 1), {}, "match flags"),
+        ((SCORES, MATCH + 1), {"similarity": False}, "match flags"),
+        ((SCORES, MATCH), {}, "similarity=True: large scores"),
+        (
+            (SCORES, MATCH),
+            {"distance": lambda rows: rows},
+            "similarity=True: large scores",
+        ),
         ((SCORES, MATCH), {"distance": "l2"}, "euclidean"),
         (
             (SCORES, MATCH),
@@ -199,11 +218,11 @@ def test_outputs_that_do_not_fit_raise():
     with pytest.raises(ValueError, match="5 ids"):
         fit(TuneThreshold((SCORES, MATCH[:5]), distance=pairwise_cosine), [1.0])
     with pytest.raises(ValueError, match="one match flag for each score"):
-        fit(TuneThreshold((SCORES, MATCH[:5])), [1.0])
+        fit(tuner_of(MATCH[:5]), [1.0])
     inputs = keras.Input((1,))
     outputs = [keras.layers.Dense(1)(inputs) for _ in range(2)]
     model = keras.Model(inputs, outputs)
-    tuner = TuneThreshold((SCORES, MATCH))
+    tuner = tuner_of()
     tuner.set_model(model)
     with pytest.raises(ValueError, match="one output"):
         tuner.on_epoch_end(0)

@@ -70,14 +70,17 @@ def computed(units, function, loss, x=X, y=IDS, weight=None, **options):
     return compiled(model, loss, **options), x, y, weight
 
 
-def codes(model, x, y, weight=None, **options):
-    report = diagnose(model, x, y, weight, **options)
-    return [finding.code for finding in report.findings]
+def look_at(model, x, y, weight=None, **options):
+    return diagnose(model, x, y, sample_weight=weight, **options)
 
 
-def only(model, x, y, weight=None, **options):
+def codes(*case, **options):
+    return [finding.code for finding in look_at(*case, **options).findings]
+
+
+def only(*case, **options):
     """The one finding that there is."""
-    (finding,) = diagnose(model, x, y, weight, **options).findings
+    (finding,) = look_at(*case, **options).findings
     return finding
 
 

@@ -1,6 +1,5 @@
 """One report or more for every code."""
 
-from keras_xent import diagnose
 from tests.diagnosis import (
     test_flow,
     test_frequencies,
@@ -10,6 +9,7 @@ from tests.diagnosis import (
     test_pairs,
     test_start,
 )
+from tests.diagnosis.cases import look_at
 
 MODULES = (
     test_labels,
@@ -25,7 +25,7 @@ MODULES = (
 def every_report():
     """Of all broken models of the tests beside, in all their variants."""
     return [
-        diagnose(*broken())
+        look_at(*broken())
         for module in MODULES
         for name, test in vars(module).items()
         if name.startswith("test_")

@@ -208,7 +208,7 @@ def test_bad_use_is_said():
     with pytest.raises(ValueError, match=r"x has 32, y has 31"):
         diagnose(model, X, IDS[:31])
     with pytest.raises(ValueError, match=r"sample_weight has 3"):
-        diagnose(model, X, IDS, np.ones(3))
+        diagnose(model, X, IDS, sample_weight=np.ones(3))
     with pytest.raises(ValueError, match="at least 1"):
         diagnose(model, X[:0], IDS[:0])
     with pytest.raises(ValueError, match="must be arrays of rows"):

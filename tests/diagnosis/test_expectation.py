@@ -4,7 +4,8 @@ import keras
 import pytest
 
 from keras_xent import losses
-from keras_xent.diagnosis.expectation import (
+from keras_xent.diagnosis.expectation import Expectation, expectation
+from keras_xent.losses.kinds import (
     CLASS_IDS,
     DISTRIBUTION,
     EMBEDDINGS,
@@ -13,8 +14,6 @@ from keras_xent.diagnosis.expectation import (
     PROBABILITIES,
     UNKNOWN,
     YES_NO,
-    Expectation,
-    expectation,
 )
 
 KERAS = keras.losses
@@ -46,11 +45,28 @@ def test_a_loss_takes(loss, outputs, labels):
     assert (found.outputs, found.labels) == (outputs, labels)
 
 
-def test_every_loss_of_this_package_is_known():
-    """A new one must be added to the table, or `diagnose` says little of it."""
-    from keras_xent.diagnosis.expectation import _OURS
+@pytest.mark.parametrize("name", losses.__all__)
+def test_every_loss_of_this_package_says_what_it_takes(name):
+    """Or `diagnose` says little of it."""
+    cls = getattr(losses, name)
+    assert UNKNOWN not in (cls.output_kind, cls.label_kind)
 
-    assert {cls.__name__ for cls in _OURS} == set(losses.__all__)
+
+def test_a_subclass_takes_what_its_class_takes():
+    class Mine(losses.SparseSoftmaxCrossentropy):
+        def call(self, y_true, y_pred):
+            return 2 * super().call(y_true, y_pred)
+
+    found = expectation(Mine(axis=1, ignore_class=0))
+    assert found == Expectation(LOGITS, CLASS_IDS, 1, (0,))
+
+
+def test_a_subclass_may_take_something_else():
+    class Probabilities(losses.SparseSoftmaxCrossentropy):
+        output_kind = PROBABILITIES
+
+    found = expectation(Probabilities())
+    assert found == Expectation(PROBABILITIES, CLASS_IDS)
 
 
 def test_the_options_of_the_loss_are_part_of_it():

@@ -139,7 +139,7 @@ def test_converged_distances(softness, iterations):
     """Matches at 0, all others beyond the margin."""
     model, x, y, _ = stack(
         Dense(1, "relu", use_bias=False),
-        loss=losses.SoftplusHinge(2.0, softness),
+        loss=losses.SoftplusHinge(2.0, softness=softness),
         x=9.0 * FLAGS.astype("float32"),
         y=1 - FLAGS,
     )
@@ -246,6 +246,8 @@ def within():
     return compiled(model, SPARSE), X, IDS
 
 
+SOME_KNOWN = losses.SigmoidCrossentropy(ignore_class=[-1, float("nan")])
+
 WELL = {
     "a last layer of zeros": lambda: stack(
         Dense(5, "tanh"), Dense(3, kernel_initializer="zeros"), loss=SPARSE
@@ -258,6 +260,15 @@ WELL = {
         Dense(1, kernel_initializer="zeros"),
         loss=YES_NO,
         y=FLAGS,
+    ),
+    "yes or no, in part unknown": lambda: stack(
+        Dense(3), loss=SOME_KNOWN, y=np.where(FLAGS == 0, ONE_HOT, [1, -1, 0])
+    ),
+    "yes or no, in part NaN": lambda: stack(
+        Dense(3), loss=SOME_KNOWN, y=np.where(FLAGS, ONE_HOT, [0, 1, np.nan])
+    ),
+    "yes or no, some without weight": lambda: stack(
+        Dense(3), loss=YES_NO, y=ONE_HOT, weight=np.where(FLAGS, [1, 0, 2], 1.0)
     ),
     "a residual block of zeros": lambda: stack(
         Residual(), Residual(), Dense(3), loss=SPARSE
@@ -392,7 +403,7 @@ WELL = {
         Dense(1), loss=losses.SpearmanLoss(), y=X[:, :1]
     ),
     "distillation": lambda: stack(
-        Dense(3), loss=losses.JensenShannon(), y=normal(32, 3, seed=2)
+        Dense(3), loss=losses.JensenShannonDivergence(), y=normal(32, 3, seed=2)
     ),
     "Poisson": lambda: stack(
         Dense(1, "exponential"), loss="poisson", y=IDS[:, None]

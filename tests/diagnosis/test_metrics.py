@@ -79,11 +79,13 @@ def head(metrics_of_head=(), **options):
     {
         "accuracy of distances": (
             lambda: distances("accuracy"),
-            lambda: distances(keras_xent.metrics.MatchAccuracy()),
+            lambda: distances(
+                keras_xent.metrics.MatchAccuracy(similarity=False)
+            ),
         ),
         "AUC of distances": (
             lambda: distances(metrics.AUC()),
-            lambda: distances(keras_xent.metrics.MatchAUC()),
+            lambda: distances(keras_xent.metrics.MatchAUC(similarity=False)),
         ),
         "accuracy of embeddings": (
             lambda: embeddings("accuracy"),

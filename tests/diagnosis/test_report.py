@@ -8,7 +8,7 @@ from keras import layers
 
 from keras_xent import diagnose, diagnosis
 from keras_xent.diagnosis import Finding, Report
-from tests.diagnosis.cases import FLAGS, IDS, SPARSE, YES_NO, X, stack
+from tests.diagnosis.cases import FLAGS, IDS, SPARSE, YES_NO, X, look_at, stack
 from tests.diagnosis.reports import every_report
 from tests.testing import BACKEND
 
@@ -80,7 +80,7 @@ def test_errors_raise_with_the_whole_text_and_warnings_do_not():
 
 
 def test_findings_are_data():
-    found = diagnose(*stack(Dense(3), loss=SPARSE, y=IDS + 1)).findings[0]
+    found = look_at(*stack(Dense(3), loss=SPARSE, y=IDS + 1)).findings[0]
     assert found.code == "labels-out-of-range"
     assert found.severity == "error"
     assert found.evidence["classes"] == 3
@@ -95,7 +95,7 @@ def table():
 
 
 def test_the_codes_are_those_of_the_documentation():
-    checked = diagnose(*stack(Dense(3), loss=SPARSE)).checked
+    checked = look_at(*stack(Dense(3), loss=SPARSE)).checked
     assert len(table()) == len(set(table())) == 22
     assert sorted(checked) == sorted(table())
     assert diagnosis.diagnose is diagnose

@@ -86,7 +86,7 @@ def tower(units=8):
 
 def test_speakers_by_the_batch():
     model, recipe = tower()
-    loss = losses.SymmetricKLHinge(recipe.margin, recipe.softness)
+    loss = losses.SymmetricKLHinge(recipe.margin, softness=recipe.softness)
     compiled(model, loss, keras.optimizers.Adam(recipe.learning_rate))
     assert codes(model, SEGMENTS, SPEAKER) == []
 
@@ -95,7 +95,7 @@ def test_speakers_who_start_all_alike():
     """As the example would be with the usual first weights."""
     model, recipe = tower()
     model.layers[-1].kernel.assign(model.layers[-1].kernel / np.sqrt(10))
-    loss = losses.SymmetricKLHinge(recipe.margin, recipe.softness)
+    loss = losses.SymmetricKLHinge(recipe.margin, softness=recipe.softness)
     compiled(model, loss, keras.optimizers.Adam(recipe.learning_rate))
     assert codes(model, SEGMENTS, SPEAKER) == ["margin-out-of-reach"]
 
@@ -103,7 +103,7 @@ def test_speakers_who_start_all_alike():
 def test_speakers_by_pairs():
     model, recipe = tower()
     model = speaker_pairs.pair_model(model)
-    loss = losses.SoftplusHinge(recipe.margin, recipe.softness)
+    loss = losses.SoftplusHinge(recipe.margin, softness=recipe.softness)
     compiled(model, loss, keras.optimizers.Adam(recipe.learning_rate))
     pairs = [SEGMENTS, np.roll(SEGMENTS, 1, 0)]
     match = np.arange(16)[:, None] % 2

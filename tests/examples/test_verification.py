@@ -58,7 +58,8 @@ def test_the_table_and_the_plots(tmp_path, capsys):
     match, score = random_trials()
     path = write(tmp_path / "t", map(FORMATS["score label"], match, score))
     plots = tmp_path / "plots"
-    verification.main(["--scores", path, "--bits", "7", "--plots", str(plots)])
+    given = ["--similarities", "--scores", path, "--bits", "7"]
+    verification.main([*given, "--plots", str(plots)])
     printed = capsys.readouterr().out
     assert "100 matches, 200 others" in printed
     rows = {
@@ -110,15 +111,15 @@ def test_a_tuned_threshold_is_the_best_one_and_can_be_reported(
         (["0.5 1", "0.4"], "line 2: '0.4' has no score"),
         (["a b"], "line 1 has no label"),
         (["target x"], "line 1 has no score"),
-        (["0.5 1", "0.4 1"], "Got 2 and 0"),
+        (["0.5 1", "0.4 1"], "Received: 2 and 0"),
         (["nan 1", "0.4 0"], "1 scores are NaN"),
-        ([""], "Got 0 and 0"),
+        ([""], "Received: 0 and 0"),
     ],
 )
 def test_what_cannot_be_scored_is_said(tmp_path, capsys, lines, words):
     path = write(tmp_path / "trials", lines)
     with pytest.raises(SystemExit, match="2"):
-        verification.main(["--scores", path, "--bits", "7"])
+        verification.main(["--similarities", "--scores", path, "--bits", "7"])
     assert words in capsys.readouterr().err
 
 
@@ -132,8 +133,15 @@ def test_what_cannot_be_scored_is_said(tmp_path, capsys, lines, words):
 )
 def test_wrong_arguments_are_said(arguments, words, capsys):
     with pytest.raises(SystemExit, match="2"):
-        verification.main(arguments)
+        verification.main([*arguments, "--distances"])
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("said", [[], ["--distances", "--similarities"]])
+def test_which_scores_mean_alike_has_to_be_said(said, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        verification.main(["--scores", "nowhere", *said])
+    assert "say which scores mean alike" in capsys.readouterr().err
 
 
 def test_a_score_of_zero_in_the_first_line_is_no_label():

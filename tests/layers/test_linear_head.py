@@ -1,5 +1,6 @@
 """The head: logits in inference, features and a note in training."""
 
+import contextlib
 import json
 
 import keras
@@ -10,8 +11,12 @@ from keras import layers
 from keras_xent import heads
 from keras_xent._keras import get_mask
 from keras_xent.layers import LinearHead
-from keras_xent.losses import LinearCrossentropy, SparseSoftmaxCrossentropy
-from tests.testing import normal, to_numpy, with_mask
+from keras_xent.losses import (
+    LinearCrossentropy,
+    SampledSoftmaxCrossentropy,
+    SparseSoftmaxCrossentropy,
+)
+from tests.testing import BACKEND, normal, to_numpy, with_mask
 
 WORDS, SIZE, STEPS, ROWS = 12, 4, 3, 7
 TOKENS = np.random.default_rng(0).integers(1, WORDS, (ROWS, STEPS))
@@ -143,7 +148,9 @@ def test_configuration_survives_the_round_trip():
         WORDS,
         use_bias=True,
         softcap=2.0,
-        metrics=["accuracy", "perplexity"],
+        metrics=["accuracy", "top_5_accuracy"],
+        lora_rank=2,
+        lora_alpha=3.5,
         kernel_initializer="he_normal",
         bias_initializer="ones",
         name="mine",
@@ -167,6 +174,11 @@ def test_configuration_survives_the_round_trip():
         ({"units": 2.5}, "`units`.*2.5"),
         ({"tied_to": 3}, "`tied_to` must be the Embedding.*3"),
         ({"units": 2, "metrics": ["top5"]}, "accuracy.*perplexity.*'top5'"),
+        ({"units": 9, "metrics": "top_0_accuracy"}, "from 1.*'top_0_acc"),
+        ({"units": 9, "metrics": ["top_9_accuracy"]}, "below.* 9;"),
+        ({"units": 9, "metrics": 2 * ["entropy"]}, "each once"),
+        ({"units": 9, "metrics": [5]}, "'top_k_accuracy'.*5"),
+        ({"units": 9, "lora_rank": 0}, "`lora_rank`"),
         ({"units": 2, "softcap": 0}, "`softcap`"),
     ],
 )
@@ -202,21 +214,34 @@ def test_an_embedding_that_is_not_on_the_way_is_an_error():
 
 # Metrics of the head
 
-BOTH = ["accuracy", "perplexity"]
+ALL = ["accuracy", "perplexity", "entropy", "z_loss", "top_3_accuracy"]
 
 
 def expected_metrics(logits, labels, weight):
-    """Accuracy and perplexity of logits, row by row in float64."""
+    """The metrics of logits, row by row in float64."""
     x = logits.astype("float64")
-    log_p = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    log_sum = np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    log_p = x - log_sum
     safe = np.where(weight == 0, 0, labels)
     nll = -np.take_along_axis(log_p, safe[..., None], axis=-1)[..., 0]
-    right = x.argmax(axis=-1) == labels
-    weight = np.broadcast_to(weight, nll.shape)
-    return {
-        "accuracy": np.average(right, weights=weight),
-        "perplexity": np.exp(np.average(nll, weights=weight)),
+    top = np.argsort(-x, axis=-1)
+    right = top == labels[..., None]
+    rows = {
+        "accuracy": right[..., 0],
+        "perplexity": nll,
+        "entropy": -(np.exp(log_p) * log_p).sum(axis=-1),
+        "z_loss": log_sum[..., 0] ** 2,
+        "top_3_accuracy": right[..., :3].any(axis=-1),
     }
+    weight = np.broadcast_to(weight, nll.shape)
+    means = {k: np.average(v, weights=weight) for k, v in rows.items()}
+    return {**means, "perplexity": np.exp(means["perplexity"])}
+
+
+def test_no_metrics_may_be_said_by_none():
+    head = LinearHead(WORDS, metrics=None)
+    assert head.get_config()["metrics"] == []
+    assert not head.needs_all_terms
 
 
 @pytest.mark.parametrize("case", ["plain", "weighted", "masked", "ignored"])
@@ -232,19 +257,21 @@ def test_metrics_are_those_of_the_logits_over_all_batches(case):
     if case == "ignored":
         labels[::2, 1:] = -1
         counts = (labels != -1) * 1.0
-    model = language_model(embedding(mask_zero=case == "masked"), metrics=BOTH)
+    model = language_model(embedding(mask_zero=case == "masked"), metrics=ALL)
     # The same numbers on every backend.
     model.set_weights(
         [3 * normal(WORDS, SIZE), normal(SIZE, SIZE), normal(SIZE)]
     )
     # What changes the loss does not change the metrics.
-    loss = LinearCrossentropy(ignore_class=-1, label_smoothing=0.1, z_loss=1e-2)
+    loss = LinearCrossentropy(
+        ignore_class=-1, label_smoothing=0.1, z_loss=1e-2, block_size=5
+    )
     model.compile(keras.optimizers.SGD(0.0), loss)
     logits = model.predict(tokens, verbose=0)
     # Some are right.
     labels[1::3, 0] = logits.argmax(axis=-1)[1::3, 0]
     expected = expected_metrics(logits, labels, counts)
-    assert 0 < expected["accuracy"] < 1
+    assert 0 < expected["accuracy"] < expected["top_3_accuracy"] < 1
     logs = model.evaluate(
         tokens, labels, sample_weight=weight, batch_size=3, verbose=0,
         return_dict=True,
@@ -253,10 +280,24 @@ def test_metrics_are_those_of_the_logits_over_all_batches(case):
         tokens, labels, sample_weight=weight, batch_size=3, epochs=2,
         verbose=0, shuffle=False,
     ).history  # fmt: skip
-    for name in BOTH:
+    for name in ALL:
         assert logs[name] == pytest.approx(expected[name], rel=1e-5)
         # Reset between epochs: the weights do not move.
         np.testing.assert_allclose(history[name], expected[name], rtol=1e-5)
+
+
+def test_callbacks_know_which_way_is_better():
+    model = language_model(metrics=ALL)
+    model.compile("sgd", LinearCrossentropy())
+    stops = [keras.callbacks.EarlyStopping(f"val_{name}") for name in ALL]
+    model.fit(
+        TOKENS, NEXT, validation_data=(TOKENS, NEXT), callbacks=stops, verbose=0
+    )
+    better = {s.monitor: s.monitor_op is keras.ops.greater for s in stops}
+    assert [name for name in ALL if better[f"val_{name}"]] == [
+        "accuracy",
+        "top_3_accuracy",
+    ]
 
 
 # Models
@@ -395,5 +436,158 @@ def test_a_label_that_does_not_exist_makes_the_metrics_nan():
     features = head(normal(2, SIZE), training=True)
     labels = keras.ops.convert_to_tensor(np.array([0, WORDS], "int32"))
     assert np.isnan(to_numpy(LinearCrossentropy()(labels, features)))
-    for metric in head.metrics:
+    for metric in head._trackers.metrics:
         assert np.isnan(to_numpy(metric.result()))
+
+
+# Low rank
+
+
+def low_rank(cls, **kwargs):
+    """A model whose last layer has a kernel, a bias and a low rank."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((5,))
+    layer = cls(WORDS, use_bias=True, name="last", **kwargs)
+    model = keras.Model(inputs, layer(layers.Dense(SIZE)(inputs)))
+    layer.enable_lora(2, lora_alpha=3)
+    # b as well: a has no gradient while it is 0.
+    layer.lora_kernel_a.assign(normal(SIZE, 2))
+    layer.lora_kernel_b.assign(normal(2, WORDS))
+    return model
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_lora_trains_as_that_of_a_dense_layer(sampled):
+    x, y = normal(ROWS, 5), TOKENS[:, 0]
+    model = low_rank(LinearHead, sampled=sampled)
+    dense = low_rank(layers.Dense)
+    head, last = model.layers[-1], dense.layers[-1]
+    frozen = to_numpy(last._kernel)
+    head._kernel.assign(frozen.T if sampled else frozen)
+    model.layers[1].set_weights(dense.layers[1].get_weights())
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0), dense.predict(x, verbose=0), rtol=1e-5
+    )
+    fit(model, y, LinearCrossentropy(block_size=5), x)
+    fit(dense, y, SparseSoftmaxCrossentropy(), x)
+    same_weights(
+        [to_numpy(w) for w in model.trainable_variables],
+        [to_numpy(w) for w in dense.trainable_variables],
+    )
+    kernel = to_numpy(head._kernel)
+    np.testing.assert_array_equal(kernel.T if sampled else kernel, frozen)
+
+
+def test_lora_through_a_loss_over_a_sample_trains_the_low_rank_alone():
+    model = low_rank(LinearHead, sampled=True)
+    head = model.layers[-1]
+    before = to_numpy(head._kernel)
+    a, b = to_numpy(head.lora_kernel_a), to_numpy(head.lora_kernel_b)
+    fit(model, TOKENS[:, 0], SampledSoftmaxCrossentropy(4), normal(ROWS, 5))
+    np.testing.assert_array_equal(to_numpy(head._kernel), before)
+    assert np.all(to_numpy(head.lora_kernel_a) != a)
+    assert np.any(to_numpy(head.lora_kernel_b) != b)
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_saved_low_rank_is_merged_and_goes_on_training(sampled, tmp_path):
+    x, y = normal(ROWS, 5), TOKENS[:, 0]
+    model = low_rank(LinearHead, sampled=sampled)
+    expected = model.predict(x, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    plain = keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(SIZE),
+            LinearHead(WORDS, use_bias=True, sampled=sampled),
+        ]
+    )
+    plain.load_weights(tmp_path / "model.weights.h5")
+    for each in (loaded, plain):
+        np.testing.assert_allclose(
+            each.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-6
+        )
+    head = loaded.layers[-1]
+    assert (head.lora_rank, head.lora_alpha) == (2, 3)
+    frozen, a = to_numpy(head._kernel), to_numpy(head.lora_kernel_a)
+    fit(loaded, y, LinearCrossentropy(), x)
+    np.testing.assert_array_equal(to_numpy(head._kernel), frozen)
+    assert np.all(to_numpy(head.lora_kernel_b) != 0)
+    # Keras's own layers load a 0 for both, and never learn again.
+    assert np.all(to_numpy(head.lora_kernel_a) != a)
+
+
+def test_a_head_follows_the_low_rank_of_its_embedding():
+    weights = []
+    for fused in (True, False):
+        model = Subclassed(fused)
+        model(TOKENS)
+        model.words.enable_lora(2, lora_alpha=3)
+        model.words.lora_embeddings_a.assign(normal(WORDS, 2))
+        model.words.lora_embeddings_b.assign(normal(2, SIZE))
+        loss = LinearCrossentropy() if fused else SparseSoftmaxCrossentropy()
+        fit(model, NEXT, loss)
+        weights.append([to_numpy(w) for w in model.trainable_variables])
+        assert len(weights[-1]) == 4
+    same_weights(*weights)
+
+
+def test_where_there_is_no_kernel_to_adapt_lora_is_an_error():
+    head = language_model().layers[-1]
+    with pytest.raises(ValueError, match="`enable_lora` on its embedding"):
+        head.enable_lora(2)
+    with pytest.raises(ValueError, match="`enable_lora` on its embedding"):
+        LinearHead(tied_to=embedding(), lora_rank=2)
+    head = LinearHead(WORDS)
+    with pytest.raises(ValueError, match=r"LinearHead\(12, lora_rank=2\)"):
+        head.enable_lora(2)
+    head.build((None, SIZE))
+    head.enable_lora(2)
+    with pytest.raises(ValueError, match="low rank already"):
+        head.enable_lora(2)
+
+
+# What Keras does to layers
+
+
+def test_a_quantized_model_keeps_its_head():
+    inputs = keras.Input((5,))
+    head = LinearHead(WORDS)
+    model = keras.Model(inputs, head(layers.Dense(SIZE)(inputs)))
+    with pytest.raises(NotImplementedError, match="A LinearHead is not quant"):
+        head.quantize("int8")
+    before = to_numpy(head._kernel)
+    with pytest.warns(UserWarning, match="A LinearHead is not quantized"):
+        model.quantize("int8")
+    np.testing.assert_array_equal(to_numpy(head._kernel), before)
+    assert model.predict(normal(ROWS, 5), verbose=0).shape == (ROWS, WORDS)
+
+
+@pytest.mark.skipif(
+    BACKEND == "tensorflow", reason="Keras's own layers fail in the scope"
+)
+def test_a_head_in_a_remat_scope_trains_as_outside():
+    def model(scope):
+        keras.utils.set_random_seed(3)
+        inputs = keras.Input((5,))
+        with scope:
+            hidden = layers.Dense(SIZE)(inputs)
+            outputs = LinearHead(WORDS, metrics=["accuracy"])(hidden)
+        return keras.Model(inputs, outputs)
+
+    x, y = normal(ROWS, 5), TOKENS[:, 0]
+    same_weights(
+        fit(model(keras.RematScope("full")), y, LinearCrossentropy(), x),
+        fit(model(contextlib.nullcontext()), y, LinearCrossentropy(), x),
+    )
+
+
+def test_a_model_in_a_remat_scope_is_an_error_where_the_head_is_lost():
+    if BACKEND != "jax":
+        pytest.skip("JAX makes a tensor of `training`")
+    with keras.RematScope("full"):
+        model = language_model()
+    with pytest.raises(Exception, match="make the model outside of the scope"):
+        fit(model, NEXT, LinearCrossentropy())

@@ -22,7 +22,7 @@ def decide(layer, scores):
     [(False, [[1, 0, 0], [1, 0, 0]]), (True, [[0, 1, 1], [0, 1, 0]])],
 )
 def test_it_compares_exactly_and_nan_is_never_a_match(similarity, expected):
-    result = decide(MatchDecision(0.1, similarity), SCORES)
+    result = decide(MatchDecision(0.1, similarity=similarity), SCORES)
     assert result.tolist() == expected
     assert result.dtype == np.int32
 
@@ -30,14 +30,14 @@ def test_it_compares_exactly_and_nan_is_never_a_match(similarity, expected):
 @pytest.mark.parametrize("similarity", [False, True])
 def test_it_decides_as_the_metric_does(similarity):
     scores = SCORES[:, :2]
-    layer = MatchDecision(0.1, similarity)
+    layer = MatchDecision(0.1, similarity=similarity)
     metric = MatchAccuracy(threshold=0.1, similarity=similarity)
     assert float(metric(decide(layer, scores), scores)) == 1.0
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16", "float16"])
 def test_a_low_precision_policy_does_not_round_first(dtype):
-    layer = MatchDecision(1.001, dtype=dtype)
+    layer = MatchDecision(1.001, similarity=False, dtype=dtype)
     # 257/256 is 1 in bfloat16.
     assert decide(layer, np.array([1.0, 257 / 256])).tolist() == [1, 0]
     assert layer.threshold == np.float32(1.001)
@@ -45,7 +45,7 @@ def test_a_low_precision_policy_does_not_round_first(dtype):
 
 def model_with(threshold):
     inputs = keras.Input((1,))
-    outputs = MatchDecision(threshold, name="match")(inputs)
+    outputs = MatchDecision(threshold, similarity=False, name="match")(inputs)
     return keras.Model(inputs, outputs)
 
 
@@ -71,11 +71,11 @@ def test_clones_and_weights_carry_the_threshold_of_now():
 
 
 def test_the_threshold_is_not_trained():
-    assert not MatchDecision(0.5).trainable_weights
+    assert not MatchDecision(0.5, similarity=False).trainable_weights
 
 
 def test_the_symbolic_output_is_int32_of_the_same_shape():
-    output = MatchDecision(0.5)(keras.Input((3, 1)))
+    output = MatchDecision(0.5, similarity=False)(keras.Input((3, 1)))
     assert output.shape == (None, 3, 1)
     assert output.dtype == "int32"
 
@@ -83,7 +83,14 @@ def test_the_symbolic_output_is_int32_of_the_same_shape():
 @pytest.mark.parametrize("wrong", [float("nan"), None, "0.5", [1.0, 2.0]])
 def test_what_is_no_threshold_raises(wrong):
     with pytest.raises(ValueError, match="threshold"):
-        MatchDecision(wrong)
-    layer = MatchDecision(0.5)
+        MatchDecision(wrong, similarity=False)
+    layer = MatchDecision(0.5, similarity=False)
     with pytest.raises(ValueError, match="threshold"):
         layer.threshold = wrong
+
+
+def test_the_direction_is_asked_for_and_saved():
+    with pytest.raises(ValueError, match="similarity=True: large scores"):
+        MatchDecision(0.5)
+    layer = MatchDecision(0.5, similarity=True)
+    assert MatchDecision.from_config(layer.get_config()).similarity is True

@@ -13,12 +13,12 @@ LOGITS = normal(4, 3)
 
 def model_with(temperature):
     inputs = keras.Input((3,))
-    outputs = Temperature(temperature, name="calibrated")(inputs)
+    outputs = Temperature(temperature=temperature, name="calibrated")(inputs)
     return keras.Model(inputs, outputs)
 
 
 def test_it_divides_but_not_in_training():
-    layer = Temperature(2.0)
+    layer = Temperature(temperature=2.0)
     logits = keras.ops.convert_to_tensor(LOGITS)
     np.testing.assert_allclose(to_numpy(layer(logits)), LOGITS / 2)
     assert layer(logits, training=True) is logits
@@ -27,7 +27,7 @@ def test_it_divides_but_not_in_training():
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float16"])
 def test_a_low_precision_policy_rounds_neither_logits_nor_temperature(dtype):
-    layer = Temperature(1.001, dtype=dtype)
+    layer = Temperature(temperature=1.001, dtype=dtype)
     result = layer(keras.ops.convert_to_tensor(LOGITS))
     assert keras.backend.standardize_dtype(result.dtype) == "float32"
     np.testing.assert_allclose(
@@ -52,7 +52,7 @@ def test_it_is_saved_with_the_model_and_needs_no_compilation(tmp_path):
 
 def test_a_head_without_logits_trains_through_it():
     inputs = keras.Input((3,))
-    outputs = Temperature(2.0)(LinearHead(5)(inputs))
+    outputs = Temperature(temperature=2.0)(LinearHead(5)(inputs))
     model = keras.Model(inputs, outputs)
     model.compile("sgd", LinearCrossentropy())
     labels = np.array([0, 1, 2, 4])
@@ -64,7 +64,7 @@ def test_a_head_without_logits_trains_through_it():
 @pytest.mark.parametrize("wrong", [0.0, -1.0, np.inf, np.nan, None, "1", 1e-60])
 def test_what_is_no_temperature_raises(wrong):
     with pytest.raises(ValueError, match="`temperature`"):
-        Temperature(wrong)
+        Temperature(temperature=wrong)
     layer = Temperature()
     with pytest.raises(ValueError, match="`temperature`"):
         layer.temperature = wrong

@@ -6,7 +6,14 @@ import pytest
 
 import keras_xent
 from keras_xent import losses
-from tests.testing import normal, to_numpy
+from tests.testing import (
+    BACKEND,
+    gradient,
+    normal,
+    quick,
+    to_numpy,
+    with_mask,
+)
 
 
 def number(tensor):
@@ -68,6 +75,113 @@ def test_sigmoid_losses_of_a_row_are_averaged():
     np.testing.assert_allclose(rows, elements.mean(axis=1), rtol=1e-6)
 
 
+# Three rows of four outputs; the second row is not known at all.
+KNOWN = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]], bool)
+OUTPUTS = normal(3, 4)
+FLAGS = (normal(3, 4, seed=1) > 0).astype("float32")
+BROKEN = np.where(KNOWN, OUTPUTS, [np.nan, np.inf, -np.inf, 1e9])
+BROKEN = BROKEN.astype("float32")
+
+
+def of_known(weight=None):
+    """The mean loss of each row over the outputs that are known."""
+    losses = to_numpy(keras_xent.ops.sigmoid_crossentropy(FLAGS, OUTPUTS))
+    losses = losses if weight is None else losses * weight
+    count = KNOWN.sum(axis=1)
+    return np.where(KNOWN, losses, 0).sum(axis=1) / np.maximum(count, 1)
+
+
+def unknown(how, reduction="sum_over_batch_size", weight=None):
+    """A loss of logits in which some outputs are not known."""
+    value = {"-1": -1, "nan": float("nan")}.get(how)
+    loss = losses.SigmoidCrossentropy(ignore_class=value, reduction=reduction)
+    labels = FLAGS if value is None else np.where(KNOWN, FLAGS, value)
+
+    def of_logits(logits):
+        if how == "mask":
+            return loss(labels, with_mask(logits, KNOWN), weight)
+        if how == "weight":
+            given = KNOWN if weight is None else KNOWN * weight
+            return loss(labels, logits, given)
+        return loss(labels, logits, weight)
+
+    return of_logits
+
+
+@pytest.mark.parametrize("how", ["-1", "nan", "mask", "weight"])
+def test_the_loss_of_a_row_is_the_mean_over_what_is_known(how):
+    rows = to_numpy(quick(unknown(how, "none"))(OUTPUTS))
+    expected = of_known()
+    # As in all of Keras: a row of weight 0 counts, a masked one does not.
+    count = 3 if how == "weight" else 2
+    np.testing.assert_allclose(rows, expected, rtol=1e-6)
+    grad, mean = gradient(unknown(how), BROKEN)
+    assert mean == pytest.approx(expected.sum() / count, rel=1e-6)
+    assert np.all(grad[~KNOWN] == 0)
+    assert np.all(grad[KNOWN] != 0)
+    mean = unknown(how, "mean_with_sample_weight")(BROKEN)
+    assert number(mean) == pytest.approx(expected.sum() / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("how", ["-1", "nan", "mask", "weight"])
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (1, 4), (3, 4)])
+def test_weights_of_outputs_go_with_those_that_are_known(how, shape):
+    weight = np.abs(normal(*shape, seed=3)) + 0.5
+    full = weight[:, None] if shape == (3,) else weight
+    full = np.broadcast_to(full, (3, 4))
+    expected = of_known(full)
+    given = full if how == "weight" else weight
+    rows = to_numpy(unknown(how, "none", given)(OUTPUTS))
+    np.testing.assert_allclose(rows, expected, rtol=1e-6)
+    divisor = np.where(KNOWN, full, 0).sum(axis=1) / KNOWN.sum(axis=1).clip(1)
+    mean = unknown(how, "mean_with_sample_weight", given)(OUTPUTS)
+    wanted = expected.sum() / divisor.sum()
+    assert number(mean) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_weights_of_a_row_that_cancel_are_no_good_number():
+    loss = losses.SigmoidCrossentropy()
+    weight = np.array([[1.0, -1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
+    assert np.isnan(number(loss(FLAGS, OUTPUTS, weight)))
+    assert np.isfinite(number(loss(FLAGS, OUTPUTS, abs(weight))))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_fit_learns_from_the_labels_that_are_known(jit_compile):
+    if jit_compile and BACKEND == "torch":
+        pytest.skip("the contract test compiles one class of each kind")
+    x = normal(64, 6)
+    truth = (x[:, :3] > 0).astype("float32")
+    known = normal(64, 3, seed=2) > 0
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    for how in ("weight", "ignore_class"):
+        keras.utils.set_random_seed(0)
+        ignored = how == "ignore_class"
+        model.compile(
+            keras.optimizers.Adam(0.1),
+            losses.SigmoidCrossentropy(ignore_class=-1 if ignored else None),
+            jit_compile=jit_compile,
+        )
+        labels = np.where(known, truth, -1 if ignored else 0.5)
+        weight = None if ignored else known.astype("float32")
+        before = model.evaluate(x, labels, sample_weight=weight, verbose=0)
+        model.fit(x, labels, sample_weight=weight, epochs=5, verbose=0)
+        after = model.evaluate(x, labels, sample_weight=weight, verbose=0)
+        assert after < before
+
+
+def test_unknown_values_survive_a_configuration():
+    loss = losses.SigmoidCrossentropy(ignore_class=[-1, float("nan")])
+    config = json.loads(json.dumps(loss.get_config()))
+    again = losses.SigmoidCrossentropy.from_config(config)
+    assert again.ignore_class[0] == -1
+    assert np.isnan(again.ignore_class[1])
+    saved = json.loads(json.dumps(keras.saving.serialize_keras_object(loss)))
+    again = keras.saving.deserialize_keras_object(saved)
+    labels = np.where(KNOWN, FLAGS, np.nan)
+    assert number(again(labels, BROKEN)) == number(unknown("nan")(BROKEN))
+
+
 def test_ignored_rows_do_not_count_in_the_mean():
     logits, labels = normal(4, 3), np.array([0, -1, 2, -1])
     loss = losses.SparseSoftmaxCrossentropy(ignore_class=-1)
@@ -81,12 +195,58 @@ def test_ignored_rows_do_not_count_in_the_mean():
     assert result == pytest.approx(number(expected), rel=1e-6)
 
 
-def test_a_weight_per_sequence_holds_for_its_time_steps():
-    logits, labels = normal(2, 3, 4), np.array([[0, 1, 2], [3, 2, 1]])
-    loss = losses.SparseSoftmaxCrossentropy(reduction="sum")
-    expected = number(loss(labels[:1], logits[:1]))
-    result = loss(labels, logits, np.array([1.0, 0.0]))
-    assert number(result) == pytest.approx(expected, rel=1e-6)
+@pytest.mark.parametrize("time", [3, 2])
+@pytest.mark.parametrize("how", ["weight", "mask"])
+def test_weights_and_masks_have_the_leading_axes_of_the_rows(time, how):
+    """Keras's losses lay a vector along the last axis, its metrics do not."""
+    logits, labels = normal(2, time, 4), np.arange(2 * time).reshape(2, -1) % 4
+    metric = keras_xent.metrics.CrossentropyRate()
+    loss = losses.SparseSoftmaxCrossentropy(reduction="none")
+    rows = to_numpy(loss(labels, logits))
+
+    def check(weight, full):
+        expected = np.where(np.broadcast_to(full, rows.shape), rows, 0)
+        mean = expected.sum() / np.broadcast_to(full, rows.shape).sum()
+        x, w = logits, weight
+        if how == "mask":
+            x, w = with_mask(logits, weight != 0), None
+        sums = losses.SparseSoftmaxCrossentropy(reduction="sum")
+        assert number(sums(labels, x, w)) == pytest.approx(expected.sum())
+        metric.reset_state()
+        metric.update_state(labels, x, w)
+        assert number(metric.result()) == pytest.approx(mean, rel=1e-5)
+
+    example, step = np.array([1.0, 0.0]), np.eye(time)[0]
+    check(example, example[:, None])
+    check(example[:, None], example[:, None])
+    check(step[None], step[None])
+    check(np.outer(example, step), np.outer(example, step))
+    if time == 2:
+        check(step, step[:, None])
+    else:
+        with pytest.raises(
+            ValueError, match=r"Received.*\(3,\).*pass \(1, 3\)"
+        ):
+            check(step, step[None])
+
+
+def test_labels_of_two_ranks_in_one_compiled_step_are_named():
+    if BACKEND != "tensorflow":
+        pytest.skip("only TensorFlow traces an unknown rank")
+    logits, labels = normal(2, 3, 4), np.zeros((2, 3), "int32")
+    model = keras.Sequential([keras.Input((3, 4)), keras.layers.Dense(4)])
+    model.compile("sgd", losses.SparseSoftmaxCrossentropy())
+    model.fit(logits, labels, verbose=0)
+    with pytest.raises(ValueError, match="unknown number of axes"):
+        model.fit(logits, labels[..., None], verbose=0)
+
+
+def test_a_warning_is_at_the_users_line():
+    targets, logits = np.ones((2, 3), "float32"), normal(2, 3)
+    loss = losses.SoftmaxCrossentropy()
+    with pytest.warns(UserWarning, match="sum to 1") as caught:
+        loss(targets, logits)
+    assert caught[0].filename == __file__
 
 
 def test_a_label_that_does_not_exist_may_have_weight_zero():
@@ -111,8 +271,26 @@ def test_weights_may_be_arrays_and_are_saved_as_numbers(cls, name):
 
 
 @pytest.mark.parametrize(
+    "cls", [losses.SoftmaxCrossentropy, losses.SparseSoftmaxCrossentropy]
+)
+def test_class_weights_may_be_those_of_fit(cls):
+    loss = cls(class_weight={0: 1, 2: np.float32(0.5)})
+    saved = json.loads(json.dumps(keras.saving.serialize_keras_object(loss)))
+    again = keras.saving.deserialize_keras_object(saved)
+    assert again.class_weight == {0: 1.0, 2: 0.5}
+    labels = np.array([0, 1, 2, 2])
+    if cls is losses.SoftmaxCrossentropy:
+        labels = np.eye(3, dtype="float32")[labels]
+    expected = cls(class_weight=[1, 1, 0.5])(labels, normal(4, 3))
+    assert number(again(labels, normal(4, 3))) == number(expected)
+    with pytest.raises(ValueError, match="keys of `class_weight`"):
+        cls(class_weight={-1: 1.0})
+
+
+@pytest.mark.parametrize(
     ("cls", "kwargs"),
     [
+        (losses.SigmoidCrossentropy, {"ignore_class": "unknown"}),
         (losses.SoftmaxCrossentropy, {"label_smoothing": 1.5}),
         (losses.SoftmaxCrossentropy, {"class_weight": [-1.0, 1.0]}),
         (losses.SparseSoftmaxCrossentropy, {"ignore_class": "pad"}),

@@ -10,7 +10,9 @@ from tests.testing import normal, to_numpy
 TEACHER, STUDENT = normal(6, 3, 4), normal(6, 3, 4, seed=1)
 
 
-@pytest.mark.parametrize("loss", [losses.KLDivergence, losses.JensenShannon])
+@pytest.mark.parametrize(
+    "loss", [losses.KLDivergence, losses.JensenShannonDivergence]
+)
 def test_any_axis_holds_the_classes(loss):
     expected = to_numpy(loss()(TEACHER, STUDENT))
     moved = [np.moveaxis(x, -1, 1) for x in (TEACHER, STUDENT)]

@@ -1,6 +1,7 @@
 """A model trained without logits equals one trained with them."""
 
 import functools
+import json
 
 import keras
 import numpy as np
@@ -307,3 +308,36 @@ def test_a_stateless_call_outside_the_model_trains_the_head_as_well():
         strict=True,
     ):
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_dict_of_class_weights_is_saved_and_weighs():
+    head, x, labels = built_head(), normal(ROWS, SIZE), TOKENS[:, 0]
+    weights = np.ones(WORDS)
+    weights[[3, 5]] = 0.5, 2
+    loss = LinearCrossentropy(class_weight={3: 0.5, 5: 2})
+    loss = LinearCrossentropy.from_config(
+        json.loads(json.dumps(loss.get_config()))
+    )
+    expected = LinearCrossentropy(class_weight=weights)
+    for y_pred in (head(x, training=True), head(x), to_numpy(head(x))):
+        np.testing.assert_array_equal(
+            to_numpy(loss(labels, y_pred)), to_numpy(expected(labels, y_pred))
+        )
+
+
+def test_autocast_rounds_nothing():
+    if BACKEND != "torch":
+        pytest.skip("only PyTorch changes dtypes from outside")
+    import torch
+
+    head, labels = built_head(), TOKENS[:, 0]
+
+    def step(enabled):
+        x = torch.tensor(normal(ROWS, SIZE), requires_grad=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            value = LinearCrossentropy()(labels, head(x, training=True))
+            value.backward()
+        return value, x.grad
+
+    for result, expected in zip(step(True), step(False), strict=True):
+        assert torch.equal(result, expected)

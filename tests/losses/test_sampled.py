@@ -140,7 +140,7 @@ def test_with_replacement_the_optimum_is_the_distribution_of_the_labels():
                         ops.sampled_softmax_crossentropy(
                             [label],
                             x,
-                            np.eye(3, dtype="float32"),
+                            class_vectors=np.eye(3, dtype="float32"),
                             candidates=(
                                 sample.astype("int32"),
                                 counts[[label]],

@@ -102,7 +102,9 @@ def test_class_wise_is_the_mean_over_the_classes(dense):
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
 @pytest.mark.parametrize("class_wise", [None, K])
 def test_equal_mass_is_exact_for_the_bins_it_tells(norm, class_wise):
-    metric = ExpectedCalibrationError(8, "equal_mass", class_wise, norm)
+    metric = ExpectedCalibrationError(
+        bins=8, binning="equal_mass", class_wise=class_wise, norm=norm
+    )
     result = measure(metric, *in_parts(LABELS, LOGITS, WEIGHT))
     bars = metric.diagram.bars()
     if class_wise:
@@ -125,7 +127,7 @@ def test_equal_mass_is_exact_for_the_bins_it_tells(norm, class_wise):
 
 def test_bins_of_equal_mass_hold_as_much_up_to_a_fine_bin():
     yes = (LABELS > 1).astype("float64")
-    metric = ExpectedCalibrationError(6, "equal_mass")
+    metric = ExpectedCalibrationError(bins=6, binning="equal_mass")
     result = measure(metric, *in_parts(yes, LOGITS[:, 0]))
     p = expit(LOGITS[:, 0].astype("float64"))
     bars = metric.diagram.bars()
@@ -149,7 +151,7 @@ def test_bins_of_equal_mass_hold_as_much_up_to_a_fine_bin():
 def test_overconfident_models_still_get_several_bins_of_equal_mass():
     # All confidences above 0.999: one bin of fifteen of equal width.
     logits = np.linspace(7.0, 12.0, HALF)[:, None].astype("float32")
-    metric = ExpectedCalibrationError(5, "equal_mass")
+    metric = ExpectedCalibrationError(bins=5, binning="equal_mass")
     measure(metric, (np.ones((HALF, 1)), logits))
     np.testing.assert_allclose(metric.diagram.bars().weight, HALF / 5, atol=2)
 
@@ -157,7 +159,9 @@ def test_overconfident_models_still_get_several_bins_of_equal_mass():
 @pytest.mark.parametrize("binning", ["equal_width", "equal_mass"])
 def test_confidence_one_is_in_the_last_bin(binning):
     p = np.tile([1.0, 1.0, 0.99, 0.0], 75).astype("float32")
-    metric = ExpectedCalibrationError(4, binning, from_logits=False)
+    metric = ExpectedCalibrationError(
+        bins=4, binning=binning, from_logits=False
+    )
     result = measure(metric, (np.tile([1, 0, 1, 0], 75), p))
     bars = metric.diagram.bars()
     assert bars.upper[-1] == 1
@@ -170,7 +174,7 @@ def test_confidence_one_is_in_the_last_bin(binning):
 
 
 def test_equal_confidences_are_not_torn_apart():
-    metric = ExpectedCalibrationError(10, "equal_mass")
+    metric = ExpectedCalibrationError(bins=10, binning="equal_mass")
     labels = np.arange(HALF) % 4 == 0
     result = measure(metric, (labels, np.zeros((HALF, 1), "float32")))
     assert result == pytest.approx(0.25)
@@ -199,7 +203,9 @@ def test_of_distributions_the_share_of_the_class_is_how_often_it_is_right():
 )
 def test_the_error_is_between_the_mean_gap_and_one(pairs):
     p, yes = np.array(pairs).T
-    error = ExpectedCalibrationError(5, "equal_mass", from_logits=False)
+    error = ExpectedCalibrationError(
+        bins=5, binning="equal_mass", from_logits=False
+    )
     weight = np.arange(HALF) < len(p)
     p, yes = (np.resize(x, HALF) for x in (p, yes))
     result = measure(error, (yes, p.astype("float32"), weight))
@@ -253,7 +259,9 @@ def test_what_does_not_fit_raises():
     with pytest.raises(ValueError, match="from_logits=True"):
         ExpectedCalibrationError(from_logits=False).update_state(LABELS, LOGITS)
     with pytest.raises(ValueError, match="configured alike"):
-        ExpectedCalibrationError(10).merge_state([ExpectedCalibrationError(9)])
+        ExpectedCalibrationError(bins=10).merge_state(
+            [ExpectedCalibrationError(bins=9)]
+        )
 
 
 def test_what_cannot_be_measured_is_nan():

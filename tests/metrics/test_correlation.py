@@ -69,9 +69,9 @@ def test_the_histogram_is_close_unless_an_offset_hides_the_numbers():
 def test_a_weight_is_as_good_as_repetition(capacity):
     targets, scores = normal(8), normal(8, seed=1)
     weight = np.array([1, 2, 0, 3, 1, 1, 2, 0])
-    metric = metrics.SpearmanCorrelation(capacity)
+    metric = metrics.SpearmanCorrelation(capacity=capacity)
     metric.update_state(targets, scores, weight)
-    again = metrics.SpearmanCorrelation(capacity)
+    again = metrics.SpearmanCorrelation(capacity=capacity)
     again.update_state(np.repeat(targets, weight), np.repeat(scores, weight))
     assert value(metric) == pytest.approx(value(again), abs=2e-6)
 
@@ -95,7 +95,7 @@ def test_numbers_in_one_bin_have_no_correlation():
 
 @pytest.mark.parametrize("capacity", [9, None])
 def test_equal_scores_and_nan_have_no_correlation(capacity):
-    metric = metrics.SpearmanCorrelation(capacity)
+    metric = metrics.SpearmanCorrelation(capacity=capacity)
     metric.update_state([1, 2, 3], [5.0, 5.0, 5.0])
     assert np.isnan(value(metric))
     metric.update_state([1], [7.0])

@@ -23,7 +23,7 @@ rng = np.random.default_rng(0)
 match = rng.integers(0, 2, (64, 1))
 score = (rng.normal(size=(64, 1)) + match).astype("float32")
 weight = rng.random(64).astype("float32")
-options = dict(similarity=True, mantissa_bits=1, name="v")
+options = dict(similarity=True, resolution=1, name="v")
 
 def check(metric):
     alone = VerificationMetrics(**options)

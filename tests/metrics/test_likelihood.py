@@ -36,7 +36,7 @@ def test_it_is_the_weighted_mean_over_all_tokens(unit):
     expected = np.sum(WEIGHT * nll()) / WEIGHT.sum()
     expected /= {"nats": 1, "bits": math.log(2)}[unit]
     batches = halves(LABELS, LOGITS, WEIGHT)
-    result = measure(CrossentropyRate(unit), *batches)
+    result = measure(CrossentropyRate(unit=unit), *batches)
     assert result == pytest.approx(expected, rel=1e-6)
 
 
@@ -70,7 +70,7 @@ def test_an_even_guess_costs_one_bit_and_its_logarithm_in_nats():
     labels = LABELS % 2
     nats = measure(CrossentropyRate(), (labels, even))
     assert nats == pytest.approx(math.log(2), rel=1e-6)
-    bits = measure(CrossentropyRate("bits"), (labels, even))
+    bits = measure(CrossentropyRate(unit="bits"), (labels, even))
     assert bits == pytest.approx(1, rel=1e-6)
     assert measure(Perplexity(), (labels, even)) == pytest.approx(2, rel=1e-6)
 
@@ -78,12 +78,12 @@ def test_an_even_guess_costs_one_bit_and_its_logarithm_in_nats():
 def test_bits_per_byte_of_a_mean_and_of_a_table():
     bits = WEIGHT * nll() / math.log(2)
     batches = halves(LABELS, LOGITS, WEIGHT)
-    mean = CrossentropyRate("bits_per_byte", bytes_per_token=4.5)
+    mean = CrossentropyRate(unit="bits_per_byte", bytes_per_token=4.5)
     assert measure(mean, *batches) == pytest.approx(
         bits.sum() / (4.5 * WEIGHT.sum()), rel=1e-6
     )
     table = [3, 0, 1, 7, 2]
-    exact = CrossentropyRate("bits_per_byte", bytes_per_token=table)
+    exact = CrossentropyRate(unit="bits_per_byte", bytes_per_token=table)
     expected = bits.sum() / np.sum(WEIGHT * np.take(table, LABELS))
     assert measure(exact, *batches) == pytest.approx(expected, rel=1e-6)
     exact.reset_state()
@@ -118,7 +118,7 @@ def test_yes_or_no_takes_one_logit():
         batch = yes.astype("int32"), logits.reshape(shape)
         result = measure(CrossentropyRate(), batch)
         assert result == pytest.approx(expected, rel=1e-6)
-    table = CrossentropyRate("bits_per_byte", bytes_per_token=[1, 3])
+    table = CrossentropyRate(unit="bits_per_byte", bytes_per_token=[1, 3])
     bits = expected / math.log(2) * 21 / (21 + 2 * yes.sum())
     assert measure(table, batch) == pytest.approx(bits, rel=1e-6)
 
@@ -194,7 +194,7 @@ def test_wrong_arguments_raise(options, message):
 
 
 def test_what_does_not_fit_raises():
-    short = CrossentropyRate("bits_per_byte", bytes_per_token=[1, 2])
+    short = CrossentropyRate(unit="bits_per_byte", bytes_per_token=[1, 2])
     with pytest.raises(ValueError, match="5 classes"):
         short.update_state(LABELS, LOGITS)
     ignoring = CrossentropyRate(ignore_class=0)

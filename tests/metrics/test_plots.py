@@ -20,7 +20,9 @@ def metric(request):
     match = np.arange(500) % 2
     score = np.exp(1.5 * rng.normal(size=500) - 3 * match)
     score = -np.log(score) if request.param else score
-    metric = MinDetectionCost(0.3, similarity=request.param, mantissa_bits=3)
+    metric = MinDetectionCost(
+        p_target=0.3, similarity=request.param, resolution=3
+    )
     metric.update_state(match, score)
     yield metric
     plt.close("all")
@@ -35,12 +37,12 @@ def test_the_det_curve_is_the_error_rates_on_normal_deviates(metric):
     points = drawn(ax)
     inside = [
         (norm.ppf(x), norm.ppf(y))
-        for x, y in zip(rates.false_match, rates.miss, strict=True)
+        for x, y in zip(rates.false_match, rates.false_non_match, strict=True)
         if 0 < x < 1 and 0 < y < 1
     ]
     assert np.allclose(np.sort(points, axis=0), np.sort(inside, axis=0))
     x, y = norm.cdf(drawn(ax, 1)[0])
-    cost = 0.3 * rates.miss + 0.7 * rates.false_match
+    cost = 0.3 * rates.false_non_match + 0.7 * rates.false_match
     assert 0.3 * y + 0.7 * x == pytest.approx(cost.min())
 
 
@@ -69,18 +71,18 @@ def test_the_cost_is_least_at_the_threshold(metric):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_perfect_scores_can_be_drawn_on_given_axes(kind):
-    metric = EqualErrorRate(mantissa_bits=1)
+    metric = EqualErrorRate(resolution=1, similarity=False)
     metric.update_state([1, 1, 0], [1.0, 1.0, 1.0e3])
     ax = plt.subplots()[1]
-    assert metric.plot(kind, ax) is ax
+    assert metric.plot(kind, ax=ax) is ax
     ax.figure.canvas.draw()
     plt.close("all")
 
 
 def test_what_cannot_be_drawn_raises():
-    metric = EqualErrorRate(mantissa_bits=1)
+    metric = EqualErrorRate(resolution=1, similarity=False)
     with pytest.raises(ValueError, match="at least one match"):
-        metric.plot()
+        metric.plot("det")
     metric.update_state([1, 0], [1.0, 2.0])
     with pytest.raises(ValueError, match="'histogram'"):
         metric.plot("pie")

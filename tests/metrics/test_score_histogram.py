@@ -25,7 +25,7 @@ any_score = st.floats(width=32, allow_nan=False)
 quick = settings(max_examples=25, deadline=None)
 
 
-def bin_by_frexp(score, mantissa_bits):
+def bin_by_frexp(score, resolution):
     """The bin worked out from the value alone; no bits are read."""
     size = float(abs(score))
     if np.isinf(size):
@@ -35,9 +35,7 @@ def bin_by_frexp(score, mantissa_bits):
         exponent = max(int(exponent), -125) if size else -125
         # Binades from 0 up, and how far into the last one.
         magnitude = exponent + 125 + size / 2.0 ** (exponent - 1)
-    return int(
-        np.floor(np.copysign(magnitude, float(score)) * 2**mantissa_bits)
-    )
+    return int(np.floor(np.copysign(magnitude, float(score)) * 2**resolution))
 
 
 def filled(scores, match=None, weight=None, **kwargs):
@@ -47,15 +45,15 @@ def filled(scores, match=None, weight=None, **kwargs):
     return histogram
 
 
-@pytest.mark.parametrize("mantissa_bits", [0, 3, 7, 9])
-def test_the_bin_is_that_of_exponent_and_leading_mantissa(mantissa_bits):
+@pytest.mark.parametrize("resolution", [0, 3, 7, 9])
+def test_the_bin_is_that_of_exponent_and_leading_mantissa(resolution):
     # Weights that tell the scores of a bin apart.
     weight = 2.0 ** np.arange(len(SPECIAL))
-    histogram = filled(SPECIAL, weight=weight, mantissa_bits=mantissa_bits)
+    histogram = filled(SPECIAL, weight=weight, resolution=resolution)
     expected = np.zeros(histogram.bins)
     for score, w in zip(SPECIAL, weight, strict=True):
         middle = histogram.bins // 2
-        expected[middle + bin_by_frexp(score, mantissa_bits)] += w
+        expected[middle + bin_by_frexp(score, resolution)] += w
     assert np.array_equal(histogram.counts()[1], expected)
 
 
@@ -78,7 +76,7 @@ def test_keys_are_ordered_as_scores_are(scores):
 
 
 def test_there_are_65281_edges_from_minus_to_plus_infinity():
-    edges = ScoreHistogram(mantissa_bits=7).edges()
+    edges = ScoreHistogram(resolution=7).edges()
     assert len(edges) == 65281
     assert edges.dtype == np.float32
     assert edges[0] == -np.inf
@@ -159,7 +157,7 @@ def test_masked_scores_do_not_count():
 def test_merging_equals_one_pass_and_order_plays_no_part(first, second):
     def of(pairs):
         pairs = np.array(pairs, "float32").reshape(-1, 2)
-        return filled(pairs[:, 1], match=pairs[:, 0], mantissa_bits=2)
+        return filled(pairs[:, 1], match=pairs[:, 0], resolution=2)
 
     merged, other = of(first), of(second)
     merged.merge_state([other])
@@ -287,7 +285,7 @@ def test_fractional_states_of_many_devices_may_be_added_part_by_part():
     "limits", [(0.98, 1.0), (-3.0, 5.0), (0.0, 1e-6), (1e9, 1e9 + 512)]
 )
 def test_linear_bins_are_half_open_and_of_one_width(limits):
-    histogram = ScoreHistogram(mantissa_bits=2, range=limits)
+    histogram = ScoreHistogram(resolution=2, range=limits)
     edges = histogram.edges()
     lo, hi = np.float32(limits)
     assert np.all(np.diff(edges) > 0)
@@ -316,13 +314,13 @@ def test_linear_bins_are_half_open_and_of_one_width(limits):
 
 
 def test_nan_is_counted_apart_from_linear_bins_too():
-    histogram = filled([NAN, 0.5, -1.0], mantissa_bits=0, range=(0, 1))
+    histogram = filled([NAN, 0.5, -1.0], resolution=0, range=(0, 1))
     assert float(histogram.result()["nan_scores"]) == 1
     assert histogram.counts().sum() == 2
 
 
 def test_where_float32_has_fewer_numbers_there_are_fewer_bins():
-    histogram = ScoreHistogram(mantissa_bits=9, range=(0.999, 1.0))
+    histogram = ScoreHistogram(resolution=9, range=(0.999, 1.0))
     spacing = np.spacing(np.float32(0.999))
     assert histogram.bins < 2**18
     assert np.diff(histogram.edges()[1:-1]).min() >= spacing
@@ -356,9 +354,9 @@ def test_an_empty_batch_changes_nothing():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mantissa_bits": 13}, "from 0 to 12"),
-        ({"mantissa_bits": 7.5}, "whole number"),
-        ({"mantissa_bits": True}, "whole number"),
+        ({"resolution": 13}, "from 0 to 12"),
+        ({"resolution": 7.5}, "whole number"),
+        ({"resolution": True}, "whole number"),
         ({"threshold": NAN}, "not NaN"),
         ({"threshold": [1.0, 2.0]}, "one number"),
         ({"threshold": "0.5"}, "one number"),
@@ -382,15 +380,14 @@ def test_wrong_arguments_raise(arguments, message):
         (np.ones((1, 3)), np.ones(3), None, "one match flag for each score"),
         (np.ones(1), np.ones(3), None, "one match flag for each score"),
         (np.ones(3), np.ones(3), np.ones(2), "sample_weight"),
-        (np.ones(3), np.ones(3), np.ones(1), "sample_weight"),
         (np.ones(3), np.ones(3), np.ones((3, 2)), "sample_weight"),
-        ([0, 2], [1.0, 2.0], None, "Got .*2.*distance"),
-        ([0, 2], [1.0, 2.0], [0.0, 1.0], "Got .*2.*distance"),
+        ([0, 2], [1.0, 2.0], None, "Received .*2.*distance"),
+        ([0, 2], [1.0, 2.0], [0.0, 1.0], "Received .*2.*distance"),
     ],
 )
 def test_wrong_input_raises(match, score, weight, message):
     with pytest.raises(ValueError, match=message):
-        ScoreHistogram(mantissa_bits=0).update_state(match, score, weight)
+        ScoreHistogram(resolution=0).update_state(match, score, weight)
 
 
 @pytest.mark.parametrize("match_shape", [(6,), (6, 1)])
@@ -403,7 +400,7 @@ def test_a_last_axis_of_one_never_broadcasts(
         np.arange(6.0).reshape(score_shape),
         np.ones(match_shape),
         np.full(weight_shape, 2.0),
-        mantissa_bits=1,
+        resolution=1,
     )
     assert histogram.counts().sum() == 12
 
@@ -415,16 +412,16 @@ def test_a_weight_per_row_counts_for_every_score_of_the_row():
 
 
 def test_histograms_of_other_bins_do_not_merge():
-    with pytest.raises(ValueError, match="same bins"):
-        ScoreHistogram(7).merge_state([ScoreHistogram(6)])
+    with pytest.raises(ValueError, match="alike"):
+        ScoreHistogram().merge_state([ScoreHistogram(resolution=6)])
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"mantissa_bits": 3},
+        {"resolution": 3},
         {"threshold": 0.5, "name": "at_half"},
-        {"range": (0.5, 1), "mantissa_bits": 1},
+        {"range": (0.5, 1), "resolution": 1},
     ],
 )
 def test_the_configuration_comes_back_whole(arguments):

@@ -14,8 +14,8 @@ from tests.testing import to_numpy
 
 INF, NAN = np.inf, float("nan")
 P_TARGET, LIMIT, CUT = 0.2, 0.25, 0.3
-BINS = {"mantissa_bits": 1}
-LINEAR = {"range": (-2.0, 2.0), "mantissa_bits": 0}
+BINS = {"resolution": 1}
+LINEAR = {"range": (-2.0, 2.0), "resolution": 0}
 
 
 def everything(similarity, **options):
@@ -62,7 +62,7 @@ def truth(match, score, similarity):
         "true_match_rate": hit[x <= LIMIT].max(),
         "average_precision": average_precision_score(match, alike),
         "cllr": cost(m, n),
-        "cllr_min": cost(calibrated[match], calibrated[~match]),
+        "min_cllr": cost(calibrated[match], calibrated[~match]),
         "d_prime": d,
     }
 
@@ -81,7 +81,7 @@ def assert_bracketed(metric, expected):
         if not np.isnan(exact):  # d' of scores that are all equal
             assert low - 1e-9 <= exact <= high + 1e-9, key
         if not np.isnan(found[key]) and key != "d_prime":
-            slack = 1e-4 if key == "cllr_min" else 4e-6 * max(1, high)
+            slack = 1e-4 if key == "min_cllr" else 4e-6 * max(1, high)
             assert low - slack <= found[key] <= high + slack, key
 
 
@@ -136,12 +136,16 @@ def test_a_metric_of_its_own_gives_what_the_dict_gives(similarity):
     found = results(both)
     for key, metric in {
         "equal_error_rate": metrics.EqualErrorRate(**options),
-        "min_detection_cost": metrics.MinDetectionCost(P_TARGET, **options),
+        "min_detection_cost": metrics.MinDetectionCost(
+            p_target=P_TARGET, **options
+        ),
         "match_auc": metrics.MatchAUC(**options),
-        "true_match_rate": metrics.TrueMatchRateAt(LIMIT, **options),
+        "true_match_rate": metrics.TrueMatchRateAt(
+            false_match_rate=LIMIT, **options
+        ),
         "average_precision": metrics.AveragePrecision(**options),
         "cllr": metrics.Cllr(**options),
-        "cllr_min": metrics.CllrMin(**options),
+        "min_cllr": metrics.MinCllr(**options),
         "d_prime": metrics.DPrime(**options),
     }.items():
         metric.update_state(match, score)
@@ -167,14 +171,15 @@ def test_the_threshold_is_where_the_figure_is_reached(similarity):
         return np.mean(called[~match]), np.mean(~called[match])
 
     rates = np.array([errors(edge) for edge in edges])
-    false_match, miss = rates.T
-    hits = match.sum() * (1 - miss)
+    false_match, non_match = rates.T
+    hits = match.sum() * (1 - non_match)
     best = {
-        "equal_error_rate": abs(miss - false_match),
-        "min_detection_cost": P_TARGET * miss + (1 - P_TARGET) * false_match,
-        "match_auc": miss + false_match,
-        "cllr_min": miss + false_match,
-        "true_match_rate": miss + 9 * (false_match > LIMIT),
+        "equal_error_rate": abs(non_match - false_match),
+        "min_detection_cost": P_TARGET * non_match
+        + (1 - P_TARGET) * false_match,
+        "match_auc": non_match + false_match,
+        "min_cllr": non_match + false_match,
+        "true_match_rate": non_match + 9 * (false_match > LIMIT),
         "average_precision": -2
         * hits
         / (hits + (~match).sum() * false_match + match.sum()),
@@ -195,9 +200,13 @@ def test_frozen_at_its_threshold_the_cost_stays_the_same(similarity):
     match = rng.random(200) < 0.4
     score = (rng.normal(size=200) + 2 * match).astype("float32")
     score = score if similarity else -score
-    tuned = metrics.MinDetectionCost(0.3, similarity=similarity, **BINS)
+    tuned = metrics.MinDetectionCost(
+        p_target=0.3, similarity=similarity, **BINS
+    )
     tuned.update_state(match, score)
-    frozen = metrics.DetectionCost(tuned.threshold, 0.3, similarity=similarity)
+    frozen = metrics.DetectionCost(
+        tuned.threshold, p_target=0.3, similarity=similarity
+    )
     frozen.update_state(match, score)
     result = float(frozen.result())
     assert result == pytest.approx(float(tuned.result()), abs=1e-6)
@@ -215,9 +224,9 @@ def test_the_curve_counts_errors_at_its_thresholds(similarity):
     curve = metric.curve()
     assert np.all(np.diff(curve.threshold) > 0)
     assert len(curve.threshold) < 40
-    for t, miss, false_match in zip(*curve, strict=True):
+    for t, non_match, false_match in zip(*curve, strict=True):
         called = score >= t if similarity else score < t
-        assert miss == pytest.approx(np.mean(~called[match]), abs=1e-12)
+        assert non_match == pytest.approx(np.mean(~called[match]), abs=1e-12)
         assert false_match == pytest.approx(np.mean(called[~match]), abs=1e-12)
 
 
@@ -286,7 +295,7 @@ def test_all_pairs_of_a_batch_are_compared():
     rows = (rng.normal(size=(8, 2)) + ids[:, None]).astype("float32")
     a, b = np.triu_indices(8, k=1)
     distance = np.linalg.norm(rows[a] - rows[b], axis=1)
-    plain = metrics.MatchAUC(**BINS)
+    plain = metrics.MatchAUC(similarity=False, **BINS)
     plain.update_state(ids[a] == ids[b], distance, weight[a] * weight[b])
     paired = metrics.MatchAUC(distance="euclidean", **BINS)
     paired.update_state(ids, rows, weight)
@@ -328,18 +337,24 @@ def test_counts_beyond_two_to_the_31_a_bin_are_exact():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: metrics.EqualErrorRate("hull"), "'convex_hull'"),
-        (lambda: metrics.MinDetectionCost(0.0), "p_target"),
-        (lambda: metrics.MinDetectionCost(1.5), "p_target"),
+        (lambda: metrics.EqualErrorRate(method="hull"), "'convex_hull'"),
+        (lambda: metrics.MinDetectionCost(p_target=0.0), "p_target"),
+        (lambda: metrics.MinDetectionCost(p_target=1.5), "p_target"),
         (lambda: metrics.MinDetectionCost(c_miss=0), "c_miss"),
         (lambda: metrics.MinDetectionCost(c_false_alarm=NAN), "c_false_alarm"),
         (lambda: metrics.DetectionCost(None), "threshold"),
-        (lambda: metrics.DetectionCost(NAN), "not NaN"),
-        (lambda: metrics.TrueMatchRateAt(1.5), "false_match_rate"),
-        (lambda: metrics.MatchAUC(range=(1, 0)), "range"),
-        (lambda: metrics.MatchAUC(range=3), "range"),
-        (lambda: metrics.MatchAUC(range=(0, INF)), "range"),
-        (lambda: metrics.MatchAUC(mantissa_bits=13), "mantissa_bits"),
+        (lambda: metrics.DetectionCost(NAN, similarity=False), "not NaN"),
+        (
+            lambda: metrics.TrueMatchRateAt(false_match_rate=1.5),
+            "false_match_rate",
+        ),
+        (lambda: metrics.MatchAUC(range=(1, 0), similarity=False), "range"),
+        (lambda: metrics.MatchAUC(range=3, similarity=False), "range"),
+        (lambda: metrics.MatchAUC(range=(0, INF), similarity=False), "range"),
+        (
+            lambda: metrics.MatchAUC(resolution=13, similarity=False),
+            "resolution",
+        ),
         (lambda: metrics.MatchAUC(distance="cosine", similarity=True), "alike"),
     ],
 )
@@ -351,16 +366,26 @@ def test_wrong_arguments_raise(make, message):
 @pytest.mark.parametrize(
     "metric",
     [
-        metrics.EqualErrorRate("convex_hull", range=(0.5, 1), similarity=True),
-        metrics.MinDetectionCost(0.05, 2.0, 3.0, mantissa_bits=3),
-        metrics.DetectionCost(0.7, 0.05, dtype="float16"),
+        metrics.EqualErrorRate(
+            method="convex_hull", range=(0.5, 1), similarity=True
+        ),
+        metrics.MinDetectionCost(
+            p_target=0.05,
+            c_miss=2.0,
+            c_false_alarm=3.0,
+            resolution=3,
+            similarity=False,
+        ),
+        metrics.DetectionCost(
+            0.7, p_target=0.05, similarity=False, dtype="float16"
+        ),
         metrics.MatchAUC(distance="cosine", name="mine"),
-        metrics.TrueMatchRateAt(0.25),
-        metrics.AveragePrecision(),
-        metrics.Cllr(),
-        metrics.CllrMin(),
-        metrics.DPrime(),
-        metrics.MatchAccuracy(range=(0, 1)),
+        metrics.TrueMatchRateAt(false_match_rate=0.25, similarity=False),
+        metrics.AveragePrecision(similarity=True),
+        metrics.Cllr(similarity=True),
+        metrics.MinCllr(similarity=False),
+        metrics.DPrime(similarity=False),
+        metrics.MatchAccuracy(range=(0, 1), similarity=False),
     ],
     ids=lambda metric: metric.name,
 )
@@ -374,7 +399,7 @@ def test_the_configuration_comes_back_whole(metric):
 
 @pytest.mark.parametrize("weight", [[1, 1, 1e38, 3e38], [1e38, 3e38, 1, 1]])
 def test_weights_whose_sum_float32_does_not_hold_are_no_good_figure(weight):
-    for metric in (everything(False), metrics.MatchAccuracy()):
+    for metric in (everything(False), metrics.MatchAccuracy(similarity=False)):
         metric.update_state([1, 1, 0, 0], [0.1, 0.7, 0.6, 0.9], weight)
         result, bounds = metric.result(), metric.bounds()
         if not isinstance(result, dict):

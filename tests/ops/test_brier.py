@@ -52,9 +52,9 @@ def test_what_is_no_probability_is_nan_on_a_device():
     targets = keras.ops.convert_to_tensor([[1.0, 0.0]] * 3)
     result = to_numpy(ops.brier_score(targets, p, from_logits=False))
     assert np.isnan(result).tolist() == [False, True, True]
-    result = to_numpy(ops.brier_score(targets, p, False, axis=None))
+    result = to_numpy(ops.brier_score(targets, p, from_logits=False, axis=None))
     assert np.isnan(result).any(axis=1).tolist() == [False, False, True]
-    result = to_numpy(ops.brier_score(2 * targets, p, False))
+    result = to_numpy(ops.brier_score(2 * targets, p, from_logits=False))
     assert np.isnan(result).all()
 
 

@@ -48,7 +48,7 @@ def test_correlations_are_those_of_scipy(name):
             -expected, abs=1e-6
         )
     repeated = [np.repeat(x, COUNTS) for x in (TARGETS, SCORES)]
-    result = ours(TARGETS, SCORES, weight=COUNTS)
+    result = ours(TARGETS, SCORES, sample_weight=COUNTS)
     expected = scipys(*repeated).statistic
     assert float(to_numpy(result)) == pytest.approx(expected, abs=1e-6)
 
@@ -60,7 +60,7 @@ def test_other_axes_are_lists_of_their_own(name, axis):
     a, b = normal(2, SIZE), normal(2, SIZE, seed=1)
     if axis == 0:
         a, b = a.T.copy(), b.T.copy()
-    result = to_numpy(ours(a, b, axis))
+    result = to_numpy(ours(a, b, axis=axis))
     lists = zip(np.moveaxis(a, axis, -1), np.moveaxis(b, axis, -1), strict=True)
     expected = [scipys(*each).statistic for each in lists]
     np.testing.assert_allclose(result, expected, atol=1e-6)
@@ -70,7 +70,7 @@ def test_other_axes_are_lists_of_their_own(name, axis):
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["even", "weighted"])
 def test_losses_and_their_slopes_are_those_of_the_formula(name, weight):
     grad, loss = gradient(
-        lambda x: LOSSES[name](TARGETS, x, weight=weight), SCORES
+        lambda x: LOSSES[name](TARGETS, x, sample_weight=weight), SCORES
     )
     assert loss.dtype == np.float32
     exact = formula(name, TARGETS, SCORES, weight)
@@ -90,7 +90,7 @@ def test_losses_and_their_slopes_are_those_of_the_formula(name, weight):
 
 def test_a_cold_spearman_loss_is_one_minus_spearman():
     expected = 1 - scipy.stats.spearmanr(TARGETS, SCORES).statistic
-    loss = ops.spearman_loss(TARGETS, SCORES, 1e-4)
+    loss = ops.spearman_loss(TARGETS, SCORES, temperature=1e-4)
     assert float(to_numpy(loss)) == pytest.approx(expected, rel=1e-5)
 
 
@@ -139,7 +139,7 @@ def test_without_two_different_entries_the_loss_is_one(name, size):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nothing_in_an_entry_of_weight_zero_matters(name, value):
     def function(x):
-        return LOSSES[name](TARGETS, x, weight=WEIGHT)
+        return LOSSES[name](TARGETS, x, sample_weight=WEIGHT)
 
     broken = np.where(WEIGHT > 0, SCORES, np.float32(value))
     grad, loss = gradient(function, broken)
@@ -147,7 +147,7 @@ def test_nothing_in_an_entry_of_weight_zero_matters(name, value):
     assert loss == expected
     np.testing.assert_array_equal(grad, expected_grad)
     targets = np.where(WEIGHT > 0, TARGETS, np.float32(value))
-    result = LOSSES[name](targets, SCORES, weight=WEIGHT)
+    result = LOSSES[name](targets, SCORES, sample_weight=WEIGHT)
     assert to_numpy(result) == expected
 
 
@@ -170,7 +170,9 @@ def test_what_has_no_correlation_is_nan_in_its_own_list(name, where, value):
     }
     lists[where][0, 3] = value
     grad, loss = gradient(
-        lambda x: LOSSES[name](lists["targets"], x, weight=lists["weight"]),
+        lambda x: LOSSES[name](
+            lists["targets"], x, sample_weight=lists["weight"]
+        ),
         lists["scores"],
     )
     assert np.isnan(loss).tolist() == [True, False]
@@ -190,8 +192,12 @@ def test_infinities_have_ranks_and_no_linear_correlation():
 
 def test_it_compiles_with_the_same_loss():
     scores = keras.ops.convert_to_tensor(SCORES)
-    quick = compiled(lambda x: ops.spearman_loss(TARGETS, x, weight=WEIGHT))
-    expected = to_numpy(ops.spearman_loss(TARGETS, SCORES, weight=WEIGHT))
+    quick = compiled(
+        lambda x: ops.spearman_loss(TARGETS, x, sample_weight=WEIGHT)
+    )
+    expected = to_numpy(
+        ops.spearman_loss(TARGETS, SCORES, sample_weight=WEIGHT)
+    )
     assert to_numpy(quick(scores)) == pytest.approx(expected, rel=1e-5)
 
 
@@ -201,8 +207,8 @@ def test_wrong_arguments_are_an_error_that_names_them(loss):
         loss(TARGETS, SCORES.astype("int32"))
     with pytest.raises(ValueError, match="`targets` and `scores`"):
         loss(TARGETS[:, None], SCORES)
-    with pytest.raises(ValueError, match="`weight`"):
-        loss(TARGETS, SCORES, weight=WEIGHT[:3])
+    with pytest.raises(ValueError, match="`sample_weight`"):
+        loss(TARGETS, SCORES, sample_weight=WEIGHT[:3])
     with pytest.raises(ValueError, match="must fit into int32"):
         loss(np.arange(SIZE) + 2**40, SCORES)
     with pytest.raises(ValueError, match="`axis`"):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from keras import ops
 from scipy.spatial.distance import cdist
 
-from keras_xent.ops import divergence
+from keras_xent.ops import pairwise_divergence
 from keras_xent.ops.distance import (
     pairwise_cosine,
     pairwise_distance,
@@ -176,7 +176,7 @@ def test_names_stand_for_functions_and_callables_for_themselves():
     assert pairwise_distance("euclidean") is pairwise_euclidean
     assert pairwise_distance("cosine") is pairwise_cosine
     kl = pairwise_distance("symmetric_kl")
-    assert kl is divergence.pairwise_symmetric_kl
+    assert kl is pairwise_divergence.pairwise_symmetric_kl
     assert pairwise_distance(len) is len
 
 

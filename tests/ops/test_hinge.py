@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_xent import ops
-from tests.ops.test_divergence import exact, exact_kl
+from tests.ops.test_pairwise_divergence import exact, exact_kl
 from tests.testing import finite_differences, gradient, normal, to_numpy
 
 
@@ -52,8 +52,8 @@ def test_pair_loss_equals_a_loop_over_pairs(
     weight = weight if weighted else np.ones(7, "float32")
     rows = to_numpy(
         ops.symmetric_kl_hinge(
-            LABELS, logits, 2.0, softness, balanced, directed,
-            weight=weight if weighted else None,
+            LABELS, logits, 2.0, softness=softness, balanced=balanced,
+            directed=directed, sample_weight=weight if weighted else None,
         )
     )  # fmt: skip
     expected = naive_loss(
@@ -70,7 +70,9 @@ def test_a_row_alone_is_worth_its_pairs(balanced):
     """Rows 0 and 2 of three match: row 1 has no match to pay for."""
     logits = np.array([[2.0, 0.0], [-40.0, 0.0], [0.0, 2.0]], "float32")
     rows = to_numpy(
-        ops.symmetric_kl_hinge(np.array([0, 1, 0]), logits, 1.0, 0.0, balanced)
+        ops.symmetric_kl_hinge(
+            np.array([0, 1, 0]), logits, 1.0, softness=0.0, balanced=balanced
+        )
     )
     assert rows[1] == 0
     np.testing.assert_allclose(rows[0], rows[2], rtol=1e-6)
@@ -111,10 +113,10 @@ def test_the_gradient_does_not_die_beyond_the_margin():
     logits = np.array([[3.0, 0.0], [0.0, 3.0]], "float32")
     labels = np.array([0, 1])
     hard, _ = gradient(
-        lambda x: ops.symmetric_kl_hinge(labels, x, 1.0, 0.0), logits
+        lambda x: ops.symmetric_kl_hinge(labels, x, 1.0, softness=0.0), logits
     )
     soft, _ = gradient(
-        lambda x: ops.symmetric_kl_hinge(labels, x, 1.0, 1.0), logits
+        lambda x: ops.symmetric_kl_hinge(labels, x, 1.0, softness=1.0), logits
     )
     assert np.all(hard == 0)
     assert np.all(soft != 0)
@@ -148,7 +150,13 @@ def test_pair_gradients_agree_with_finite_differences(directed, balanced):
 
     def function(x):
         rows = ops.symmetric_kl_hinge(
-            LABELS, x, 2.0, 0.7, balanced, directed, weight
+            LABELS,
+            x,
+            2.0,
+            softness=0.7,
+            balanced=balanced,
+            directed=directed,
+            sample_weight=weight,
         )
         return rows * keras.ops.convert_to_tensor(weight)
 
@@ -165,7 +173,9 @@ def test_softplus_hinge_equals_its_formula(softness):
     margin = np.float64(1.0)
     push = softness * softplus((margin - distance) / softness)
     for match, expected in ((1, distance), (0, push)):
-        result = ops.softplus_hinge(np.full(7, match), distance, 1.0, softness)
+        result = ops.softplus_hinge(
+            np.full(7, match), distance, 1.0, softness=softness
+        )
         np.testing.assert_allclose(
             to_numpy(result), expected, rtol=1e-6, atol=1e-7
         )
@@ -175,8 +185,8 @@ def test_softplus_hinge_equals_its_formula(softness):
 def test_no_softness_is_the_limit_of_little_softness(softness):
     distance = np.array([0.0, 0.5, 1.0, 2.0, 1e4], "float32")
     none = np.zeros(5)
-    hard = to_numpy(ops.softplus_hinge(none, distance, 1.0, 0.0))
-    soft = to_numpy(ops.softplus_hinge(none, distance, 1.0, softness))
+    hard = to_numpy(ops.softplus_hinge(none, distance, 1.0, softness=0.0))
+    soft = to_numpy(ops.softplus_hinge(none, distance, 1.0, softness=softness))
     np.testing.assert_allclose(soft, hard, atol=1e-6)
     assert hard.tolist() == [1.0, 0.5, 0.0, 0.0, 0.0]
 
@@ -187,7 +197,7 @@ def test_softplus_hinge_gradients_agree_with_finite_differences():
     distance = np.array([0.3, 0.2, 3.0, 1.0])
 
     def function(x):
-        return ops.softplus_hinge(match, x, 1.0, 0.3)
+        return ops.softplus_hinge(match, x, 1.0, softness=0.3)
 
     grad, _ = gradient(function, distance)
     expected = finite_differences(function, distance)
@@ -238,23 +248,31 @@ def test_labels_that_do_not_fit_the_embeddings_are_an_error():
 @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e20])
 def test_only_the_ratios_of_the_weights_count(scale):
     weight = np.array([1, 2, 0.5, 0, 1, 3, 1])
-    expected = ops.symmetric_kl_hinge(LABELS, normal(7, 4), 2.0, weight=weight)
+    expected = ops.symmetric_kl_hinge(
+        LABELS, normal(7, 4), 2.0, sample_weight=weight
+    )
     scaled = (scale * weight).astype("float32")
-    result = ops.symmetric_kl_hinge(LABELS, normal(7, 4), 2.0, weight=scaled)
+    result = ops.symmetric_kl_hinge(
+        LABELS, normal(7, 4), 2.0, sample_weight=scaled
+    )
     np.testing.assert_allclose(to_numpy(result), to_numpy(expected), rtol=1e-5)
 
 
 @pytest.mark.parametrize("bad", [-1.0, np.nan])
 def test_a_weight_that_is_no_weight_makes_the_loss_nan(bad):
     weight = np.array([1, 1, bad, 1, 1, 1, 1])
-    rows = ops.symmetric_kl_hinge(LABELS, normal(7, 4), 2.0, weight=weight)
+    rows = ops.symmetric_kl_hinge(
+        LABELS, normal(7, 4), 2.0, sample_weight=weight
+    )
     assert np.isnan(to_numpy(rows)).all()
 
 
 @pytest.mark.parametrize("shape", [(7, 1), (1,), (3,), ()])
 def test_weights_for_other_rows_are_an_error(shape):
-    with pytest.raises(ValueError, match="`weight`"):
-        ops.symmetric_kl_hinge(LABELS, normal(7, 4), 2.0, weight=np.ones(shape))
+    with pytest.raises(ValueError, match="`sample_weight`"):
+        ops.symmetric_kl_hinge(
+            LABELS, normal(7, 4), 2.0, sample_weight=np.ones(shape)
+        )
 
 
 def test_float_ids_that_would_collide_are_an_error():

@@ -47,7 +47,7 @@ def cllr(llr, w):
 
 def equal_error_by_linear_program(curve):
     """The lowest e with (e, e) in the convex hull of the points."""
-    x, y = curve.false_match, curve.miss
+    x, y = curve.false_match, curve.false_non_match
     done = linprog(x, A_eq=[x - y, np.ones_like(x)], b_eq=[0, 1])
     assert done.status == 0
     return done.fun
@@ -63,8 +63,8 @@ def equal_error():
 
 
 @pytest.fixture(scope="module")
-def least_cost():
-    return on_device(hull.least_cost)
+def min_cllr():
+    return on_device(hull.min_cllr)
 
 
 def tensors(w):
@@ -72,12 +72,12 @@ def tensors(w):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_least_cost_is_that_of_isotonic_regression(seed, least_cost):
+def test_the_min_cllr_is_that_of_isotonic_regression(seed, min_cllr):
     w = weights(seed)
     expected = cllr(*calibrated(w))
-    found = hull.least_cost(roc.Curve(*w, np))
+    found = hull.min_cllr(roc.Curve(*w, np))
     assert found == pytest.approx(expected, abs=1e-9)
-    assert -2e-6 < float(least_cost(*tensors(w))) - expected < 5e-5
+    assert -2e-6 < float(min_cllr(*tensors(w))) - expected < 5e-5
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -93,14 +93,16 @@ def test_the_hull_is_convex_below_the_curve_and_goes_through_its_corners():
     for seed in range(4):
         curve = roc.Curve(*weights(seed), np)
         corners = hull.corners(curve)
-        x, y = curve.false_match[corners], curve.miss[corners]
+        x, y = curve.false_match[corners], curve.false_non_match[corners]
         assert (x[0], y[0], x[-1], y[-1]) == (0, 1, 1, 0)
         turn = (
             np.diff(x)[:-1] * np.diff(y)[1:] - np.diff(y)[:-1] * np.diff(x)[1:]
         )
         assert np.all(turn > 0)
         # By y where x moves, and by x where it stands still.
-        assert np.all(curve.miss >= np.interp(curve.false_match, x, y) - 1e-12)
+        assert np.all(
+            curve.false_non_match >= np.interp(curve.false_match, x, y) - 1e-12
+        )
 
 
 def test_perfect_and_useless_scores():
@@ -109,4 +111,4 @@ def test_perfect_and_useless_scores():
     for w, rate, cost in [(perfect, 0, 0), (useless, 0.5, 1)]:
         curve = roc.Curve(*w, np)
         assert hull.equal_error_rate(curve) == pytest.approx(rate, abs=1e-12)
-        assert hull.least_cost(curve) == pytest.approx(cost, abs=1e-12)
+        assert hull.min_cllr(curve) == pytest.approx(cost, abs=1e-12)

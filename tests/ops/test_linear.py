@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 import scipy.special
+import scipy.stats
 
 from keras_xent import ops
+from keras_xent.ops.linear import losses_and_terms
 from tests.testing import (
     BACKEND,
     assert_all_close,
@@ -18,7 +20,13 @@ from tests.testing import (
     to_numpy,
 )
 
-linear = ops.linear_softmax_crossentropy
+
+def linear(labels, features, kernel=None, bias=None, **options):
+    """With the factors in a row, as `gradients` gives them."""
+    return ops.linear_softmax_crossentropy(
+        labels, features, kernel=kernel, bias=bias, **options
+    )
+
 
 ROWS, SIZE, CLASSES = 6, 3, 7
 WEIGHTS = [1.0, 2.0, 0.0, 0.5, 3.0, 1.0, 0.25]
@@ -644,14 +652,113 @@ def test_compiled_and_rematerialized_losses_can_be_differentiated():
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_product_that_autocast_rounds_is_an_error():
+@pytest.mark.parametrize("backward_inside", [True, False])
+def test_autocast_rounds_neither_the_loss_nor_its_gradients(backward_inside):
     if BACKEND != "torch":
         pytest.skip("only PyTorch changes dtypes from outside")
     import torch
 
+    labels, *factors = problem()
+
+    def step(enabled):
+        given = [torch.tensor(x, requires_grad=True) for x in factors]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            value = linear(labels, *given, block_size=3).sum()
+            if backward_inside:
+                value.backward()
+        if not backward_inside:
+            value.backward()
+        return [value, *(x.grad for x in given)]
+
+    for result, expected in zip(step(True), step(False), strict=True):
+        assert result.dtype == torch.float32
+        assert torch.equal(result, expected)
+
+
+def test_gradients_that_cannot_be_differentiated_again_are_an_error():
+    if BACKEND != "torch":
+        pytest.skip("the others can: tests of the ops' contract")
+    import torch
+
     labels, features, kernel, _ = problem()
-    with (
-        torch.autocast("cpu", dtype=torch.bfloat16),
-        pytest.raises(ValueError, match="autocast"),
-    ):
-        linear(labels, features, kernel)
+    features = torch.tensor(features, requires_grad=True)
+    loss = linear(labels, features, kernel).sum()
+    with pytest.raises(NotImplementedError, match="`create_graph=True`"):
+        torch.autograd.grad(loss, features, create_graph=True)
+
+
+def test_some_classes_may_be_given_a_weight():
+    labels, *factors = problem()
+    weights = np.ones(CLASSES)
+    weights[[0, 4]] = 0.5, 2
+    result = linear(labels, *factors, class_weight={0: 0.5, 4: 2})
+    expected = linear(labels, *factors, class_weight=weights)
+    np.testing.assert_array_equal(to_numpy(result), to_numpy(expected))
+    with pytest.raises(ValueError, match="`class_weight` weighs class 7"):
+        linear(labels, *factors, class_weight={CLASSES: 2})
+
+
+def test_the_matrix_of_the_classes_is_given_by_name():
+    labels, features, kernel, _ = problem()
+    with pytest.raises(TypeError, match="positional"):
+        ops.linear_softmax_crossentropy(labels, features, kernel)
+
+
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize("by_vectors", [False, True])
+@each_block_size
+def test_all_terms_say_what_the_logits_say(block_size, by_vectors, softcap):
+    """The entropy, and how many classes are above the label, also of −inf."""
+    labels, features, kernel, bias = problem()
+    weights = {"class_vectors": kernel.T} if by_vectors else {"kernel": kernel}
+    terms, fewer = (
+        losses_and_terms(
+            labels,
+            features,
+            **weights,
+            bias=bias,
+            all_terms=all_terms,
+            softcap=softcap,
+            block_size=block_size,
+        )[1]
+        for all_terms in (True, False)
+    )
+    logits = features.astype("float64") @ kernel + bias
+    if softcap is not None:
+        capped = softcap * np.tanh(logits / softcap)
+        logits = np.where(bias > -np.inf, capped, -np.inf)
+    p = scipy.special.softmax(logits, axis=1)
+    np.testing.assert_allclose(
+        to_numpy(terms.entropy), scipy.stats.entropy(p, axis=1), rtol=1e-5
+    )
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    assert to_numpy(terms.above).tolist() == (logits > own).sum(1).tolist()
+    assert fewer.entropy is None
+    assert fewer.above is None
+
+
+@each_block_size
+def test_the_entropy_is_exact_at_any_magnitude(block_size):
+    logits = np.array([[1e4, 1e4, -1e4], [1e4, 0, -1e4], [0, -104, 1]])
+    logits = logits.astype("float32")
+    _, terms = losses_and_terms(
+        np.array([0, 1, 2]),
+        np.eye(3, dtype="float32"),
+        kernel=logits,
+        block_size=block_size,
+        all_terms=True,
+    )
+    p = scipy.special.softmax(logits.astype("float64"), axis=1)
+    np.testing.assert_allclose(
+        to_numpy(terms.entropy), scipy.stats.entropy(p, axis=1), rtol=1e-5
+    )
+    # An equal logit is not above, as in the accuracy.
+    assert to_numpy(terms.above).tolist() == [0, 1, 0]
+
+
+def test_a_label_is_not_above_itself():
+    """Its logit is made twice, and not rounded in the same way."""
+    features, kernel = normal(64, 257, seed=1), normal(257, 5, seed=2)
+    labels = np.argmax(features @ kernel, axis=1)
+    _, terms = losses_and_terms(labels, features, kernel=kernel, all_terms=True)
+    assert np.all(to_numpy(terms.above) == 0)

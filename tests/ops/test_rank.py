@@ -49,7 +49,9 @@ def usual(x, weight=None):
 @pytest.mark.parametrize("temperature", [1e-3, 0.1, 1.0, 30.0, 1e5])
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["even", "weighted"])
 def test_soft_ranks_equal_the_sum_over_pairs(temperature, weight):
-    ranks = to_numpy(ops.soft_rank(ENTRIES, temperature, weight=weight))
+    ranks = to_numpy(
+        ops.soft_rank(ENTRIES, temperature=temperature, sample_weight=weight)
+    )
     assert ranks.dtype == np.float32
     expected = pairwise(ENTRIES, temperature, weight)
     np.testing.assert_allclose(ranks, expected, rtol=1e-6, atol=1e-6)
@@ -58,7 +60,7 @@ def test_soft_ranks_equal_the_sum_over_pairs(temperature, weight):
 @pytest.mark.parametrize("size", [1, 2, 4, 33])
 def test_any_number_of_entries_is_summed_in_full(size):
     x = np.round(normal(size, seed=size), 2)
-    ranks = to_numpy(ops.soft_rank(x, 0.5))
+    ranks = to_numpy(ops.soft_rank(x, temperature=0.5))
     np.testing.assert_allclose(ranks, pairwise(x, 0.5), rtol=2e-6)
     exact = to_numpy(ops.average_rank(x))
     assert exact.tolist() == scipy.stats.rankdata(x).tolist()
@@ -69,7 +71,7 @@ def test_the_default_temperature_is_a_share_of_the_standard_deviation():
     np.testing.assert_allclose(
         ranks, pairwise(ENTRIES, usual(ENTRIES)), rtol=1e-5
     )
-    ranks = to_numpy(ops.soft_rank(ENTRIES, weight=WEIGHT))
+    ranks = to_numpy(ops.soft_rank(ENTRIES, sample_weight=WEIGHT))
     expected = pairwise(ENTRIES, usual(ENTRIES, WEIGHT), WEIGHT)
     np.testing.assert_allclose(ranks, expected, rtol=1e-5)
 
@@ -85,9 +87,9 @@ def test_the_default_temperature_goes_with_the_scale(scale, offset):
 
 def test_the_temperature_leads_from_exact_ranks_to_none():
     exact = scipy.stats.rankdata(ENTRIES)
-    cold = to_numpy(ops.soft_rank(ENTRIES, 1e-6))
+    cold = to_numpy(ops.soft_rank(ENTRIES, temperature=1e-6))
     assert cold.tolist() == exact.tolist()
-    hot = to_numpy(ops.soft_rank(ENTRIES, 1e9))
+    hot = to_numpy(ops.soft_rank(ENTRIES, temperature=1e9))
     np.testing.assert_allclose(hot, (SIZE + 1) / 2, rtol=1e-6)
 
 
@@ -104,11 +106,13 @@ def test_the_temperature_leads_from_exact_ranks_to_none():
 def test_a_weight_is_as_good_as_repetition(x, weight, temperature):
     x, weight = np.array(x, "float32"), np.array(weight)
     repeated = np.repeat(x, weight)
-    soft = to_numpy(ops.soft_rank(x, temperature, weight=weight))
+    soft = to_numpy(
+        ops.soft_rank(x, temperature=temperature, sample_weight=weight)
+    )
     np.testing.assert_allclose(
         np.repeat(soft, weight), pairwise(repeated, temperature), rtol=2e-6
     )
-    exact = to_numpy(ops.average_rank(x, weight=weight))
+    exact = to_numpy(ops.average_rank(x, sample_weight=weight))
     expected = scipy.stats.rankdata(repeated)
     assert np.repeat(exact, weight).tolist() == expected.tolist()
     assert np.all(soft[weight == 0] == 0)
@@ -133,7 +137,7 @@ def test_gradients_are_the_slopes_of_the_sum_over_pairs(temperature, weight):
     upstream = normal(SIZE, seed=1)
 
     def function(x):
-        ranks = ops.soft_rank(x, temperature, weight=weight)
+        ranks = ops.soft_rank(x, temperature=temperature, sample_weight=weight)
         return ranks * keras.ops.convert_to_tensor(upstream)
 
     grad, _ = gradient(function, ENTRIES)
@@ -162,7 +166,7 @@ def test_float64_entries_are_ranked_in_float64():
     upstream = keras.ops.convert_to_tensor(normal(2, SIZE).astype("float64"))
 
     def function(x):
-        return ops.soft_rank(x, 0.3, axis=0) * upstream
+        return ops.soft_rank(x, temperature=0.3, axis=0) * upstream
 
     grad, value = gradient(function, x)
     assert value.dtype == np.float64
@@ -180,16 +184,16 @@ def test_other_axes_are_lists_of_their_own(axis):
     x = np.round(normal(2, 3, 4), 1)
     weight = np.abs(normal(2, 3, 4, seed=1))
     last = [np.moveaxis(each, axis, -1) for each in (x, weight)]
-    soft = ops.soft_rank(x, 0.5, axis, weight=weight)
+    soft = ops.soft_rank(x, temperature=0.5, axis=axis, sample_weight=weight)
     expected = np.moveaxis(pairwise(last[0], 0.5, last[1]), -1, axis)
     np.testing.assert_allclose(to_numpy(soft), expected, rtol=1e-5)
-    exact = ops.average_rank(x, axis)
+    exact = ops.average_rank(x, axis=axis)
     expected = scipy.stats.rankdata(x, axis=axis)
     assert to_numpy(exact).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("how", ["weight", "mask"])
+@pytest.mark.parametrize("how", ["sample_weight", "mask"])
 @pytest.mark.parametrize("temperature", [None, 0.5])
 def test_nothing_in_an_entry_that_does_not_count_matters(
     value, how, temperature
@@ -199,7 +203,7 @@ def test_nothing_in_an_entry_that_does_not_count_matters(
     upstream = normal(SIZE, seed=1)
 
     def function(x):
-        ranks = ops.soft_rank(x, temperature, **keep)
+        ranks = ops.soft_rank(x, temperature=temperature, **keep)
         return ranks * keras.ops.convert_to_tensor(upstream)
 
     broken = np.where(counts, ENTRIES, np.float32(value))
@@ -220,7 +224,10 @@ def test_infinities_have_the_first_and_the_last_ranks():
     x = np.array([inf, 0, -inf, 1, inf, 0.5, 0, 0.1, 3], "float32")
     for temperature in (None, 0.5):
         grad, ranks = gradient(
-            lambda x, t=temperature: keras.ops.square(ops.soft_rank(x, t)), x
+            lambda x, t=temperature: keras.ops.square(
+                ops.soft_rank(x, temperature=t)
+            ),
+            x,
         )
         finite = np.isfinite(x)
         expected = 1 + pairwise(x[finite], temperature or usual(x[finite]))
@@ -240,9 +247,12 @@ def test_what_cannot_be_ranked_makes_its_own_list_nan(x, weight):
     lists, weights = np.array([ENTRIES, ENTRIES]), np.ones((2, SIZE), "float32")
     lists[0, 3], weights[0, 3] = x, weight
     grad, soft = gradient(
-        lambda x: keras.ops.square(ops.soft_rank(x, 0.5, weight=weights)), lists
+        lambda x: keras.ops.square(
+            ops.soft_rank(x, temperature=0.5, sample_weight=weights)
+        ),
+        lists,
     )
-    exact = to_numpy(ops.average_rank(lists, weight=weights))
+    exact = to_numpy(ops.average_rank(lists, sample_weight=weights))
     for ranks in (soft, exact):
         assert np.isnan(ranks[0]).all()
         assert np.isfinite(ranks[1]).all()
@@ -254,7 +264,9 @@ def test_what_cannot_be_ranked_makes_its_own_list_nan(x, weight):
 @pytest.mark.parametrize("size", [0, 1, SIZE])
 def test_equal_entries_none_or_one_are_defined(temperature, size):
     x = np.full((2, size), 1e6, "float32")
-    grad, ranks = gradient(lambda x: ops.soft_rank(x, temperature), x)
+    grad, ranks = gradient(
+        lambda x: ops.soft_rank(x, temperature=temperature), x
+    )
     assert ranks.tolist() == np.full((2, size), (size + 1) / 2).tolist()
     assert np.all(grad == 0)
     assert to_numpy(ops.average_rank(x)).tolist() == ranks.tolist()
@@ -264,7 +276,10 @@ def test_neighbors_beyond_every_scale_overflow_nowhere():
     x = np.array([-3e38, -2, -1e-38, 0, 1e-38, 1, 2, 3e38, 3e38], "float32")
     for temperature in (None, 1e-30, 1.0, 1e30):
         grad, ranks = gradient(
-            lambda x, t=temperature: keras.ops.square(ops.soft_rank(x, t)), x
+            lambda x, t=temperature: keras.ops.square(
+                ops.soft_rank(x, temperature=t)
+            ),
+            x,
         )
         assert np.isfinite(ranks).all()
         assert np.isfinite(grad).all()
@@ -278,8 +293,12 @@ def test_low_precision_entries_are_ranked_in_float32(dtype):
     low = keras.ops.cast(normal(SIZE), dtype)
     high = to_numpy(keras.ops.cast(low, "float32"))
     upstream = keras.ops.convert_to_tensor(normal(SIZE, seed=1))
-    grad, ranks = gradient(lambda x: ops.soft_rank(x, 0.5) * upstream, low)
-    expected, value = gradient(lambda x: ops.soft_rank(x, 0.5) * upstream, high)
+    grad, ranks = gradient(
+        lambda x: ops.soft_rank(x, temperature=0.5) * upstream, low
+    )
+    expected, value = gradient(
+        lambda x: ops.soft_rank(x, temperature=0.5) * upstream, high
+    )
     assert ranks.dtype == np.float32
     np.testing.assert_allclose(ranks, value, rtol=1e-6)
     np.testing.assert_allclose(grad, expected, rtol=1e-2, atol=1e-4)
@@ -302,8 +321,8 @@ def test_integers_beyond_float32_stay_apart():
 
 def test_it_compiles_with_the_same_ranks_and_gradients():
     x = keras.ops.convert_to_tensor(ENTRIES)
-    expected = to_numpy(ops.soft_rank(x, weight=WEIGHT))
-    quick = compiled(lambda x: ops.soft_rank(x, weight=WEIGHT))
+    expected = to_numpy(ops.soft_rank(x, sample_weight=WEIGHT))
+    quick = compiled(lambda x: ops.soft_rank(x, sample_weight=WEIGHT))
     np.testing.assert_allclose(to_numpy(quick(x)), expected, rtol=1e-6)
 
 
@@ -348,7 +367,7 @@ def _traced(jit_compile):
 @pytest.mark.parametrize("temperature", [0, -1.0, np.nan, np.inf, "1", True])
 def test_a_temperature_out_of_range_is_an_error(temperature):
     with pytest.raises(ValueError, match="`temperature`"):
-        ops.soft_rank(ENTRIES, temperature)
+        ops.soft_rank(ENTRIES, temperature=temperature)
 
 
 def test_wrong_arguments_are_an_error_that_names_them():
@@ -360,7 +379,7 @@ def test_wrong_arguments_are_an_error_that_names_them():
                 rank(ENTRIES, axis=axis)
         with pytest.raises(ValueError, match="single number"):
             rank(np.float32(1))
-        for name in ("weight", "mask"):
+        for name in ("sample_weight", "mask"):
             for shape in ((SIZE, 1), (1,), (SIZE + 1,), ()):
                 with pytest.raises(ValueError, match=f"`{name}`"):
                     rank(ENTRIES, **{name: np.ones(shape)})

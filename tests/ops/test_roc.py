@@ -76,10 +76,13 @@ def test_the_rates_are_those_of_scikit_learn():
     label, score, weight = as_scores(w)
     false_match, miss, _ = det_curve(label, score, sample_weight=weight)
     host, device = curves(w)
-    found = {(x, y) for x, y in zip(host.false_match, host.miss, strict=True)}
+    found = {
+        (x, y)
+        for x, y in zip(host.false_match, host.false_non_match, strict=True)
+    }
     for x, y in zip(false_match, miss, strict=True):
         assert min(abs(x - a) + abs(y - b) for a, b in found) < 1e-12
-    for name in ("false_match", "miss", "hit"):
+    for name in ("false_match", "false_non_match", "true_match"):
         np.testing.assert_allclose(
             to_numpy(getattr(device, name)), getattr(host, name), atol=1e-6
         )
@@ -89,7 +92,7 @@ def test_the_true_match_rate_is_the_best_within_the_limit():
     w = weights(3)
     host, device = curves(w)
     for limit in [0.0, 0.01, 0.1, 0.5, 1.0]:
-        best = host.hit[host.false_match <= limit].max()
+        best = host.true_match[host.false_match <= limit].max()
         assert roc.true_match_rate_at(host, limit) == best
         found = float(roc.true_match_rate_at(device, limit))
         assert found == pytest.approx(best, abs=1e-6)
@@ -118,11 +121,13 @@ def test_rates_in_the_tail_are_right_to_a_millionth():
     w = np.floor(w * rng.uniform(0.5, 1.5, w.shape) + 1)
     host, device = curves(w)
     assert host.false_match[1] < 1e-8
-    for name in ("false_match", "hit"):
+    for name in ("false_match", "true_match"):
         found, expected = to_numpy(getattr(device, name)), getattr(host, name)
         np.testing.assert_allclose(found[1:], expected[1:], rtol=1e-6)
     np.testing.assert_allclose(
-        to_numpy(device.miss)[:-1], host.miss[:-1], rtol=1e-6
+        to_numpy(device.false_non_match)[:-1],
+        host.false_non_match[:-1],
+        rtol=1e-6,
     )
 
 
@@ -148,8 +153,8 @@ def test_cllr_is_the_mean_of_two_log_losses():
     expected = np.mean(
         [np.average(c, weights=x) for c, x in zip(cost, w, strict=True)]
     )
-    found = roc.log_likelihood_ratio_cost(host, llr, llr)
+    found = roc.cllr(host, llr, llr)
     assert found == pytest.approx(expected, abs=1e-12)
     llr = ops.convert_to_tensor(llr, "float32")
-    found = roc.log_likelihood_ratio_cost(device, llr, llr)
+    found = roc.cllr(device, llr, llr)
     assert float(found) == pytest.approx(expected, rel=1e-5)

@@ -20,8 +20,10 @@ LABELS = (
 WEIGHT = np.random.default_rng(1).integers(0, 3, N).astype("float32")
 
 
-def fit(*args, **kwargs):
-    result = ops.fit_temperature(*args, **kwargs)
+def fit(targets, logits, weight=None, **kwargs):
+    result = ops.fit_temperature(
+        targets, logits, sample_weight=weight, **kwargs
+    )
     assert result.shape == ()
     return float(to_numpy(result))
 
@@ -179,7 +181,7 @@ def test_compiled_it_gives_the_same():
 )
 def test_wrong_input_raises(args, message):
     with pytest.raises(ValueError, match=message):
-        ops.fit_temperature(*args)
+        fit(*args)
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from keras_xent.ops import checks
+
+
+def test_class_weights_of_some_classes_leave_1_to_the_others():
+    weights = {2: 0.5, np.int64(0): 3}
+    assert checks.class_weights(weights, 4).tolist() == [3, 1, 0.5, 1]
+    assert checks.class_weights({"2": 0.5, "0": 3}, 4).tolist() == [
+        3,
+        1,
+        0.5,
+        1,
+    ]
+    assert checks.class_weights(weights) == {2: 0.5, 0: 3.0}
+    assert checks.class_weights({}, 2).tolist() == [1, 1]
+
+
+def test_class_weights_of_all_classes_are_a_vector():
+    assert checks.class_weights([1, 0.5], 2).tolist() == [1, 0.5]
+    assert checks.class_weights((1, 0.5)).tolist() == [1, 0.5]
+    assert checks.class_weights(None, 3) is None
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {3: 1.0},
+        {-1: 1.0},
+        {0.5: 1.0},
+        {"cat": 1.0},
+        {0: -1.0},
+        {0: np.nan},
+        {0: None},
+        [1.0, 2.0],
+        "balanced",
+    ],
+    ids=str,
+)
+def test_class_weights_that_are_none(weights):
+    with pytest.raises(ValueError, match="`class_weight`"):
+        checks.class_weights(weights, 3)
+
+
+@pytest.mark.parametrize("value", [0, 6, 2.0, True, "3", None])
+def test_a_whole_number_in_a_range(value):
+    for good in (1, 5, np.int64(3)):
+        checks.whole("n", good, 1, 5)
+    with pytest.raises(ValueError, match=r"whole number from 1 to 5\. Rec"):
+        checks.whole("n", value, 1, 5)
+
+
+def test_a_choice_names_what_there_is():
+    checks.choice("norm", "l1", ("l1", "l2"))
+    with pytest.raises(ValueError, match=r"'l1', 'l2'\. Received: norm='l3'"):
+        checks.choice("norm", "l3", ("l1", "l2"))
