@@ -48,6 +48,23 @@ class Step(keras.Operation):
         ops = importlib.import_module("keras_xent.ops")
         return getattr(ops, self.function)(*args, **kwargs)
 
+    def compute_output_spec(self, *args, **kwargs):
+        # Only what is symbolic is traced: on JAX, Keras would trace lists of
+        # numbers too, and an operation may need to know them.
+        nest = (args, kwargs)
+        leaves = keras.tree.flatten(nest)
+        symbolic = [i for i, x in enumerate(leaves) if _any_symbolic(x)]
+
+        def call(*tensors):
+            given = dict(zip(symbolic, tensors, strict=True))
+            filled = [given.get(i, x) for i, x in enumerate(leaves)]
+            args, kwargs = keras.tree.pack_sequence_as(nest, filled)
+            return self.call(*args, **kwargs)
+
+        traced = keras.Operation()
+        traced.call = call
+        return traced.compute_output_spec(*(leaves[i] for i in symbolic))
+
     def get_config(self):
         return {**super().get_config(), "function": self.function}
 
