@@ -14,7 +14,7 @@ from keras import layers, ops
 
 import keras_xent
 from keras_xent import _keras
-from tests.testing import BACKEND, only_on, to_numpy, with_mask
+from tests.testing import BACKEND, gradient, only_on, to_numpy, with_mask
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOOR = ROOT / "keras_xent" / "_keras.py"
@@ -247,6 +247,78 @@ def test_autocast_does_not_reach_inside():
         assert (x @ x).dtype is torch.bfloat16
         with _keras.full_precision():
             assert (x @ x).dtype is torch.float32
+
+
+def test_an_axis_is_moved_under_vmap_as_well():
+    x = np.arange(24.0, dtype="float32").reshape(2, 3, 4)
+
+    def last(x):
+        return _keras.moveaxis(x, 0, -1)
+
+    np.testing.assert_array_equal(to_numpy(last(x)), np.moveaxis(x, 0, -1))
+    if BACKEND == "torch":
+        import torch
+
+        result = torch.func.vmap(last)(torch.as_tensor(x))
+        np.testing.assert_array_equal(result, np.moveaxis(x, 1, -1))
+
+
+def square(x):
+    """With a gradient of its own, which is 10 times too large."""
+
+    def grad(*arguments, upstream=None):
+        if upstream is None:
+            (upstream,) = arguments
+        return 20 * x * upstream
+
+    return x * x, grad
+
+
+def test_a_gradient_of_its_own_is_taken_where_a_transform_allows_it():
+    slope, _ = gradient(_keras.own_gradient(square), ROWS)
+    np.testing.assert_array_equal(slope, 20 * ROWS)
+    own = _keras.own_gradient(square)
+    if BACKEND == "torch":
+        import torch
+
+        slope = torch.func.grad(lambda x: own(x).sum())(torch.as_tensor(ROWS))
+        np.testing.assert_array_equal(slope, 2 * ROWS)
+    if BACKEND == "jax":
+        import jax
+
+        _, slope = jax.jvp(own, (ROWS,), (ROWS,))
+        np.testing.assert_array_equal(slope, 2 * ROWS)
+
+
+def test_an_error_inside_a_gradient_of_its_own_is_not_swallowed():
+    def wrong(x):
+        raise TypeError("wrong")
+
+    with pytest.raises(TypeError, match="wrong"):
+        _keras.own_gradient(wrong)(ops.convert_to_tensor(ROWS))
+
+
+def test_a_backward_pass_that_is_recorded_is_told_from_another():
+    recorded = []
+
+    def noting(x):
+        value, grad = square(x)
+
+        def noted(*arguments, upstream=None):
+            recorded.append(_keras.records_backward_pass())
+            return grad(*arguments, upstream=upstream)
+
+        return value, noted
+
+    gradient(_keras.own_gradient(noting), ROWS)
+    assert recorded == [False]
+    if BACKEND == "torch":
+        import torch
+
+        x = torch.as_tensor(ROWS).requires_grad_(True)
+        total = _keras.own_gradient(noting)(x).sum()
+        torch.autograd.grad(total, x, create_graph=True)
+        assert recorded == [False, True]
 
 
 # Layers ---------------------------------------------------------------------

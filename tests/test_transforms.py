@@ -1,5 +1,6 @@
 """What the transforms of PyTorch and JAX make of every operation."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -81,3 +82,23 @@ def test_hessian_of_jax(op):
     step = 1e-2
     truth = (slopes(x + step * v) - slopes(x - step * v)) / (2 * step)
     np.testing.assert_allclose(product, truth, rtol=2e-2, atol=5e-3)
+
+
+@pytest.mark.parametrize("op", [op for op in OPS if not op.gradient], ids=str)
+@only_on("torch", "JAX maps whatever it compiles")
+def test_vmap_of_torch_without_a_gradient(op):
+    import torch
+
+    batches = [list(map(torch.as_tensor, op.arrays(4, seed=i))) for i in (0, 3)]
+    stacked = map(torch.stack, zip(*batches, strict=True))
+    mapped = torch.func.vmap(op, randomness="same")
+    if op.function is ops.fit_temperature:
+        with pytest.raises(RuntimeError, match="data-dependent"):
+            mapped(*stacked)
+        return
+    results = keras.tree.flatten(mapped(*stacked))
+    for i, batch in enumerate(batches):
+        for result, truth in zip(
+            results, keras.tree.flatten(op(*batch)), strict=True
+        ):
+            close(result[i], to_numpy(truth))
