@@ -14,7 +14,14 @@ from keras import layers, ops
 
 import keras_xent
 from keras_xent import _keras
-from tests.testing import BACKEND, only_on, to_numpy, with_mask
+from tests.testing import (
+    BACKEND,
+    gradient,
+    normal,
+    only_on,
+    to_numpy,
+    with_mask,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOOR = ROOT / "keras_xent" / "_keras.py"
@@ -247,6 +254,73 @@ def test_autocast_does_not_reach_inside():
         assert (x @ x).dtype is torch.bfloat16
         with _keras.full_precision():
             assert (x @ x).dtype is torch.float32
+
+
+def test_an_axis_moves_under_vmap_as_well():
+    x = normal(2, 3, 4)
+    moved = ops.vectorized_map(
+        lambda each: _keras.moveaxis(each, 0, -1), ops.convert_to_tensor(x)
+    )
+    np.testing.assert_array_equal(to_numpy(moved), np.moveaxis(x, 1, -1))
+
+
+def doubled(x):
+    """2 x, and a gradient of 10, by which it is told from the framework's."""
+
+    def grad(*arguments, upstream=None):
+        return 10 * (arguments[-1] if upstream is None else upstream)
+
+    return 2 * x, grad
+
+
+def test_a_gradient_of_its_own_is_what_is_computed():
+    grad, value = gradient(_keras.own_gradient(doubled), ROWS)
+    np.testing.assert_array_equal(value, 2 * ROWS)
+    np.testing.assert_array_equal(grad, 10 * ROWS)
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="has no such transforms")
+def test_where_its_own_gradient_is_refused_it_has_the_frameworks():
+    function = _keras.own_gradient(doubled)
+    x = ops.convert_to_tensor(ROWS)
+    if BACKEND == "torch":
+        import torch
+
+        slope = torch.func.grad(lambda x: function(x).sum())(x)
+    else:
+        import jax
+
+        slope = jax.jvp(function, (x,), (x,))[1]
+    np.testing.assert_array_equal(to_numpy(slope), 2 * ROWS)
+
+
+def test_an_error_inside_is_not_taken_for_a_refusal():
+    def broken(x):
+        raise TypeError("a mistake")
+
+    with pytest.raises(TypeError, match="a mistake"):
+        _keras.own_gradient(broken)(ops.convert_to_tensor(ROWS))
+
+
+def test_a_backward_pass_to_be_differentiated_is_known():
+    found = []
+
+    def squared(x):
+        def grad(*arguments, upstream=None):
+            found.append(_keras.records_backward_pass())
+            return 2 * x * (arguments[-1] if upstream is None else upstream)
+
+        return x * x, grad
+
+    gradient(_keras.own_gradient(squared), ROWS)
+    assert found == [False]
+    if BACKEND == "torch":
+        import torch
+
+        x = torch.ones(2, requires_grad=True)
+        value = _keras.own_gradient(squared)(x).sum()
+        torch.autograd.grad(value, x, create_graph=True)
+        assert found == [False, True]
 
 
 # Layers ---------------------------------------------------------------------
