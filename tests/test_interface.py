@@ -1,6 +1,8 @@
 """One interface: who has learned one public name has learned all."""
 
+import ast
 import inspect
+import pathlib
 import re
 
 import pytest
@@ -21,6 +23,13 @@ PUBLIC["diagnose"] = keras_xent.diagnose
 # matrix of a pairwise function, which is data as the first is, and the number
 # of classes, which only a tied head leaves out.
 BY_POSITION = {"b", "units"}
+
+ROOT = pathlib.Path(__file__).parents[1]
+USERS = [
+    file
+    for folder in ("examples", "benchmarks")
+    for file in sorted((ROOT / folder).glob("*.py"))
+]
 
 each_name = pytest.mark.parametrize("name", PUBLIC)
 pytestmark = only_on("torch", "a signature is the same on each backend")
@@ -92,3 +101,24 @@ def test_the_signature_is_annotated(name):
     for parameter in parameters(PUBLIC[name]):
         if parameter.kind is not parameter.VAR_KEYWORD:
             assert parameter.annotation is not parameter.empty, parameter
+
+
+def calls(file):
+    """The calls of public names: the name, and the node."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).removeprefix("keras_xent.")
+            if name in PUBLIC and ast.unparse(node.func) != name:
+                yield name, node
+
+
+@pytest.mark.parametrize("file", USERS, ids=lambda file: file.name)
+def test_examples_and_benchmarks_call_what_there_is(file):
+    for name, node in calls(file):
+        signature = inspect.signature(PUBLIC[name])
+        whole = not any(isinstance(x, ast.Starred) for x in node.args)
+        bind = signature.bind if whole else signature.bind_partial
+        names = [x.arg for x in node.keywords]
+        if None in names:
+            bind = signature.bind_partial
+        bind(*node.args, **dict.fromkeys(filter(None, names)))

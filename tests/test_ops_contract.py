@@ -127,3 +127,28 @@ def test_integers_for_floats_are_an_error(op):
             arrays[i] = arrays[i].astype("int32")
             with pytest.raises(ValueError, match="Received"):
                 op(*map(tensor, arrays))
+
+
+@each_op
+def test_data_of_unlike_shapes_is_an_error(op):
+    if len(op.data) == 1:
+        pytest.skip("has nothing to be unlike")
+    for i in range(len(op.data)):
+        arrays = op.arrays(ROWS)
+        for wrong in (np.concatenate([arrays[i], arrays[i][:1]]), arrays[i][0]):
+            given = [*arrays[:i], wrong, *arrays[i + 1 :]]
+            with pytest.raises(ValueError, match="Received"):
+                op(*map(tensor, given))
+
+
+@each_op
+def test_data_with_too_few_axes_is_an_error(op):
+    entrywise = op.function in (ops.sigmoid_crossentropy, ops.softplus_hinge)
+    if entrywise or not set(op.data) & set(FLOATS + NUMBERS):
+        pytest.skip("takes any shape")
+    arrays = [array.ravel()[0] for array in op.arrays(ROWS)]
+    with pytest.raises(ValueError, match="Received"):
+        op(*map(tensor, arrays))
+    inputs = [keras.KerasTensor((), dtype=str(x.dtype)) for x in arrays]
+    with pytest.raises(ValueError, match="Received"):
+        op(*inputs)

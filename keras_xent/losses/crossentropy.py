@@ -208,7 +208,7 @@ class SparseSoftmaxCrossentropy(RowLoss):
     def row_mask(self, y_true, y_pred):
         if self.ignore_class is None:
             return None
-        axis = checks.axis(self.axis, len(y_pred.shape))
+        axis = self.row_axis(y_pred)
         labels = crossentropy.integer_labels(y_true, y_pred.shape, axis)
         ignored = checks.id_tuple("ignore_class", self.ignore_class)
         return crossentropy.is_counted(labels, ignored)

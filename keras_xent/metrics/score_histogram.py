@@ -389,10 +389,5 @@ def _checked_range(limits):
 
 
 def _checked_resolution(bits):
-    whole = isinstance(bits, int | np.integer) and not isinstance(bits, bool)
-    if not whole or not 0 <= bits <= _MOST_RESOLUTION:
-        raise ValueError(
-            "`resolution` says how fine the bins are. Expected a whole number "
-            f"from 0 to {_MOST_RESOLUTION}. Received: resolution={bits!r}"
-        )
+    checks.whole("resolution", bits, 0, _MOST_RESOLUTION)
     return int(bits)

@@ -115,12 +115,7 @@ def softmax_crossentropy(
     class_weight = check_options(
         label_smoothing, class_weight, focal_gamma, z_loss, count
     )
-    if isinstance(class_weight, dict):
-        raise ValueError(
-            "With `class_weight` as a dict, the number of classes must be "
-            f"known. Received logits of shape {tuple(logits.shape)}, "
-            f"axis={axis}. Pass a vector of one number per class."
-        )
+    _check_vector(class_weight, logits, axis)
     targets = distribution(targets, logits, axis)
     if not (label_smoothing or focal_gamma or z_loss):
         # One fused kernel instead of five steps.
@@ -221,12 +216,7 @@ def sparse_softmax_crossentropy(
     class_weight = check_options(
         label_smoothing, class_weight, focal_gamma, z_loss, count
     )
-    if isinstance(class_weight, dict):
-        raise ValueError(
-            "With `class_weight` as a dict, the number of classes must be "
-            f"known. Received logits of shape {tuple(logits.shape)}, "
-            f"axis={axis}. Pass a vector of one number per class."
-        )
+    _check_vector(class_weight, logits, axis)
     ignored = checks.id_tuple("ignore_class", ignore_class)
     checks.label_range(labels, count, ignored)
     labels = integer_labels(labels, logits.shape, axis)
@@ -264,6 +254,16 @@ def check_options(
     checks.number("focal_gamma", focal_gamma, 0)
     checks.number("z_loss", z_loss, 0)
     return checks.class_weights(class_weight, classes)
+
+
+def _check_vector(class_weight, logits, axis):
+    """Raises where the weights are of some classes, of an unknown number."""
+    if isinstance(class_weight, dict):
+        raise ValueError(
+            "With `class_weight` as a dict, the number of classes must be "
+            f"known. Received logits of shape {tuple(logits.shape)}, "
+            f"axis={axis}. Pass a vector of one number per class."
+        )
 
 
 def is_counted(labels, ignored):
