@@ -58,14 +58,16 @@ METRICS = {
     "cross-entropy, nats": keras_xent.metrics.CrossentropyRate,
     "Brier score": keras_xent.metrics.BrierScore,
     "calibration error, equal width": (
-        lambda: keras_xent.metrics.ExpectedCalibrationError(BINS)
+        lambda: keras_xent.metrics.ExpectedCalibrationError(bins=BINS)
     ),
     "calibration error, equal mass": (
-        lambda: keras_xent.metrics.ExpectedCalibrationError(BINS, "equal_mass")
+        lambda: keras_xent.metrics.ExpectedCalibrationError(
+            bins=BINS, binning="equal_mass"
+        )
     ),
     "calibration error, class by class": (
         lambda: keras_xent.metrics.ExpectedCalibrationError(
-            BINS, "equal_mass", class_wise=CLASSES
+            bins=BINS, binning="equal_mass", class_wise=CLASSES
         )
     ),
 }
@@ -142,7 +144,7 @@ def by_chance(logits, seed):
         draw = rng.random((len(p), 1))
         # Rounding may leave the last sum below 1.
         labels = (p.cumsum(axis=1)[:, :-1] < draw).sum(axis=1)
-        metric = keras_xent.metrics.ExpectedCalibrationError(BINS)
+        metric = keras_xent.metrics.ExpectedCalibrationError(bins=BINS)
         metric.update_state(labels, logits)
         errors.append(float(keras.ops.convert_to_numpy(metric.result())))
     return np.mean(errors)
