@@ -20,7 +20,7 @@ and logits, with `--distances` the small ones.
 
 The file is read in pieces, so it may be larger than memory. Every figure comes
 with the bounds between which exact scores would put it, since they are counted
-in bins (`--bits`); cosines that crowd near 1 want `--range 0.9 1`.
+in bins (`--resolution`); cosines that crowd near 1 want `--range 0.9 1`.
 
 Figures at a threshold that was tuned on the same file are optimistic. Tune on
 a development file (`--tune`), and report the test file at that number
@@ -161,7 +161,7 @@ def read(options):
         method=options.method,
         threshold=options.threshold,
         similarity=options.similarities,
-        resolution=options.bits,
+        resolution=options.resolution,
         range=options.range,
         name="scores",
     )
@@ -243,7 +243,12 @@ def parse(arguments):
     add("--method", choices=["linear", "convex_hull"], default="linear")
     add("--threshold", type=float, help="tuned elsewhere, to report here")
     add("--tune", type=float, metavar="P", help="print the best threshold at P")
-    add("--bits", type=int, default=9, help="how fine the bins are (0 to 12)")
+    add(
+        "--resolution",
+        type=int,
+        default=9,
+        help="how fine the bins are (0 to 12)",
+    )
     add("--range", type=float, nargs=2, metavar=("LO", "HI"))
     add("--label", type=int, metavar="N", help="column of the label, from 1")
     add("--score", type=int, metavar="N", help="column of the score, from 1")

@@ -23,6 +23,17 @@ class LowRankLayer(keras.layers.Layer):
     lora_rank = None
     lora_alpha = None
 
+    @property
+    def trainable(self) -> bool:
+        """Whether the weights are trained; of a low rank, never the kernel."""
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        keras.layers.Layer.trainable.fset(self, value)
+        if self.lora_enabled:
+            self._kernel.trainable = False
+
     def enable_lora(
         self,
         rank: int,
@@ -40,7 +51,8 @@ class LowRankLayer(keras.layers.Layer):
         as in `keras.layers.Dense`. Saved is the sum, which a head without a low
         rank reads as well; loaded into a head with one, it is the kernel, and
         b begins again at 0. In a step the sum exists, and its gradient: they
-        take the memory of two kernels.
+        take the memory of two kernels. Compile the model once more: its
+        optimizer does not know the new weights.
 
         Args:
             rank: The rank, a whole number from 1.

@@ -83,11 +83,13 @@ class JointHistogram(SummedMetric):
 
     def _bin(self, number):
         key = order_key(number)
-        size = ops.minimum(ops.abs(key), ops.cast(_HIGHEST, "int32"))
-        shift = _MANTISSA_BITS - self.resolution
-        shift = ops.convert_to_tensor(shift, dtype="int32")
+        highest, shift = (
+            ops.convert_to_tensor(number, dtype="int32")
+            for number in (_HIGHEST, _MANTISSA_BITS - self.resolution)
+        )
+        size = ops.minimum(ops.abs(key), highest)
         index = ops.right_shift(size - _LOWEST, shift) + 1
-        index = ops.where(size < _LOWEST, 0, index)
+        index = ops.where(size < _LOWEST, ops.zeros_like(index), index)
         return self._middle + ops.sign(key) * index
 
     def update_state(self, target, score, sample_weight=None):

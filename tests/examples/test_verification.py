@@ -58,7 +58,7 @@ def test_the_table_and_the_plots(tmp_path, capsys):
     match, score = random_trials()
     path = write(tmp_path / "t", map(FORMATS["score label"], match, score))
     plots = tmp_path / "plots"
-    given = ["--similarities", "--scores", path, "--bits", "7"]
+    given = ["--similarities", "--scores", path, "--resolution", "7"]
     verification.main([*given, "--plots", str(plots)])
     printed = capsys.readouterr().out
     assert "100 matches, 200 others" in printed
@@ -84,7 +84,7 @@ def test_a_tuned_threshold_is_the_best_one_and_can_be_reported(
 ):
     match, score = random_trials()
     path = write(tmp_path / "t", map(FORMATS["score label"], match, -score))
-    common = ["--scores", path, "--distances", "--bits", "7"]
+    common = ["--scores", path, "--distances", "--resolution", "7"]
     verification.main([*common, "--tune", "0.3"])
     threshold = float(capsys.readouterr().out)
 
@@ -119,7 +119,9 @@ def test_a_tuned_threshold_is_the_best_one_and_can_be_reported(
 def test_what_cannot_be_scored_is_said(tmp_path, capsys, lines, words):
     path = write(tmp_path / "trials", lines)
     with pytest.raises(SystemExit, match="2"):
-        verification.main(["--similarities", "--scores", path, "--bits", "7"])
+        verification.main(
+            ["--similarities", "--scores", path, "--resolution", "7"]
+        )
     assert words in capsys.readouterr().err
 
 

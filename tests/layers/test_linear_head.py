@@ -478,6 +478,15 @@ def test_lora_trains_as_that_of_a_dense_layer(sampled):
     np.testing.assert_array_equal(kernel.T if sampled else kernel, frozen)
 
 
+def test_a_kernel_with_a_low_rank_stays_frozen_when_the_model_thaws():
+    model = low_rank(LinearHead)
+    model.trainable = False
+    assert not model.layers[-1].trainable_variables
+    model.trainable = True
+    names = [w.name for w in model.layers[-1].trainable_variables]
+    assert names == ["bias", "lora_kernel_a", "lora_kernel_b"]
+
+
 def test_lora_through_a_loss_over_a_sample_trains_the_low_rank_alone():
     model = low_rank(LinearHead, sampled=True)
     head = model.layers[-1]
