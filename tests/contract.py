@@ -232,7 +232,7 @@ OPS = [
     Op(ops.fit_temperature, ["class ids", "logits"], gradient=False),
     Op(ops.jensen_shannon, ["logits", "logits"]),
     Op(ops.kl_divergence, ["logits", "logits"]),
-    Op(ops.linear_softmax_crossentropy, ["class ids", "logits"], {"kernel": _MATRIX.T, "block_size": 3}, own_gradient=True),
+    Op(ops.linear_softmax_crossentropy, ["class ids", "logits"], {"kernel": _MATRIX.T}, own_gradient=True),
     Op(ops.log_uniform_sample, ["class ids"], {"num_sampled": 2, "classes": 4, "seed": 0}, gradient=False),
     Op(_sampled(ops.nce_loss), ["counts", "class ids", "logits"]),
     Op(ops.pairwise_cosine, ["logits"]),

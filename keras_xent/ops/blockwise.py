@@ -161,7 +161,9 @@ class Blocks:
 
     def __init__(self, size, rows, block_size):
         if block_size is None:
-            row_bytes = 4 * max(rows or USUAL_ROWS, 1)
+            # Symbolic on JAX where a functional model is made.
+            known = isinstance(rows, int) and rows > 0
+            row_bytes = 4 * (rows if known else USUAL_ROWS)
             block_size = max(BLOCK_BYTES // row_bytes, SMALLEST_BLOCK)
         self.size = block_size
         self.full = (size - 1) // block_size
