@@ -568,7 +568,8 @@ def test_a_quantized_model_keeps_its_head():
     with pytest.raises(NotImplementedError, match="A LinearHead is not quant"):
         head.quantize("int8")
     before = to_numpy(head._kernel)
-    with pytest.warns(UserWarning, match="A LinearHead is not quantized"):
+    # Keras 3.16 names the layers that it has left out, and not why.
+    with pytest.warns(UserWarning, match="LinearHead is not|linear_head"):
         model.quantize("int8")
     np.testing.assert_array_equal(to_numpy(head._kernel), before)
     assert model.predict(normal(ROWS, 5), verbose=0).shape == (ROWS, WORDS)
