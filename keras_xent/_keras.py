@@ -128,10 +128,11 @@ def full_precision():
 
 
 def records_backward_pass():
-    """Whether a backward pass is to be differentiated, `create_graph=True`.
+    """Whether PyTorch records what is computed now, to differentiate it.
 
-    False on other backends: it is asked inside of a gradient, where PyTorch
-    alone changes tensors in place.
+    Within a gradient of our own it does not, unless that is to be
+    differentiated again (`create_graph=True`). What is recorded must not be
+    changed in place. False on other backends, which change nothing in place.
     """
     return BACKEND == "torch" and sys.modules["torch"].is_grad_enabled()
 

@@ -291,7 +291,10 @@ class _Pass:
         top = extrema.largest(logits, LOWEST, axis=1)
         barred = self.description.bar is not None
         above = self.description.count_above(logits, start) if barred else None
-        logits = logits - top[:, None]
+        if _keras.records_backward_pass():
+            logits = logits - top[:, None]
+        else:  # A block less in memory, on PyTorch.
+            logits -= top[:, None]
         shared = ops.zeros((), dtype=logits.dtype)
         below = ops.zeros_like(top)
         shares = self._shares(start, size, logits.dtype)
