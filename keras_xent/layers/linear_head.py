@@ -127,6 +127,11 @@ class LinearHead(LowRankLayer):
         self.bias = None
         if lora_rank is not None:
             self._set_lora(lora_rank, lora_alpha)
+        elif lora_alpha is not None:
+            raise ValueError(
+                "`lora_alpha` belongs to a `lora_rank`, which says that there "
+                f"is a low rank. Received: lora_alpha={lora_alpha!r} alone."
+            )
         if sampled:
             self._seed_generator = keras.random.SeedGenerator(seed)
 

@@ -549,6 +549,8 @@ def test_where_there_is_no_kernel_to_adapt_lora_is_an_error():
         head.enable_lora(2)
     with pytest.raises(ValueError, match="`enable_lora` on its embedding"):
         LinearHead(tied_to=embedding(), lora_rank=2)
+    with pytest.raises(ValueError, match="`lora_alpha` belongs to"):
+        LinearHead(WORDS, lora_alpha=2.0)
     head = LinearHead(WORDS)
     with pytest.raises(ValueError, match=r"LinearHead\(12, lora_rank=2\)"):
         head.enable_lora(2)
