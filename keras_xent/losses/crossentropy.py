@@ -206,12 +206,9 @@ class SparseSoftmaxCrossentropy(RowLoss):
         return ops.sparse_softmax_crossentropy(y_true, y_pred, **self.options)
 
     def row_mask(self, y_true, y_pred):
-        if self.ignore_class is None:
-            return None
-        axis = self.row_axis(y_pred)
-        labels = crossentropy.integer_labels(y_true, y_pred.shape, axis)
-        ignored = checks.id_tuple("ignore_class", self.ignore_class)
-        return crossentropy.is_counted(labels, ignored)
+        return crossentropy.rows_counted(
+            y_true, y_pred.shape, self.row_axis(y_pred), self.ignore_class
+        )
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")

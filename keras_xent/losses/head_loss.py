@@ -58,12 +58,10 @@ class HeadLoss(RowLoss):
         raise NotImplementedError
 
     def row_mask(self, y_true, y_pred):
-        if self.ignore_class is None:
-            return None
         axis = len(y_pred.shape) - 1
-        labels = crossentropy.integer_labels(y_true, y_pred.shape, axis)
-        ignored = checks.id_tuple("ignore_class", self.ignore_class)
-        return crossentropy.is_counted(labels, ignored)
+        return crossentropy.rows_counted(
+            y_true, y_pred.shape, axis, self.ignore_class
+        )
 
     def linear_losses(self, note, y_true, features, **options):
         """The losses over all classes, and the `blockwise.Terms`."""

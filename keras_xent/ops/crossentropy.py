@@ -275,6 +275,14 @@ def is_counted(labels, ignored):
     return counted
 
 
+def rows_counted(labels, shape, axis, ignore_class):
+    """Which rows have a label that is not ignored; None where all count."""
+    ignored = checks.id_tuple("ignore_class", ignore_class)
+    if not ignored:
+        return None
+    return is_counted(integer_labels(labels, shape, axis), ignored)
+
+
 def integer_labels(labels, shape, axis):
     """Labels without the class axis, as integers that compare exactly."""
     labels = ops.convert_to_tensor(labels)
