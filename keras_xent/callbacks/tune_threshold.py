@@ -66,12 +66,15 @@ class TuneThreshold(keras.callbacks.Callback):
     | a number p | p | `MinDetectionCost(p_target=p)` |
     | `"equal_error"` | any: FNMR = FMR = EER | `EqualErrorRate` |
 
+    With equal errors the accuracy is 1 - EER, on a straight line between two
+    thresholds; the threshold is the one at which the two rates are nearest.
+
     The logs of the epoch get
 
     | key | what |
     | --- | --- |
     | `val_match_accuracy` | the accuracy that was tuned |
-    | `threshold` | the threshold it was reached at |
+    | `threshold` | the threshold that is best by the objective |
     | `val_false_match_rate`, `val_false_non_match_rate` | FMR, FNMR there |
     | `val_equal_error_rate` | EER, at a threshold of its own |
 
@@ -83,14 +86,13 @@ class TuneThreshold(keras.callbacks.Callback):
     report figures on test data at the frozen threshold.
 
     A threshold belongs to the weights it was tuned for. So, at the end of
-    training, the weights of the epoch that is best by the objective come back,
-    and
-    `threshold` is theirs. With `restore_best_weights=False` the last weights
-    stay, and `threshold` is that of the last epoch. On PyTorch, predicting
-    draws from the global random state, so that later epochs are shuffled in
-    another order than without this callback. `EarlyStopping` with weights of
-    its own to restore should go by `monitor="val_match_accuracy"`, or it puts
-    back other weights than the threshold's.
+    training, the weights of the epoch with the best accuracy by the objective
+    come back, and `threshold` is theirs. With `restore_best_weights=False` the
+    last weights stay, and `threshold` is that of the last epoch. On PyTorch,
+    predicting draws from the global random state, so that later epochs are
+    shuffled in another order than without this callback. `EarlyStopping` with
+    weights of its own to restore should go by `monitor="val_match_accuracy"`,
+    or it puts back other weights than the threshold's.
 
     Args:
         validation_data: `(x, y)` or `(x, y, sample_weight)`, arrays. Without
