@@ -298,7 +298,7 @@ def print_table(metric, options):
     for key, value in metric.result().items():
         title = TITLES[key.removeprefix("scores_")]
         numbers = float(value), *bounds[key]
-        cells = "".join(f"{number:>12.6f}" for number in numbers)
+        cells = "".join(f" {number:>11.6f}" for number in numbers)
         print(f"{title:22}{cells}{thresholds[key]:>13.6g}")
 
 
