@@ -148,7 +148,8 @@ def fit(rows, separator, label, score):
     columns = itertools.zip_longest(*(rest if heading else rows), fillvalue="")
     columns = dict(enumerate(columns, 1))
     label = label or column_of_labels(columns, score)
-    score = score or column_of_scores(columns, label)
+    if label and not score:
+        score = column_of_scores(columns, label)
     if heading and label and score:
         # The label of a trial without a score is one that others have, too;
         # "enrol test target score" is none.
@@ -342,7 +343,12 @@ def parse(arguments):
     add("--c-false-alarm", type=cost, default=1.0, help="of a false match")
     add("--fmr", type=rate, default=1e-3, help="false-match rate to stay in")
     add("--method", choices=["linear", "convex_hull"], default="linear")
-    add("--threshold", type=float, help="tuned elsewhere, to report here")
+    add(
+        "--threshold",
+        type=float,
+        help="tuned elsewhere, to report here; a negative one with an "
+        "exponent as --threshold=-1e-5",
+    )
     add("--tune", type=prior, metavar="P", help="print the best threshold at P")
     add(
         "--resolution",

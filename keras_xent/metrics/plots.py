@@ -134,17 +134,18 @@ def cost(metric, rates, ax):
             label=label,
         )
     _mark_threshold(metric, ax, bars)
-    best, least = metric._threshold_of(measure), total.min()
-    place, note, _ = _in_picture(best, bars)
-    ax.plot(
-        *(place, least, "o"),
-        color=LINE,
-        markersize=9,
-        markeredgecolor="white",
-        clip_on=False,
-        zorder=3.0,
-        label=f"least cost {least:.3g} at {best:.4g}{note}",
-    )
+    if metric.histogram.split is None:  # else there is no other threshold
+        best, least = metric._threshold_of(measure), total.min()
+        place, note, _ = _in_picture(best, bars)
+        ax.plot(
+            *(place, least, "o"),
+            color=LINE,
+            markersize=9,
+            markeredgecolor="white",
+            clip_on=False,
+            zorder=3.0,
+            label=f"least cost {least:.3g} at {best:.4g}{note}",
+        )
     ax.set(xscale=scale, xlim=bars[[0, -1]], ylim=(0.0, 1.2))
     ax.set(xlabel=f"threshold on the {_score(metric)}", ylabel="rate, cost")
     _legend_below(ax, columns=2)

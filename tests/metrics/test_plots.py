@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 from scipy.stats import norm
 
 from keras_xent.metrics import (
+    DetectionCost,
     EqualErrorRate,
     MinDetectionCost,
     VerificationMetrics,
@@ -100,6 +101,14 @@ def test_the_least_cost_is_marked(metric):
     assert x == metric.threshold
     assert f"least cost {y:.3g} at {x:.4g}" in legend(ax)
     assert ax.get_ylim() == (0.0, 1.2)
+
+
+def test_one_threshold_has_no_least_cost():
+    metric = DetectionCost(threshold=1e3, similarity=False)
+    metric.update_state(*trials(similarity=False))
+    ax = metric.plot("cost")
+    assert not [text for text in legend(ax) if "least" in text]
+    plt.close("all")
 
 
 def legend(ax):
