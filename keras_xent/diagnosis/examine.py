@@ -67,6 +67,7 @@ def diagnose(
     | `not-a-distance` | negative, or different from a to b and from b to a |
     | `one-kind-of-pairs` | only matches, or none |
     | `margin-out-of-reach` | a margin far from all distances |
+    | `pairs-not-separated` | trained, and matches lie no closer |
     | `metric-mismatch` | a metric that cannot be right for the output |
 
     Args:
