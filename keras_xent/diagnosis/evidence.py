@@ -15,7 +15,7 @@ from keras_xent.ops import checks
 NAMED = 5
 
 # Steps after which a model should have learned more than it knew at the start.
-_STEPS = 100
+STEPS = 100
 
 
 def host(x):
@@ -201,7 +201,7 @@ class Evidence:
     @property
     def has_trained(self):
         """Whether the model should have learned something by now."""
-        return self.steps >= _STEPS
+        return self.steps >= STEPS
 
     @property
     def has_own_step(self):

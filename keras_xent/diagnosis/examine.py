@@ -27,6 +27,9 @@ _REST = (frequencies, metrics, start, flow)
 # What can only be said of many labels.
 _OF_ALL_LABELS = ("constant-targets", "missing-class", "one-kind-of-pairs")
 
+# What can only be said of a model that has trained.
+OF_TRAINED = ("predicts-prior", "pairs-not-separated")
+
 
 def diagnose(
     model: keras.Model,
