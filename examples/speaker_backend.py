@@ -112,8 +112,9 @@ def embedding_model(tower, data, recipe):
     project = layers.Dense(kernel.shape[1], name="lda")
     linear = project(linear)
     project.set_weights([kernel, bias])
+    mean = rows[1].mean(axis=0)
     centre = layers.Normalization(
-        mean=rows[1].mean(axis=0).tolist(), variance=1.0, name="centre"
+        mean=mean.tolist(), variance=np.ones_like(mean).tolist(), name="centre"
     )
     total = 1 + recipe.deep
     parts = [
@@ -171,12 +172,12 @@ class CohortScore(keras.layers.Layer):
         return {**super().get_config(), **config}
 
 
-def cohort_score(embeddings, recipe, seed):
+def cohort_score(embeddings, nearest, seed):
     """An AS-norm whose cohort is a part of the training utterances."""
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(embeddings))[:LARGEST_COHORT]
     score = CohortScore(
-        (len(chosen), embeddings.shape[1]), recipe.cohort, name="score"
+        (len(chosen), embeddings.shape[1]), nearest, name="score"
     )
     score.cohort.assign(embeddings[np.sort(chosen)])
     return score
@@ -214,13 +215,14 @@ class Backend:
 
     def __init__(self, name, tower, data, recipe, seed):
         self.name = name
+        self.distance = keras_xent.ops.pairwise_symmetric_kl
         if name == "none":
             self.model = tower
             return
         self.model = embedding_model(tower, data, recipe)
         if name == "as_norm":
             training = embed(self.model, part(data, MOST_UTTERANCES))
-            self.score = cohort_score(training, recipe, seed)
+            self.score = cohort_score(training, recipe.cohort, seed)
 
     @property
     def similarity(self):
@@ -230,7 +232,7 @@ class Backend:
         """Scores or distances between all the utterances, a matrix."""
         if self.name == "none":
             logits = data.average(predict(self.model, data))
-            found = keras_xent.ops.pairwise_symmetric_kl(logits)
+            found = self.distance(logits)
         else:
             rows = embed(self.model, data)
             found = rows @ rows.T
@@ -239,33 +241,41 @@ class Backend:
         return keras.ops.convert_to_numpy(found)
 
 
-def baseline(data, seed):
-    """What can be had without deep learning, by name.
+BASELINES = ("LDA", "LDA, AS-norm")
 
-    Mean and deviation of each utterance's log-mels, LDA, cosine; and the same
-    with normalised scores. For each a function from utterances to a matrix.
+
+class Baseline:
+    """What can be had without deep learning.
+
+    Mean and deviation of each utterance's log-mels, LDA, and the cosine, or
+    the cosine with normalised scores.
     """
-    inputs = keras.Input((None, data.shape[1]))
-    statistics = keras.Model(inputs, LongTermStatistics(few=True)(inputs))
-    data = part(data, MOST_UTTERANCES)
-    kernel, bias = discriminant(
-        data.average(predict(statistics, data)),
-        data.speaker,
-        BASELINE_SHRINKAGE,
-    )
 
-    def rows(data):
-        return unit(data.average(predict(statistics, data)) @ kernel + bias)
+    def __init__(self, name, data, seed):
+        self.name = name
+        inputs = keras.Input((None, data.shape[1]))
+        outputs = LongTermStatistics(few=True)(inputs)
+        self.statistics = keras.Model(inputs, outputs)
+        data = part(data, MOST_UTTERANCES)
+        self.kernel, self.bias = discriminant(
+            self.means(data), data.speaker, BASELINE_SHRINKAGE
+        )
+        self.score = cohort_score(
+            self.embed(data), RECIPES["log_mel"].cohort, seed
+        )
 
-    score = cohort_score(rows(data), RECIPES["log_mel"], seed)
+    def means(self, data):
+        return data.average(predict(self.statistics, data))
 
-    def cosine(data):
-        return rows(data) @ rows(data).T
+    def embed(self, data):
+        return unit(self.means(data) @ self.kernel + self.bias)
 
-    def normalised(data):
-        return keras.ops.convert_to_numpy(score.every(rows(data), rows(data)))
-
-    return {"LDA": cosine, "LDA, AS-norm": normalised}
+    def compare(self, data):
+        """Scores between all the utterances, a matrix."""
+        rows = self.embed(data)
+        if self.name == "LDA":
+            return rows @ rows.T
+        return keras.ops.convert_to_numpy(self.score.every(rows, rows))
 
 
 # The saved model

@@ -240,8 +240,8 @@ def augment(x, recipe, rng):
     present = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     level = x.sum(axis=(1, 2), keepdims=True) / (present * bands)
     if recipe.equalizer:  # slow waves over the bands: another microphone
-        wave = np.cos(np.pi * np.outer(range(4), np.arange(bands) + 0.5) / bands)
-        x = x + (rng.normal(0, recipe.equalizer, (n, 4)) @ wave)[:, None]
+        waves = np.cos(np.pi / bands * np.outer(range(4), np.arange(bands) + 0.5))
+        x = x + (rng.normal(0, recipe.equalizer, (n, 4)) @ waves)[:, None]
     if recipe.background:  # a steady noise of some colour
         colour = rng.normal(size=(n, 1, 1)) * np.linspace(-1, 1, bands)
         noise = level + rng.uniform(-6, 0, (n, 1, 1)) + colour
