@@ -20,9 +20,10 @@ class Result:
     mode: str
     group: str  # "seen" or "unseen"
     seed: int
-    distance: np.ndarray  # between all utterances
+    distance: np.ndarray  # between all utterances, or their scores
     speaker: np.ndarray
     threshold: float
+    similarity: bool = False  # True if `distance` holds scores: large is alike
     reported: float = np.nan  # what Keras calls accuracy in mode naive
     equal_error: float = dataclasses.field(init=False)
     accuracy: float = dataclasses.field(init=False)
@@ -35,12 +36,20 @@ class Result:
 
     def __post_init__(self):
         match, distance = every_pair(self.distance, self.speaker)
-        self.metric, cost = verification(match, distance)
+        self.metric, cost = verification(
+            match, distance, similarity=self.similarity
+        )
         self.equal_error = float(self.metric.result())
         self.min_cost = float(cost.result())
-        self.accuracy = np.mean((distance < self.threshold) == match)
+        same = distance < self.threshold
+        if self.similarity:
+            same = distance >= self.threshold
+        self.accuracy = np.mean(same == match)
         self.always_no = np.mean(~match)
-        groups = cluster(self.distance, len(np.unique(self.speaker)))
+        distance = self.distance
+        if self.similarity:
+            distance = distance.max() - distance
+        groups = cluster(distance, len(np.unique(self.speaker)))
         self.misclassified = keras_xent.metrics.cluster_misclassification_rate(
             self.speaker, groups
         )
@@ -65,9 +74,9 @@ def tune_threshold(match, distance):
     return float(metric.threshold)
 
 
-def verification(match, distance):
+def verification(match, distance, *, similarity=False):
     """Equal error rate and least detection cost, metrics fed with the pairs."""
-    bins = {"similarity": False, "resolution": 9}
+    bins = {"similarity": similarity, "resolution": 9}
     rate = keras_xent.metrics.EqualErrorRate(**bins)
     cost = keras_xent.metrics.MinDetectionCost(p_target=0.05, **bins)
     rate.update_state(match, distance)
@@ -101,11 +110,11 @@ PLAIN = {"minDCF", "ARI", "NMI"}
 def print_table(results):
     """One row per mode and group; with several seeds also mean and spread."""
     width = {title: max(len(title), 6) + 2 for title in COLUMNS}
-    print(f"\n{'mode':6}{'speakers':>12}{'seed':>7}{'threshold':>11}", end="")
+    print(f"\n{'mode':9}{'speakers':>12}{'seed':>7}{'threshold':>11}", end="")
     print("".join(f"{title:>{width[title]}}" for title in COLUMNS))
 
     def row(first, seed, threshold, figures):
-        line = f"{first.mode:6}{first.speakers:>12}{seed:>7}{threshold:>11}"
+        line = f"{first.mode:9}{first.speakers:>12}{seed:>7}{threshold:>11}"
         for title, figure in zip(COLUMNS, figures, strict=True):
             cell = f"{100 * figure:.2f} %"
             if title in PLAIN:
