@@ -4,48 +4,64 @@ Two sources give the same shape of data:
 
 - `japanese_vowels()`: nine men say the vowels /ae/. The recordings come with
   the package `aeon`, already turned into 12 cepstrum coefficients per frame.
-- `wav_folder(directory)`: your own recordings. Each WAV file becomes a log-mel
-  spectrogram: 128 numbers for every 10 milliseconds.
+- `wav_folder(directory)`: your own recordings. Each file becomes a log-mel
+  spectrogram: 64 numbers for every 10 milliseconds.
 
 A network wants arrays of one size. So an utterance is cut into *segments* of
 equal length, and the last one is filled up with zeros. The model masks frames
 that are all zero: they count for nothing.
 """
 
+import collections
+import contextlib
 import dataclasses
 import re
 import sys
+import unicodedata
 from pathlib import Path
 
+import audio
+import features
 import keras
 import numpy as np
-from wav_features import DataError, cut, read_wav
+from audio import DataError
 
 HIGHEST_RATE = 16_000  # Hz; more adds little to a voice
+LONGEST = 300  # frames of a segment
+FEWEST = 6  # utterances of a speaker: two to train, to validate and to test
 FSDD = (
     "https://github.com/Jakobovski/free-spoken-digit-dataset/"
     "archive/refs/heads/master.zip"
 )
 FSDD_NAME = re.compile(r"(?P<digit>\d+)_(?P<speaker>.+)_(?P<take>\d+)")
+LAYOUTS = (
+    "DIR/<speaker>/**/*.wav (a folder for each speaker), or all in one folder "
+    "as DIR/{digit}_{speaker}_{take}.wav; .flac and .ogg as well"
+)
 
 
 def warn(message):
     print(f"warning: {message}", file=sys.stderr)
 
 
-@dataclasses.dataclass
 class Utterances:
     """Some utterances, cut into segments.
 
-    Attributes:
-        segments: `(segments, frames, bands)`, zeros after the last frame.
+    Args:
+        segments: `(segments, frames, bands)`, zeros after the last frame. It
+            may be a file mapped into memory: only what is asked for is read.
         owner: for each segment the row number of its utterance.
         speaker: for each utterance the id of its speaker.
+        paths: for each utterance its file, if there is one.
+        rows: which of the segments these are, in order, if not all.
     """
 
-    segments: np.ndarray
-    owner: np.ndarray
-    speaker: np.ndarray
+    def __init__(self, segments, owner, speaker, paths=None, rows=None):
+        self.array = segments
+        self.rows = np.arange(len(segments)) if rows is None else rows
+        self.owner = owner
+        self.speaker = speaker
+        self.paths = None if paths is None else np.array(paths, object)
 
     def __len__(self):
         return len(self.speaker)
@@ -53,12 +69,35 @@ class Utterances:
     def __getitem__(self, chosen):
         """The utterances of a boolean mask or of an array of row numbers."""
         rows = np.arange(len(self))[chosen]
-        parts = [np.flatnonzero(self.owner == row) for row in rows]
+        count = np.bincount(self.owner, minlength=len(self))
+        first = np.cumsum(count) - count
+        owner = np.repeat(np.arange(len(rows)), count[rows])
+        # The segments of the first utterance, of the second, and so on.
+        within = np.arange(len(owner))
+        within -= np.repeat(np.cumsum(count[rows]) - count[rows], count[rows])
+        by_owner = np.argsort(self.owner, kind="stable")
+        segments = by_owner[first[rows][owner] + within]
+        paths = None if self.paths is None else self.paths[rows]
         return Utterances(
-            self.segments[np.concatenate([*parts, []]).astype(int)],
-            np.repeat(np.arange(len(rows)), [len(part) for part in parts]),
-            self.speaker[rows],
+            self.array, owner, self.speaker[rows], paths, self.rows[segments]
         )
+
+    def batch(self, rows):
+        """The segments of a slice or an array of row numbers, in float32."""
+        return np.asarray(self.array[self.rows[rows]], "float32")
+
+    @property
+    def segments(self):
+        """All segments in float32; a copy, unless they are all there are."""
+        every = np.arange(len(self.array))
+        if np.array_equal(self.rows, every):
+            return np.asarray(self.array, "float32")
+        return self.batch(slice(None))
+
+    @property
+    def shape(self):
+        """Frames and bands of a segment."""
+        return self.array.shape[1:]
 
     @property
     def segment_speaker(self):
@@ -75,8 +114,15 @@ class Utterances:
 class Corpus:
     """Utterances of known speakers to train and to test on, and of unseen ones.
 
-    `features` names the kind of numbers in it: `"cepstrum"` or
-    `"log_mel_8000_hz"`. `unseen` is `None` if every speaker is trained on.
+    Attributes:
+        training, test: of the same speakers, whose ids are 0, 1, 2 and so on.
+        unseen: of the other ones, or `None` if every speaker is trained on.
+        names: the name of each id.
+        features: the kind of numbers, `"cepstrum"` or `"log_mel"`.
+        copies: the training utterances again, row for row, each time at
+            another speed. A voice at another speed is another voice: its id
+            is raised by a multiple of the number of names.
+        rate: samples a second of the recordings, if known.
     """
 
     training: Utterances
@@ -84,39 +130,60 @@ class Corpus:
     unseen: Utterances | None
     names: list
     features: str
+    copies: tuple = ()
+    rate: int | None = None
 
     def hold_out(self, seed):
         """A fifth of each speaker's training utterances, to validate on.
 
         Returns those to train on and those held out.
         """
-        every = np.ones(len(self.training), bool)
-        rng = np.random.default_rng(seed)
-        held_out = _share(self.training.speaker, every, rng)
+        held_out = self.held_out_rows(seed)
         return self.training[~held_out], self.training[held_out]
+
+    def held_out_rows(self, seed):
+        """True for the training utterances that `hold_out` holds out."""
+        return _share(self.training.speaker, np.random.default_rng(seed))
+
+    def validation_speakers(self, seed):
+        """A sixth of the speakers to train on, to validate on as unseen ones.
+
+        Returns the training utterances of the others, the utterances of these,
+        and a mask, true for the rows of the first kind. `None` where there are
+        fewer than 9 speakers.
+        """
+        speakers = np.unique(self.training.speaker)
+        if len(speakers) < 9:
+            return None
+        rng = np.random.default_rng(seed)
+        drawn = rng.permutation(speakers)[: max(3, len(speakers) // 6)]
+        kept = ~np.isin(self.training.speaker, drawn)
+        return self.training[kept], self.training[~kept], kept
 
     def small(self, count=8):
         """At most `count` utterances of each speaker in each part."""
 
         def first(data):
-            if data is None:
-                return None
             rank = np.empty(len(data), int)
             for speaker in np.unique(data.speaker):
                 rows = np.flatnonzero(data.speaker == speaker)
                 rank[rows] = np.arange(len(rows))
             return data[rank < count]
 
-        parts = ("training", "test", "unseen")
-        changed = {part: first(getattr(self, part)) for part in parts}
-        return dataclasses.replace(self, **changed)
+        return dataclasses.replace(
+            self,
+            training=first(self.training),
+            test=first(self.test),
+            unseen=None if self.unseen is None else first(self.unseen),
+            copies=tuple(first(copy) for copy in self.copies),
+        )
 
 
-def japanese_vowels(unseen=0):
+def japanese_vowels(unseen=0, seed=0):
     """The data set JapaneseVowels with its official split into train and test.
 
-    Of the last `unseen` speakers nothing is trained on: only their test
-    utterances are used.
+    Of `unseen` speakers, drawn by `seed` or given as a list of their names,
+    nothing is trained on: only their test utterances are used.
     """
     from aeon.datasets import load_japanese_vowels
 
@@ -128,13 +195,18 @@ def japanese_vowels(unseen=0):
             row[: values.shape[1]] = values.T
         names, speaker = np.unique(labels, return_inverse=True)
         split[part] = Utterances(segments, np.arange(len(series)), speaker)
-    seen = _seen_speakers(len(names), unseen)
+    names = [f"speaker {name}" for name in names]
+    drawn = _draw_unseen(names, unseen, np.random.default_rng(seed))
+    ordered = _seen_first(names, drawn)
+    new_id = np.array([ordered.index(name) for name in names])
     train, test = split["train"], split["test"]
+    train.speaker, test.speaker = new_id[train.speaker], new_id[test.speaker]
+    seen = len(names) - len(drawn)
     return Corpus(
         train[train.speaker < seen],
         test[test.speaker < seen],
-        test[test.speaker >= seen] if unseen else None,
-        [f"speaker {name}" for name in names],
+        test[test.speaker >= seen] if drawn else None,
+        ordered,
         "cepstrum",
     )
 
@@ -148,119 +220,325 @@ def download_fsdd():
     return folders[0]
 
 
-def wav_folder(directory, unseen=None, seed=0):
-    """The WAV files of a folder, split by speaker and by utterance.
+def wav_folder(directory, unseen=None, seed=0, cache=None, speeds=(0.9, 1.1)):
+    """The recordings of a folder, split by speaker and by utterance.
 
     Files are `directory/<speaker>/**/*.wav`, or, all in one folder,
     `{digit}_{speaker}_{take}.wav` as in the Free Spoken Digit Dataset. There
-    the takes 0 to 4 are the official test set. Otherwise a fifth of every
-    speaker's utterances is the test set, drawn by `seed`.
+    the takes 0 to 4 are the official test set. Otherwise about a fifth of every
+    speaker's utterances is the test set, drawn by `seed`. Where a speaker has
+    at least three subfolders with two files or more, whole subfolders are
+    drawn: they are recording sessions, which are easily told by themselves.
 
-    The last `unseen` speakers (by name; if not given, a third of them) are
-    never trained on.
+    `unseen` speakers are never trained on: a number of them, drawn by `seed`,
+    or a list of names. If not given, it is a third of six or more.
 
     All files are brought to one sampling rate: the lowest among them, at most
-    16 kHz. So no speaker can be told by the bandwidth of the recording.
+    16 kHz. So no speaker can be told by the bandwidth of the recording. A
+    segment is as long as the longest utterance, at most 3 s.
+
+    The corpus has copies of the training utterances at the `speeds`. With the
+    folder `cache`, the features are kept there.
     """
-    files = find_wavs(directory)
-    signals, speakers, takes = [], [], []
-    for path, (speaker, take) in files.items():
-        try:
-            signals.append(read_wav(path))
-        except DataError as error:
-            warn(f"{path} is skipped: {error}")
-            continue
-        speakers.append(speaker)
-        takes.append(take)
-    if not signals:
-        raise DataError(f"no WAV file in {directory} can be used")
-    rate = min(HIGHEST_RATE, *(rate for rate, _ in signals))
-    names, speaker = np.unique(speakers, return_inverse=True)
-    # A speaker needs two utterances each to train, to validate and to test.
-    few = np.bincount(speaker) < 6
-    if few.any() and len(names) > 1:
-        warn(f"fewer than 6 utterances, left out: {', '.join(names[few])}")
-    if (~few).sum() < 2:
-        raise DataError(
-            f"{directory} holds {(~few).sum()} speaker(s) with at least 6 "
-            f"utterances ({', '.join(names)}); at least two are needed, as "
-            "DIR/<speaker>/**/*.wav or DIR/{digit}_{speaker}_{take}.wav"
+    with _skipping() as skip:
+        recordings = _with_headers(find_recordings(directory, skip), skip)
+        recordings = _of_frequent_speakers(recordings, directory)
+        # What is wrong with `unseen` is said before the features are made.
+        _draw_unseen(_names(recordings), unseen, np.random.default_rng(seed))
+        rate = _common_rate(recordings)
+        frames = _segment_length(recordings, rate)
+        paths = [each.path for each in recordings]
+        failed = {}
+        array, owner = features.log_mel_segments(
+            paths, rate, frames, cache=cache, failed=failed
         )
-    rows = np.flatnonzero(~few[speaker])
-    names, speaker = np.unique(names[speaker[rows]], return_inverse=True)
-    if unseen is None:
-        unseen = len(names) // 3 if len(names) >= 6 else 0
-    seen = _seen_speakers(len(names), unseen)
-    segments, owner = cut([signals[row] for row in rows], rate)
-    everything = Utterances(segments, owner, speaker)
-    takes = [takes[row] for row in rows]
-    test = _test_set(speaker, takes, np.random.default_rng(seed))
-    known = speaker < seen
+        for row, why in sorted(failed.items()):
+            skip(paths[row], why)
+    good = [each for row, each in enumerate(recordings) if row not in failed]
+    usable = _of_frequent_speakers(good, directory)
+    place = {path: row for row, path in enumerate(paths)}
+    data = Utterances(array, owner, np.zeros(len(paths), int), paths)
+    data = data[[place[each.path] for each in usable]]
+    rng = np.random.default_rng(seed)
+    drawn = _draw_unseen(_names(usable), unseen, rng)
+    names = _seen_first(_names(usable), drawn)
+    new_id = {name: number for number, name in enumerate(names)}
+    data.speaker = np.array([new_id[each.speaker] for each in usable])
+    test = _test_set(usable, data.speaker, rng)
+    known = data.speaker < len(names) - len(drawn)
+    training = data[known & ~test]
+    copies = []
+    for number, speed in enumerate(speeds, 1):
+        # A cache holds all of them, so that it suits any other split.
+        copied = data if cache else training
+        array, owner = features.log_mel_segments(
+            copied.paths, rate, frames, speed, cache, f"features, x {speed}"
+        )
+        speaker = copied.speaker + number * len(names)
+        copy = Utterances(array, owner, speaker, copied.paths)
+        copies.append(copy[known & ~test] if cache else copy)
     return Corpus(
-        everything[known & ~test],
-        everything[known & test],
-        everything[~known] if unseen else None,
-        list(names),
-        f"log_mel_{rate}_hz",
+        training,
+        data[known & test],
+        data[~known] if drawn else None,
+        names,
+        "log_mel",
+        tuple(copies),
+        rate,
     )
 
 
-def find_wavs(directory):
-    """`{path: (speaker, take)}`, the take being `None` unless FSDD names it."""
+@dataclasses.dataclass
+class Recording:
+    """One file: who speaks, and what its place and its header tell.
+
+    `folders` are those between the speaker's folder and the file, `take` is
+    the number in a name of the Free Spoken Digit Dataset.
+    """
+
+    path: Path
+    speaker: str
+    folders: tuple = ()
+    take: int | None = None
+    rate: int | None = None
+    samples: int | None = None
+
+
+def find_recordings(directory, skip):
+    """The recordings of a folder, in the order of their paths.
+
+    `skip(path, why)` is called for audio files that are left out.
+    """
     directory = Path(directory)
     if not directory.is_dir():
         raise DataError(f"{directory} is not a folder")
-    paths = sorted(
-        path for path in directory.rglob("*") if path.suffix.lower() == ".wav"
-    )
+    paths, others = [], []
+    for path in sorted(directory.rglob("*")):
+        if path.name.startswith(".") or path.is_dir():
+            continue
+        if path.suffix.lower() in audio.SUFFIXES:
+            paths.append(path)
+        elif path.suffix.lower() in audio.OTHER_SUFFIXES:
+            others.append(path)
+    for path in others:
+        skip(path, audio.unreadable(path))
     if not paths:
-        raise DataError(f"{directory} has no WAV files")
+        raise DataError(
+            f"{directory} has no WAV, FLAC or OGG files; expected is {LAYOUTS}"
+        )
+    for path in paths:
+        if why := audio.unreadable(path):
+            raise DataError(f"{path}: {why}")
     flat = len({path.parent for path in paths}) == 1
-    found = {}
+    found, astray = [], []
     for path in paths:
         name = FSDD_NAME.fullmatch(path.stem)
-        folder = path.relative_to(directory).parts[0]
-        if name and (flat or path.parent == directory):
-            found[path] = name["speaker"], int(name["take"])
-        elif path.parent != directory:
-            found[path] = folder, None
+        parts = path.relative_to(directory).parts
+        if name and (flat or len(parts) == 1):
+            speaker = _normalized(name["speaker"])
+            found.append(Recording(path, speaker, take=int(name["take"])))
+        elif len(parts) > 1:
+            speaker = _normalized(parts[0])
+            found.append(Recording(path, speaker, parts[1:-1]))
         else:
-            warn(
-                f"{path} is skipped: it lies in no speaker's folder and is "
-                "not named {digit}_{speaker}_{take}.wav"
-            )
+            astray.append(path)
+    if not found:
+        raise DataError(
+            f"no speaker is known of {astray[0]}"
+            + (f" and {len(astray) - 1} more files" if astray[1:] else "")
+            + f"; expected is {LAYOUTS}"
+        )
+    for path in astray:
+        skip(
+            path,
+            "it lies in no speaker's folder and is not named "
+            "{digit}_{speaker}_{take}" + path.suffix,
+        )
     return found
 
 
-def _seen_speakers(total, unseen):
-    if unseen < 0 or unseen == 1:
+@contextlib.contextmanager
+def _skipping():
+    """`skip(path, why)` warns of a file that is left out; of five, at most."""
+    count = 0
+
+    def skip(path, why):
+        nonlocal count
+        count += 1
+        if count <= 5:
+            warn(f"{path} is skipped: {why}")
+
+    try:
+        yield skip
+    finally:
+        if count > 5:
+            warn(f"and {count - 5} more files are skipped")
+
+
+def _with_headers(recordings, skip):
+    usable = []
+    for each in features.progress(recordings, "reading headers"):
+        try:
+            each.rate, each.samples = audio.info(each.path)
+        except DataError as error:
+            skip(each.path, error)
+        else:
+            usable.append(each)
+    return usable
+
+
+def _of_frequent_speakers(recordings, directory):
+    """The recordings of speakers with enough of them; two, at least."""
+    if not recordings:
+        raise DataError(f"no recording in {directory} can be used")
+    count = collections.Counter(each.speaker for each in recordings)
+    few = sorted(name for name in count if count[name] < FEWEST)
+    if few and len(count) > 1:
+        warn(f"fewer than {FEWEST} usable utterances, left out: {_some(few)}")
+    enough = len(count) - len(few)
+    if enough < 2:
         raise DataError(
-            f"{unseen} unseen speakers: 0 or at least 2 are needed, to have "
+            f"{directory} holds {enough} speaker(s) with at least {FEWEST} "
+            f"usable utterances ({_some(sorted(count))}); at least two are "
+            f"needed, as {LAYOUTS}"
+        )
+    return [each for each in recordings if count[each.speaker] >= FEWEST]
+
+
+def _common_rate(recordings):
+    """The lowest sampling rate, 16 kHz at most; says who pulls it down."""
+    rates = np.array([min(HIGHEST_RATE, each.rate) for each in recordings])
+    rate, usual = rates.min(), np.sort(rates)[len(rates) // 2]
+    if rate < usual:
+        low = [
+            str(each.path)
+            for each, its in zip(recordings, rates, strict=True)
+            if its < usual
+        ]
+        warn(
+            f"all is brought to {rate} Hz, the lowest sampling rate; without "
+            f"{_some(low)} it would be {usual} Hz"
+        )
+    return int(rate)
+
+
+def _segment_length(recordings, rate):
+    """Frames for the longest utterance, a multiple of 50, 300 at most."""
+    longest = max(
+        features.frame_count(each.samples, each.rate, rate)
+        for each in recordings
+    )
+    return min(LONGEST, -(-longest // 50) * 50)
+
+
+def _draw_unseen(names, unseen, rng):
+    """The speakers never to train on: so many of them, or those named."""
+    if unseen is None:
+        unseen = len(names) // 3 if len(names) >= 6 else 0
+    if isinstance(unseen, str):
+        unseen = [unseen]
+    if isinstance(unseen, (int, np.integer)):
+        count, drawn = unseen, None
+    else:
+        drawn = {_normalized(name) for name in unseen}
+        unknown = sorted(drawn - set(names))
+        if unknown:
+            raise DataError(
+                f"there is no speaker {_some(unknown)} with enough usable "
+                f"utterances; there is {_some(names, 20)}"
+            )
+        count = len(drawn)
+    if count < 0 or count == 1:
+        raise DataError(
+            f"{count} unseen speakers: 0 or at least 2 are needed, to have "
             "pairs of different speakers among them"
         )
-    if total - unseen < 2:
+    if len(names) - count < 2:
         raise DataError(
-            f"{unseen} unseen of {total} speakers leave {total - unseen} to "
-            "train on; at least two are needed"
+            f"{count} unseen of {len(names)} speakers leave "
+            f"{max(0, len(names) - count)} to train on; at least two are needed"
         )
-    return total - unseen
+    if drawn is None:
+        drawn = set(rng.permutation(names)[:count].tolist())
+    return drawn
 
 
-def _test_set(speaker, takes, rng):
-    """True for the utterances to test on: takes 0 to 4, or a fifth."""
+def _seen_first(names, drawn):
+    """The names in order of the ids: the unseen speakers come last."""
+    return sorted(names, key=lambda name: (name in drawn, name))
+
+
+def _names(recordings):
+    return sorted({each.speaker for each in recordings})
+
+
+def _normalized(name):
+    """A name in one spelling: file systems differ in that of an accent."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _some(names, count=5):
+    """The first names of a list, and how many there are more."""
+    more = len(names) - count
+    text = ", ".join(names[:count])
+    return f"{text} and {more} more" if more > 0 else text
+
+
+def _test_set(recordings, speaker, rng):
+    """True for the utterances to test on: takes 0 to 4, or about a fifth."""
+    takes = [each.take for each in recordings]
     if all(take is not None for take in takes):
         test = np.array([take <= 4 for take in takes])
         seldom = np.bincount(speaker[test], minlength=speaker.max() + 1).min()
         often = np.bincount(speaker[~test], minlength=speaker.max() + 1).min()
         if seldom >= 2 and often >= 4:
             return test
-    return _share(speaker, np.ones(len(speaker), bool), rng)
+    test = np.zeros(len(recordings), bool)
+    for one in np.unique(speaker):
+        rows = np.flatnonzero(speaker == one)
+        sessions = _sessions([recordings[row].folders for row in rows])
+        if sessions is None:
+            chosen = _fifth(rows, rng)
+        else:
+            chosen = rows[_whole_sessions(sessions, rng)]
+        test[chosen] = True
+    return test
 
 
-def _share(speaker, among, rng):
+def _sessions(folders):
+    """For each file the number of its session, if subfolders look like that.
+
+    They do at the first depth where three or more hold at least two files.
+    """
+    for depth in range(1, 1 + max(map(len, folders))):
+        known = sorted({folder[:depth] for folder in folders})
+        session = np.array([known.index(folder[:depth]) for folder in folders])
+        if (np.bincount(session) >= 2).sum() >= 3:
+            return session
+    return None
+
+
+def _whole_sessions(session, rng):
+    """True for the files of some sessions, about a fifth of all files."""
+    size = np.bincount(session)
+    target = max(2, len(session) // 5)
+    chosen, total = [], 0
+    for one in rng.permutation(len(size)):
+        if total < target and total + size[one] <= 1.5 * target:
+            chosen.append(one)
+            total += size[one]
+    if total < 2:  # all are too large: the smallest with at least two files
+        chosen = [np.argmin(np.where(size < 2, size.max() + 1, size))]
+    return np.isin(session, chosen)
+
+
+def _share(speaker, rng):
     """True for a fifth of each speaker's utterances, two at least."""
     chosen = np.zeros(len(speaker), bool)
     for one in np.unique(speaker):
-        rows = rng.permutation(np.flatnonzero((speaker == one) & among))
-        chosen[rows[: max(2, len(rows) // 5)]] = True
+        chosen[_fifth(np.flatnonzero(speaker == one), rng)] = True
     return chosen
+
+
+def _fifth(rows, rng):
+    return rng.permutation(rows)[: max(2, len(rows) // 5)]

@@ -1,0 +1,247 @@
+"""From recordings to log-mel segments, for siamese_speaker.py.
+
+A network wants arrays of one size. So an utterance is cut into *segments* of
+equal length, and the last one is filled up with zeros.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import audio
+import keras
+import log_mel
+import numpy as np
+from audio import DataError
+
+SHORTEST_REST = 10  # frames; a shorter rest of a longer utterance is dropped
+BATCH = 60  # seconds of sound that go through the layer at once
+# Natural logarithms between -9.2 and 12 or so, in half precision: the error, at
+# most 0.004, is far below what differs from take to take, for half the space.
+DTYPE = np.dtype("float16")
+VERSION = 1  # of what is in a cached file; to be raised with any change of it
+
+
+def log_mel_segments(
+    paths, rate, frames, speed=1.0, cache=None, title="features", failed=None
+):
+    """Log-mel segments of many recordings, and the utterance of each segment.
+
+    Returns `(array, owner)`: `(n, frames, 64)` in float16, zero where there is
+    no sound, and `(n,)`, row numbers of `paths` in rising order.
+
+    With the folder `cache`, the array is a file in it, mapped into memory, and
+    is taken again as long as no recording has changed. Nothing in the folder
+    is ever deleted.
+
+    `failed` is a dictionary that gets `{row of paths: what is wrong}`. Without
+    it, a recording that cannot be used is a DataError.
+    """
+    stored = None
+    if cache is not None:
+        stored = _Stored(cache, _key(paths, rate, frames, speed))
+    found = stored and stored.load()
+    if not found:
+        counts = [_header_count(path, rate, frames, speed) for path in paths]
+        shape = sum(counts), frames, log_mel.BANDS
+        array = stored.create(shape) if stored else np.empty(shape, DTYPE)
+        try:
+            found = _fill(array, paths, counts, rate, frames, speed, title)
+            if stored:
+                stored.finish(array, *found)
+        finally:
+            if stored:
+                stored.clean_up()
+        found = (stored.load() if stored else None) or (array, *found)
+    array, counts, wrong = found
+    if wrong and failed is None:
+        row = min(wrong)
+        raise DataError(f"{paths[row]}: {wrong[row]}")
+    if failed is not None:
+        failed.update(wrong)
+    owner = np.repeat(np.arange(len(paths)), counts)
+    return array[: len(owner)], owner
+
+
+def waveform_segments(path, rate, frames, speed=1.0):
+    """`(n, samples)`: a recording at `rate`, cut, the rest filled with zeros.
+
+    Segments of nothing but zeros are left out. At another `speed` there are no
+    more segments than at its own.
+    """
+    found, samples = audio.read(path)
+    count = segment_count(len(samples), found, rate, frames, speed)
+    samples = audio.resample(samples, found, rate, speed)
+    width = frames * (rate // log_mel.HOP)
+    padded = np.zeros(count * width, "float32")
+    samples = samples[: len(padded)]
+    padded[: len(samples)] = samples
+    segments = padded.reshape(count, width)
+    return segments[segments.any(axis=1)]
+
+
+def frame_count(samples, found, rate, speed=1.0):
+    """Frames of 10 ms of a recording brought from one rate to another."""
+    count = audio.resampled_count(samples, found, rate, speed)
+    return -(-count // (rate // log_mel.HOP))
+
+
+def segment_count(samples, found, rate, frames, speed=1.0):
+    """How many segments `waveform_segments` makes, at most."""
+    counts = []
+    # Slower, a few frames more would make a segment of a word's last sound.
+    for each in {1.0, speed}:
+        total = frame_count(samples, found, rate, each)
+        count = -(-total // frames)
+        if count > 1 and total - (count - 1) * frames < SHORTEST_REST:
+            count -= 1
+        counts.append(count)
+    return min(counts)
+
+
+def progress(items, title):
+    """The items of a list; how far it is, on stderr, if it takes over 2 s."""
+    terminal = sys.stderr.isatty()
+    start = time.monotonic()
+    following, pause, shown = start + 2, 0.2 if terminal else 10, False
+    for number, item in enumerate(items):
+        yield item
+        now = time.monotonic()
+        if now < following:
+            continue
+        done = (number + 1) / len(items)
+        left = (now - start) * (1 / done - 1)
+        bar = "#" * int(30 * done)
+        print(
+            f"{title}: [{bar:.<30}] {done:4.0%}, {left:.0f} s left ",
+            end="\r" if terminal else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
+        following, shown = now + pause, True
+    if shown:
+        print(
+            f"{title}: [{'#' * 30}] done in {time.monotonic() - start:.0f} s ",
+            file=sys.stderr,
+        )
+
+
+@functools.lru_cache(maxsize=1)
+def _model(rate, frames):
+    inputs = keras.Input((frames * (rate // log_mel.HOP),))
+    return keras.Model(inputs, log_mel.LogMel(rate)(inputs))
+
+
+def _header_count(path, rate, frames, speed):
+    try:
+        found, samples = audio.info(path)
+    except DataError:
+        return 0  # `_fill` will say why
+    return segment_count(samples, found, rate, frames, speed)
+
+
+def _fill(array, paths, counts, rate, frames, speed, title):
+    """Features into the array; returns how many of each path, and failures."""
+    model = _model(rate, frames)
+    # One shape for all batches, so that it is compiled once.
+    size = max(1, BATCH * log_mel.HOP // frames)
+    batch = np.zeros((size, frames * (rate // log_mel.HOP)), "float32")
+    waiting = written = 0
+
+    def flush():
+        nonlocal waiting, written
+        batch[waiting:] = 0
+        result = keras.ops.convert_to_numpy(model.predict_on_batch(batch))
+        array[written : written + waiting] = result[:waiting]
+        written += waiting
+        waiting = 0
+
+    made, wrong = [], {}
+    for row, path in enumerate(progress(paths, title)):
+        made.append(0)
+        try:
+            segments = waveform_segments(path, rate, frames, speed)
+        except DataError as error:
+            wrong[row] = str(error)
+            continue
+        for segment in segments[: counts[row]]:
+            batch[waiting] = segment
+            waiting += 1
+            made[row] += 1
+            if waiting == size:
+                flush()
+    if waiting:
+        flush()
+    return made, wrong
+
+
+def _key(paths, rate, frames, speed):
+    """A name for these features, another one once a recording has changed."""
+    key = hashlib.sha256()
+    layer = [log_mel.BANDS, log_mel.HOP, log_mel.WINDOW]
+    layer += [log_mel.LOWEST, log_mel.FLOOR, SHORTEST_REST]
+    key.update(repr((VERSION, layer, rate, frames, float(speed))).encode())
+    for path in paths:
+        state = os.stat(path)
+        key.update(os.fsencode(Path(path).absolute()))
+        key.update(f"\0{state.st_size} {state.st_mtime_ns}\0".encode())
+    return key.hexdigest()[:32]
+
+
+class _Stored:
+    """Two files of a cache: the features, and how many of each recording.
+
+    They are written under other names and renamed when complete. The second
+    one comes last, so where it is, both are whole.
+    """
+
+    def __init__(self, folder, key):
+        self.folder = Path(folder)
+        self.array = self.folder / f"{key}.npy"
+        self.table = self.folder / f"{key}.json"
+        self.part = self.folder / f"{key}.{os.getpid()}.part"
+
+    def load(self):
+        try:
+            table = json.loads(self.table.read_text("utf-8"))
+            array = np.load(self.array, mmap_mode="r")
+        except (OSError, ValueError):
+            return None
+        wrong = {int(row): why for row, why in table["wrong"].items()}
+        return array, table["counts"], wrong
+
+    def create(self, shape):
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.folder).free
+            needed = int(np.prod(shape)) * DTYPE.itemsize
+            # A mapped file that outgrows its disk would end the process.
+            if needed > free:
+                raise DataError(
+                    f"the features take {needed / 1e9:.1f} GB, and "
+                    f"{self.folder} has {free / 1e9:.1f} GB left"
+                )
+            if shape[0] == 0:
+                return np.empty(shape, DTYPE)
+            return np.lib.format.open_memmap(self.part, "w+", DTYPE, shape)
+        except OSError as error:
+            raise DataError(
+                f"nothing can be written to {self.folder} ({error})"
+            ) from error
+
+    def finish(self, array, counts, wrong):
+        if len(array) == 0:
+            return
+        array.flush()
+        os.replace(self.part, self.array)
+        table = json.dumps({"counts": counts, "wrong": wrong})
+        self.part.write_text(table, "utf-8")
+        os.replace(self.part, self.table)
+
+    def clean_up(self):
+        self.part.unlink(missing_ok=True)
