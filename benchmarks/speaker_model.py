@@ -33,7 +33,7 @@ VARIANTS = {
     "no equaliser": {"equalizer": 0.0},
     "crops of 0.6 s": {"crop": 60},
     "margin 4": {"margin": 4.0},
-    "free scale of the logits": {"logits": "dense"},
+    "free scale of the logits": {"logit_scale": None},
     "twice the epochs": {"epochs": 40},
     "half the epochs": {"epochs": 10},
     "softmax over the speakers": {"loss": "softmax"},

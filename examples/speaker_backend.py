@@ -201,9 +201,7 @@ def predict(model, data):
             model.predict_on_batch(x),
         )
         parts.append(found)
-    return keras.tree.map_structure(
-        lambda *rows: np.concatenate(rows), *parts
-    )
+    return keras.tree.map_structure(lambda *rows: np.concatenate(rows), *parts)
 
 
 class Backend:
@@ -241,7 +239,7 @@ class Backend:
         return keras.ops.convert_to_numpy(found)
 
 
-BASELINES = ("LDA", "LDA, AS-norm")
+BASELINES = ("baseline", "baseline, AS-norm")
 
 
 class Baseline:
@@ -273,7 +271,7 @@ class Baseline:
     def compare(self, data):
         """Scores between all the utterances, a matrix."""
         rows = self.embed(data)
-        if self.name == "LDA":
+        if self.name == "baseline":
             return rows @ rows.T
         return keras.ops.convert_to_numpy(self.score.every(rows, rows))
 
@@ -289,10 +287,13 @@ def pair_model(backend, rate, threshold):
         waveform, backend.model(log_mel(waveform)), name="embedding"
     )
     a, b = (keras.Input((None,), name=name) for name in "ab")
-    score = getattr(backend, "score", None) or {
-        "none": keras_xent.layers.SymmetricKLDistance(name="score"),
-        "cosine": keras.layers.Dot(axes=1, name="score"),
-    }[backend.name]
+    score = (
+        getattr(backend, "score", None)
+        or {
+            "none": keras_xent.layers.SymmetricKLDistance(name="score"),
+            "cosine": keras.layers.Dot(axes=1, name="score"),
+        }[backend.name]
+    )
     found = score([embedding(a), embedding(b)])
     decide = keras_xent.layers.MatchDecision(
         threshold, similarity=backend.similarity, name="decision"

@@ -22,6 +22,7 @@ class Recipe:
     tower: str
     loss: str = "symmetric_kl_hinge"
     size: int = 32  # of the fingerprint
+    logit_scale: float | None = 3.0  # of its logits; None leaves it free
     margin: float = 20.0
     softness: float = 0.5
     learning_rate: float = 3e-3
@@ -178,12 +179,11 @@ def fingerprint(x, recipe):
     apart: with it the loss stalls. At a fixed one it cannot.
     """
     x = keras.layers.Dense(recipe.size, use_bias=False)(x)
+    if recipe.logit_scale is None:
+        return x
     return keras.layers.BatchNormalization(
-        gamma_initializer=keras.initializers.Constant(LOGIT_SCALE)
+        gamma_initializer=keras.initializers.Constant(recipe.logit_scale)
     )(x)
-
-
-LOGIT_SCALE = 3.0  # then the divergence of two voices is about 20 nats
 
 
 TOWERS = {"tdnn": tdnn, "lstm": lstm}
@@ -240,7 +240,9 @@ def augment(x, recipe, rng):
     present = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     level = x.sum(axis=(1, 2), keepdims=True) / (present * bands)
     if recipe.equalizer:  # slow waves over the bands: another microphone
-        waves = np.cos(np.pi / bands * np.outer(range(4), np.arange(bands) + 0.5))
+        waves = np.cos(
+            np.pi / bands * np.outer(range(4), np.arange(bands) + 0.5)
+        )
         x = x + (rng.normal(0, recipe.equalizer, (n, 4)) @ waves)[:, None]
     if recipe.background:  # a steady noise of some colour
         colour = rng.normal(size=(n, 1, 1)) * np.linspace(-1, 1, bands)

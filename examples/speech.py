@@ -146,7 +146,7 @@ class Corpus:
         return _share(self.training.speaker, np.random.default_rng(seed))
 
     def validation_speakers(self, seed):
-        """A sixth of the speakers to train on, to validate on as unseen ones.
+        """A third of the speakers to train on, to validate on as unseen ones.
 
         Returns the training utterances of the others, the utterances of these,
         and a mask, true for the rows of the first kind. `None` where there are
@@ -156,7 +156,7 @@ class Corpus:
         if len(speakers) < 9:
             return None
         rng = np.random.default_rng(seed)
-        drawn = rng.permutation(speakers)[: max(3, len(speakers) // 6)]
+        drawn = rng.permutation(speakers)[: len(speakers) // 3]
         kept = ~np.isin(self.training.speaker, drawn)
         return self.training[kept], self.training[~kept], kept
 
