@@ -89,7 +89,7 @@ def main():
         changes = dict(VARIANTS[options.case[0]])
         print(json.dumps(measure(options, changes, int(options.case[1]))))
         return
-    print(f"| | seen | unseen | s |\n| --- | --- | --- | --- |")
+    print("| | seen | unseen | s |\n| --- | --- | --- | --- |")
     for variant in options.only or VARIANTS:
         found = []
         for seed in range(options.seeds):

@@ -128,8 +128,10 @@ def train(mode, corpus, recipe, options, seed, report):
         parts = [data, *copies]
         # The threshold is for voices that were not trained on. So it is tuned
         # on some that were not. Then all are trained on.
+        print(f"without {describe(valid, corpus)}, to tune the threshold on")
         found = train_batch(parts, valid, corpus, recipe, options, seed, report)
         parts = [corpus.training, *corpus.copies]
+        print("with everybody")
         again = train_batch(parts, None, corpus, recipe, options, seed, report)
         return dataclasses.replace(found, backend=again.backend)
     rows = corpus.held_out_rows(seed)
@@ -257,6 +259,16 @@ def groups(corpus):
             yield group, speaker_backend.part(data, MOST_COMPARED)
 
 
+def joint_map(name, backend, corpus):
+    """Scores of seen and unseen speakers together, for one picture."""
+    if corpus.unseen is None:
+        return None
+    found = dict(groups(corpus))
+    both = found["seen"] + found["unseen"]
+    unseen = np.arange(len(both)) >= len(found["seen"])
+    return {name: (backend.compare(both), both.speaker, unseen)}
+
+
 def run_baseline(corpus, options, seed):
     """The same figures without deep learning."""
     parted = corpus.validation_speakers(seed) or corpus.hold_out(seed)
@@ -302,7 +314,8 @@ def parse(arguments):
         nargs="+",
         metavar="N or NAME",
         help="speakers never trained on, so many or by name (default: none "
-        "of the Japanese vowels, a third of six or more speakers of recordings)",
+        "of the Japanese vowels, a third of the speakers of recordings if "
+        "there are six or more)",
     )
     add(
         "--cache",
@@ -410,12 +423,14 @@ def load_corpus(options, recipe):
         f"validate, {len(corpus.test)} to test"
     )
     if corpus.unseen is not None:
-        unseen = np.unique(corpus.unseen.speaker)
-        print(
-            f"{len(corpus.unseen)} more of unseen speakers: "
-            + ", ".join(corpus.names[speaker] for speaker in unseen)
-        )
+        print(f"never trained on: {describe(corpus.unseen, corpus)}")
     return corpus
+
+
+def describe(data, corpus):
+    names = [corpus.names[speaker] for speaker in np.unique(data.speaker)]
+    more = "" if len(names) <= 12 else f" and {len(names) - 12} more"
+    return f"{len(data)} utterances of {', '.join(names[:12])}{more}"
 
 
 def ask(options):
@@ -475,7 +490,10 @@ def main(arguments=None):
         import speaker_plots
 
         shown = [one for one in results if one.seed == options.seed]
-        speaker_plots.save(options.plots, shown, histories, corpus.names)
+        joint = joint_map(wanted[0][0], first.backend, corpus)
+        speaker_plots.save(
+            options.plots, shown, histories, corpus.names, joint=joint
+        )
     if wanted:
         print()
         print_summary(results, wanted[0][0], speaker_backend.BASELINES)

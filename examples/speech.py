@@ -82,6 +82,19 @@ class Utterances:
             self.array, owner, self.speaker[rows], paths, self.rows[segments]
         )
 
+    def __add__(self, other):
+        """These and others of the same array."""
+        paths = None
+        if self.paths is not None:
+            paths = np.append(self.paths, other.paths)
+        return Utterances(
+            self.array,
+            np.append(self.owner, other.owner + len(self)),
+            np.append(self.speaker, other.speaker),
+            paths,
+            np.append(self.rows, other.rows),
+        )
+
     def batch(self, rows):
         """The segments of a slice or an array of row numbers, in float32."""
         return np.asarray(self.array[self.rows[rows]], "float32")
