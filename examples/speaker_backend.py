@@ -344,5 +344,5 @@ def load(path):
         raise DataError(f"{path} does not exist")
     try:
         return Voice(keras.models.load_model(path, compile=False))
-    except ValueError as error:
+    except Exception as error:  # another file can fail in any way at all
         raise DataError(f"{path} was not written by --save: {error}") from error
