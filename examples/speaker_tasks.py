@@ -5,14 +5,12 @@ makes a vector of unit length of each recording, `score` says how much alike two
 vectors are, and at `threshold` or above it is the same speaker.
 """
 
-import contextlib
 import dataclasses
 import filecmp
-import sys
-import time
+import unicodedata
 from pathlib import Path
 
-import keras
+import features
 import numpy as np
 from audio import SUFFIXES, DataError
 from scipy.cluster import hierarchy
@@ -24,7 +22,6 @@ import keras_xent
 
 PRIOR = 0.05  # of a match, for the detection cost
 CHUNK = 16  # recordings embedded at once
-PATIENCE = 2.0  # seconds without a progress bar
 BLOCK = 256  # recordings whose trials are scored at once
 TOLD = 10  # bad lines named in one error, and runners-up
 
@@ -329,10 +326,13 @@ def recordings(directory):
         raise DataError(f"{directory} is not a folder")
     found = []
     for path in sorted(directory.rglob("*")):
+        parts = path.relative_to(directory).parts
         # macOS leaves files that begin with a dot beside real ones.
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            folders = path.relative_to(directory).parts[:-1]
-            found.append((path, folders[0] if folders else ""))
+        hidden = any(part.startswith(".") for part in parts)
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden:
+            speaker = parts[0] if len(parts) > 1 else ""
+            # File systems differ in how they spell an accent.
+            found.append((path, unicodedata.normalize("NFC", speaker)))
     if not found:
         raise DataError(f"{directory} holds no {', '.join(SUFFIXES)}")
     return found
@@ -341,17 +341,18 @@ def recordings(directory):
 def embed(voice, paths, *, skip=False):
     """The vectors of recordings, and the rows of those that could be used.
 
-    One that cannot be used is an error, or with `skip` a warning. What takes
-    longer than two seconds shows its progress.
+    One that cannot be used is an error, or with `skip` a warning.
     """
-    vectors, kept, progress = [], [], None
-    start = time.monotonic()
-    for first in range(0, len(paths), CHUNK):
-        rows = range(first, min(first + CHUNK, len(paths)))
+    vectors, kept, skipped = [], [], []
+    chunks = [
+        range(first, min(first + CHUNK, len(paths)))
+        for first in range(0, len(paths), CHUNK)
+    ]
+    for rows in features.progress(chunks, "embedding"):
         try:
             vectors.append(voice.embed([paths[row] for row in rows]))
             kept += rows
-        except DataError:
+        except DataError:  # of one of them
             for row in rows:
                 try:
                     vectors.append(_embed_one(voice, paths[row]))
@@ -359,14 +360,11 @@ def embed(voice, paths, *, skip=False):
                 except DataError as error:
                     if not skip:
                         raise
-                    warn(f"skipped: {error}")
-        slow = time.monotonic() - start > PATIENCE and rows[-1] + 1 < len(paths)
-        if progress or slow:
-            with contextlib.redirect_stdout(sys.stderr):
-                progress = progress or keras.utils.Progbar(
-                    len(paths), unit_name="recording"
-                )
-                progress.update(rows[-1] + 1)
+                    skipped.append(str(error))
+    for why in skipped[:TOLD]:
+        warn(f"skipped: {why}")
+    if len(skipped) > TOLD:
+        warn(f"and {len(skipped) - TOLD} more are skipped")
     if not kept:
         raise DataError("no recording can be used")
     return np.concatenate(vectors), kept
