@@ -203,6 +203,7 @@ def test_bad_lines_are_named_before_anything_is_embedded(voice, folder):
         ("good", "nowhere/scores.txt", "cannot be written"),
         ("good", "trials.txt", "would be overwritten"),
         ("good", "anna/room/0.wav", "would be overwritten"),
+        ("good", "anna/../trials.txt", "would be overwritten"),
     ],
 )
 def test_trials_that_cannot_work_are_refused(
@@ -311,19 +312,29 @@ def test_groups_join_where_their_mean_score_reaches_the_threshold(
         record(tmp_path / f"{number:02}.wav", direction, noise=0)
     vectors = voice.embed(sorted(tmp_path.glob("*.wav")))
     score = voice.score(vectors, vectors)
-    groups = [{row} for row in range(12)]
-    while True:
+    groups, steps = [{row} for row in range(12)], []
+    while len(groups) > 1:
         best, a, b = max(
-            (np.mean([score[i, j] for i in a for j in b]), n, m)
-            for (n, a), (m, b) in itertools.combinations(enumerate(groups), 2)
+            (np.mean([score[i, j] for i in one for j in other]), n, m)
+            for (n, one), (m, other) in itertools.combinations(
+                enumerate(groups), 2
+            )
         )
-        if best < voice.threshold:
-            break
-        groups[a] |= groups.pop(b)
-    assert 2 < len(groups) < 10
-    _, label = speaker_tasks.cluster(voice, tmp_path, tmp_path)
-    found = [set(np.flatnonzero(label == k)) for k in range(len(groups))]
-    assert sorted(map(sorted, found)) == sorted(map(sorted, groups))
+        steps.append((best, list(groups)))
+        groups[a] = groups[a] | groups[b]
+        del groups[b]
+    # Just above the score at which two of them join.
+    for best, expected in steps[1::4]:
+        voice.threshold = best + 1e-3
+        _, label = speaker_tasks.cluster(voice, tmp_path, tmp_path)
+        found = [
+            set(np.flatnonzero(label == k).tolist())
+            for k in range(label.max() + 1)
+        ]
+        assert sorted(map(sorted, found)) == sorted(map(sorted, expected))
+        voice.threshold = best - 1e-3
+        _, label = speaker_tasks.cluster(voice, tmp_path, tmp_path)
+        assert label.max() + 1 == len(expected) - 1
 
 
 def test_recordings_with_equal_scores_are_still_counted(voice, tmp_path):
