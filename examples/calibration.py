@@ -35,11 +35,11 @@ modern neural networks. ICML 2017.
 
 import argparse
 import os
-from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import checks
 import keras
 import numpy as np
 from sklearn.datasets import load_digits
@@ -166,8 +166,6 @@ def plot(folder, labels, before, after):
         diagram(labels, logits).plot(ax)
         error = measure(labels, logits)["calibration error, equal width"]
         ax.set_title(f"{title}: calibration error {error:.3f}")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "calibration.png", dpi=120)
     plt.close(figure)
 
@@ -175,17 +173,28 @@ def plot(folder, labels, before, after):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--noise", type=float, default=6.0, help="of 16 shades: 6")
-    add("--epochs", type=int, help="default: 30")
-    add("--seed", type=int, default=0, help="default: 0")
+    add(
+        "--noise",
+        type=checks.finite(least=0),
+        default=6.0,
+        help="of 16 shades: 6",
+    )
+    add("--epochs", type=checks.at_least(1), help="default: 30")
+    add("--seed", type=checks.seed, default=0, help="default: 0")
     add("--small", action="store_true", help="few weights and epochs: a test")
-    add("--plots", metavar="DIR", help="write a PNG file there")
-    add("--save", metavar="FILE.keras", help="save the calibrated model")
+    add(
+        "--plots",
+        type=checks.plots_folder,
+        metavar="DIR",
+        help="write a PNG file there",
+    )
+    add(
+        "--save",
+        type=checks.writable_file(".keras"),
+        metavar="FILE.keras",
+        help="save the calibrated model",
+    )
     options = parser.parse_args(arguments)
-    if options.save and not options.save.endswith(".keras"):
-        parser.error("--save needs a name that ends in .keras")
-    if options.noise < 0:
-        parser.error("--noise must not be negative")
     keras.utils.set_random_seed(options.seed)
     training, validation, (x, labels) = load(options.noise, options.seed)
     model = build_model(32 if options.small else 256)

@@ -65,7 +65,7 @@ def docstrings(source):
 def text_file(path):
     """A UTF-8 file, cut into parts of about the same length."""
     try:
-        text = tidy(Path(path).read_text("utf-8"))
+        text = tidy(Path(path).read_text("utf-8-sig"))
     except OSError as error:
         raise TextError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -42,22 +42,13 @@ def log_mel_segments(
     `failed` is a dictionary that gets `{row of paths: what is wrong}`. Without
     it, a recording that cannot be used is a DataError.
     """
-    stored = None
-    if cache is not None:
+    if cache is None:
+        found = _make(paths, rate, frames, speed, title)
+    else:
         stored = _Stored(cache, _key(paths, rate, frames, speed))
-    found = stored and stored.load()
-    if not found:
-        counts = [_header_count(path, rate, frames, speed) for path in paths]
-        shape = sum(counts), frames, log_mel.BANDS
-        array = stored.create(shape) if stored else np.empty(shape, DTYPE)
-        try:
-            found = _fill(array, paths, counts, rate, frames, speed, title)
-            if stored:
-                stored.finish(array, *found)
-        finally:
-            if stored:
-                stored.clean_up()
-        found = (stored.load() if stored else None) or (array, *found)
+        found = stored.load()
+        if found is None:
+            found = _make(paths, rate, frames, speed, title, stored)
     array, counts, wrong = found
     if wrong and failed is None:
         row = min(wrong)
@@ -82,7 +73,10 @@ def waveform_segments(path, rate, frames, speed=1.0):
     samples = samples[: len(padded)]
     padded[: len(samples)] = samples
     segments = padded.reshape(count, width)
-    return segments[segments.any(axis=1)]
+    segments = segments[segments.any(axis=1)]
+    if len(segments) == 0:
+        raise DataError("it is silent, but for the last moment")
+    return segments
 
 
 def frame_count(samples, found, rate, speed=1.0):
@@ -137,6 +131,24 @@ def _model(rate, frames):
     return keras.Model(inputs, log_mel.LogMel(rate)(inputs))
 
 
+def _make(paths, rate, frames, speed, title, stored=None):
+    """The array, how many segments each recording has, and what is wrong."""
+    most = [_header_count(path, rate, frames, speed) for path in paths]
+    shape = sum(most), frames, log_mel.BANDS
+    if stored is None or shape[0] == 0:
+        array = np.empty(shape, DTYPE)
+        return array, *_fill(array, paths, most, rate, frames, speed, title)
+    array = stored.create(shape)
+    try:
+        counts, wrong = _fill(array, paths, most, rate, frames, speed, title)
+        array.flush()
+        del array  # some systems rename no file that is mapped
+        stored.finish(counts, wrong)
+    finally:
+        stored.clean_up()
+    return stored.load()
+
+
 def _header_count(path, rate, frames, speed):
     try:
         found, samples = audio.info(path)
@@ -145,7 +157,7 @@ def _header_count(path, rate, frames, speed):
     return segment_count(samples, found, rate, frames, speed)
 
 
-def _fill(array, paths, counts, rate, frames, speed, title):
+def _fill(array, paths, most, rate, frames, speed, title):
     """Features into the array; returns how many of each path, and failures."""
     model = _model(rate, frames)
     # One shape for all batches, so that it is compiled once.
@@ -161,23 +173,23 @@ def _fill(array, paths, counts, rate, frames, speed, title):
         written += waiting
         waiting = 0
 
-    made, wrong = [], {}
+    counts, wrong = [], {}
     for row, path in enumerate(progress(paths, title)):
-        made.append(0)
+        counts.append(0)
         try:
             segments = waveform_segments(path, rate, frames, speed)
         except DataError as error:
             wrong[row] = str(error)
             continue
-        for segment in segments[: counts[row]]:
+        for segment in segments[: most[row]]:
             batch[waiting] = segment
             waiting += 1
-            made[row] += 1
+            counts[row] += 1
             if waiting == size:
                 flush()
     if waiting:
         flush()
-    return made, wrong
+    return counts, wrong
 
 
 def _key(paths, rate, frames, speed):
@@ -226,18 +238,13 @@ class _Stored:
                     f"the features take {needed / 1e9:.1f} GB, and "
                     f"{self.folder} has {free / 1e9:.1f} GB left"
                 )
-            if shape[0] == 0:
-                return np.empty(shape, DTYPE)
             return np.lib.format.open_memmap(self.part, "w+", DTYPE, shape)
         except OSError as error:
             raise DataError(
                 f"nothing can be written to {self.folder} ({error})"
             ) from error
 
-    def finish(self, array, counts, wrong):
-        if len(array) == 0:
-            return
-        array.flush()
+    def finish(self, counts, wrong):
         os.replace(self.part, self.array)
         table = json.dumps({"counts": counts, "wrong": wrong})
         self.part.write_text(table, "utf-8")

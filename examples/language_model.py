@@ -44,6 +44,7 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import checks
 import english
 import keras
 import numpy as np
@@ -196,7 +197,7 @@ def train(options):
     if options.save:
         model.save(options.save)
     if options.plots:
-        plot(history, baseline, Path(options.plots))
+        plot(history, baseline, options.plots)
     print("\n" + generate(model, vocabulary, options))
 
 
@@ -212,7 +213,6 @@ def plot(history, baseline, folder):
     axis.axhline(baseline, color="#333333", linestyle="--", label="unigram")
     axis.set(xlabel="epoch", ylabel="perplexity", xticks=epochs)
     axis.legend(frameon=False)
-    folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "language_model.png", dpi=120)
 
 
@@ -283,29 +283,46 @@ def parse(arguments):
     add("--batch", type=int, metavar="N", help="windows in a step: 4")
     add("--epochs", type=int, metavar="N", help="lines of the report: 4")
     add("--steps", type=int, metavar="N", help="in an epoch: 40")
-    add("--seed", type=int, default=0, help="default: 0")
+    add("--seed", type=checks.seed, default=0, help="default: 0")
     add("--small", action="store_true", help="all of it small: a test")
     add("--prompt", default="This module", help="how the sample begins")
-    add("--length", type=int, default=60, metavar="N", help="of the sample")
-    add("--temperature", type=float, default=0.7, help="0.7; 1 is bolder")
+    add(
+        "--length",
+        type=checks.at_least(0),
+        default=60,
+        metavar="N",
+        help="of the sample",
+    )
+    add(
+        "--temperature",
+        type=checks.finite(above=0),
+        default=0.7,
+        help="0.7; 1 is bolder",
+    )
     add("--compare", action="store_true", help="with the unfused loss; no more")
     add("--measure", choices=["fused", "unfused"], help=argparse.SUPPRESS)
-    add("--plots", metavar="DIR", help="write a PNG file there")
-    add("--save", metavar="FILE.keras", help="save the model")
+    add(
+        "--plots",
+        type=checks.plots_folder,
+        metavar="DIR",
+        help="write a PNG file there",
+    )
+    add(
+        "--save",
+        type=checks.writable_file(".keras"),
+        metavar="FILE.keras",
+        help="save the model",
+    )
     options = parser.parse_args(arguments)
     for name, (usual, small, least) in SIZES.items():
         if getattr(options, name) is None:
             setattr(options, name, small if options.small else usual)
         if getattr(options, name) < least:
             parser.error(f"--{name} must be at least {least}")
-    if options.length < 0:
-        parser.error("--length must not be negative")
-    if not options.temperature > 0:
-        parser.error("--temperature must be above 0")
     if not english.tidy(options.prompt):
         parser.error("--prompt needs a word at least")
-    if options.save and not options.save.endswith(".keras"):
-        parser.error("--save needs a name that ends in .keras")
+    if options.compare and (options.save or options.plots):
+        parser.error("--compare does no more: leave out --save and --plots")
     return parser, options
 
 

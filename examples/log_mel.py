@@ -16,7 +16,7 @@ SILENT = 1e-8
 
 @keras.saving.register_keras_serializable(package="siamese_speaker")
 class LogMel(keras.layers.Layer):
-    """Waveforms `(batch, samples)` -> `(batch, frames, 64)`, natural logarithms.
+    """Waveforms `(batch, samples)` -> logarithms `(batch, frames, 64)`.
 
     A frame lasts 10 ms. Shorter waveforms are filled up with zeros at the end,
     and frames of nothing but zeros come out as zeros, so that later layers can

@@ -61,13 +61,17 @@ import os
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import checks
 import keras
 import numpy as np
+import speaker_backend
+import speaker_tasks
 import speech
+from audio import DataError
+from speaker_backend import Backend
 from speaker_pairs import (
     Pairs,
     Rows,
-    compare,
     draw_pairs,
     naive_distance,
     naive_hinge,
@@ -77,190 +81,341 @@ from speaker_pairs import (
 from speaker_scores import (
     Report,
     Result,
-    every_pair,
     print_summary,
     print_table,
     tune_threshold,
 )
-from wav_features import DataError
+from speaker_tower import (
+    LOSSES,
+    RECIPES,
+    TOWERS,
+    SpeakerBatches,
+    build_tower,
+    schedule,
+    train_tower,
+)
 
 import keras_xent
 
 MODES = ("batch", "pairs", "naive")
+BACKENDS = ("as_norm", "cosine", "none")
+# Every pair of so many utterances is scored; more would say the same.
+MOST_COMPARED = 4_000
+# A loss that falls by less than a tenth has taught nothing.
+HARDLY_FALLEN = 0.9
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """All that was chosen for training, on training data alone."""
+@dataclasses.dataclass
+class Trained:
+    """A tower and what turns its output into decisions."""
 
-    units: int = 32  # of each LSTM, in each direction
-    size: int = 16  # of the embedding
-    noise: float = 1.0  # on the inputs, whose own deviation is 1
-    frame_dropout: float = 0.2
-    margin: float = 2.0
-    softness: float = 0.5
-    learning_rate: float = 0.01  # falls to 0 along a cosine
-    batch_size: int = 72
-    epochs: int = 150
+    backend: Backend
+    threshold: float
+    history: dict
 
-
-RECIPES = {
-    "cepstrum": Recipe(),
-    "log_mel": Recipe(learning_rate=0.005, batch_size=256, epochs=12),
-}
+    def save(self, path, rate):
+        """One file: features, tower, backend, cohort and threshold."""
+        model = speaker_backend.pair_model(self.backend, rate, self.threshold)
+        model.save(path)
 
 
-def build_tower(train, features, recipe):
-    """A segment of speech in, the logits of its fingerprint out."""
-    frames = train.segments[train.segments.any(axis=-1)]  # without padding
-    inputs = keras.Input(train.segments.shape[1:])
-    x = keras.layers.Masking()(inputs)
-    x = keras.layers.Normalization(
-        mean=frames.mean(axis=0).tolist(),
-        variance=frames.var(axis=0).tolist(),
-        name=features,  # tells --compare what features to make
-    )(x)
-    x = keras.layers.GaussianNoise(recipe.noise)(x)
-    x = keras.layers.Dropout(
-        recipe.frame_dropout, noise_shape=(None, inputs.shape[1], 1)
-    )(x)
-    for _ in range(2):
-        lstm = keras.layers.LSTM(recipe.units, return_sequences=True)
-        x = keras.layers.Bidirectional(lstm)(x)
-    x = keras.layers.GlobalAveragePooling1D()(x)
-    x = keras.layers.Dense(32, activation="tanh")(x)
-    # Near 0 the distance is flat: fingerprints that are alike at the start
-    # hardly get a gradient, and stay alike. Large logits keep them apart.
-    large = keras.initializers.VarianceScaling(10.0, "fan_avg", "uniform")
-    logits = keras.layers.Dense(recipe.size, kernel_initializer=large)(x)
-    return keras.Model(inputs, logits, name="tower")
-
-
-def train(mode, tower, data, valid, recipe, seed, report):
-    """Returns the history of the training of a tower."""
-    hinge = {"margin": recipe.margin, "softness": recipe.softness}
-    watch = metrics = test_on = None
+def train(mode, corpus, recipe, options, seed, report):
+    """A tower, trained, with its backend and the threshold."""
+    strangers = corpus.validation_speakers(seed) if mode == "batch" else None
+    if strangers and options.backend != "none":
+        data, valid, kept = strangers
+        copies = [copy[kept] for copy in corpus.copies]
+        parts = [data, *copies]
+        # The threshold is for voices that were not trained on. So it is tuned
+        # on some that were not. Then all are trained on.
+        print(f"without {describe(valid, corpus)}, to tune the threshold on")
+        found = train_batch(parts, valid, corpus, recipe, options, seed, report)
+        parts = [corpus.training, *corpus.copies]
+        print("with everybody")
+        again = train_batch(parts, None, corpus, recipe, options, seed, report)
+        return dataclasses.replace(found, backend=again.backend)
+    rows = corpus.held_out_rows(seed)
+    data, valid = corpus.training[~rows], corpus.training[rows]
     if mode == "batch":
-        # The tower itself stays uncompiled, so that it is saved without loss.
-        model = keras.Model(tower.input, tower.output)
+        parts = [data, *(copy[~rows] for copy in corpus.copies)]
+        return train_batch(parts, valid, corpus, recipe, options, seed, report)
+    return train_pairs(mode, data, valid, recipe, options, seed, report)
+
+
+def train_batch(parts, valid, corpus, recipe, options, seed, report):
+    """Ids as labels: every batch gives all its pairs to the loss.
+
+    `parts` are the training utterances and their copies at other speeds. The
+    threshold is tuned on `valid`, if given.
+    """
+    keras.utils.set_random_seed(seed)
+    data = parts[0]
+    tower = build_tower(data, recipe)
+    if corpus.features == "cepstrum":
         batches = Rows(data, recipe.batch_size, seed)
-        loss = keras_xent.losses.SymmetricKLHinge(**hinge)
-        watch = keras_xent.callbacks.TuneThreshold(
-            (valid.segments, valid.segment_speaker),
-            distance="symmetric_kl",
-            batch_size=256,
-            restore_best_weights=False,
-        )
-    elif mode == "pairs":
-        model = pair_model(tower)
-        batches = Pairs(data, recipe.batch_size, seed)
-        loss = keras_xent.losses.SoftplusHinge(**hinge)
-        watch = keras_xent.callbacks.TuneThreshold(
-            draw_pairs(valid, seed),
-            similarity=False,
-            batch_size=256,
-            restore_best_weights=False,
-        )
     else:
-        model = naive_model(tower)
-        batches = Pairs(data, recipe.batch_size, seed)
+        batches = SpeakerBatches(parts, recipe, seed)
+    watch = []
+    if valid is not None:
+        watch.append(
+            keras_xent.callbacks.TuneThreshold(
+                (valid.segments, valid.segment_speaker),
+                distance="symmetric_kl",
+                batch_size=256,
+                restore_best_weights=False,
+            )
+        )
+    model, history = train_tower(tower, batches, recipe, [*watch, report])
+    losses = history["loss"]
+    if not losses[-1] < HARDLY_FALLEN * losses[0] and len(losses) > 1:
+        print(f"The loss went from {losses[0]:.3g} to {losses[-1]:.3g} only:")
+        print(keras_xent.diagnose(model, *batches[0]))
+    backend = Backend(options.backend, tower, data, recipe, seed)
+    threshold = np.nan
+    if valid is not None:
+        threshold = tune_threshold(
+            backend.compare(valid),
+            valid.speaker,
+            backend.similarity,
+            options.objective,
+        )
+    return Trained(backend, threshold, history)
+
+
+def train_pairs(mode, data, valid, recipe, options, seed, report):
+    """Two towers with the same weights, match flags as labels."""
+    keras.utils.set_random_seed(seed)
+    tower = build_tower(data, recipe)
+    batches = Pairs(data, recipe.batch_size, seed)
+    pairs = draw_pairs(valid, seed)
+    if mode == "pairs":
+        model, metrics = pair_model(tower), None
+        loss = keras_xent.losses.SoftplusHinge(
+            margin=recipe.margin, softness=recipe.softness
+        )
+        watch = [
+            keras_xent.callbacks.TuneThreshold(
+                pairs,
+                similarity=False,
+                batch_size=256,
+                restore_best_weights=False,
+            )
+        ]
+    else:
+        model, watch = naive_model(tower), []
         loss, metrics = naive_hinge, ["accuracy"]
-        test_on = draw_pairs(valid, seed)
-    rate = keras.optimizers.schedules.CosineDecay(
-        recipe.learning_rate, len(batches) * recipe.epochs
-    )
+    rate = schedule(batches, recipe)
     model.compile(keras.optimizers.Adam(rate), loss, metrics=metrics)
     history = model.fit(
         batches,
-        validation_data=test_on,
+        validation_data=pairs if mode == "naive" else None,
         epochs=recipe.epochs,
-        callbacks=[watch, report] if watch else [report],
+        callbacks=[*watch, report],
         verbose=0,
     )
-    return history.history
-
-
-def distances(tower, data, mode="batch"):
-    """All distances between the utterances, `(utterances, utterances)`."""
-    logits = tower.predict(data.segments, batch_size=256, verbose=0)
-    logits = data.average(logits)
+    backend = Backend("none", tower, data, recipe, seed)
     if mode == "naive":
-        p = keras.ops.softmax(logits)
-        result = naive_distance(p[:, None], p[None])
-    else:
-        result = keras_xent.ops.pairwise_symmetric_kl(logits)
-    return keras.ops.convert_to_numpy(result)
+        backend.distance = naive_distances
+    threshold = tune_threshold(
+        backend.compare(valid), valid.speaker, False, options.objective
+    )
+    return Trained(backend, threshold, history.history)
+
+
+def naive_distances(logits):
+    p = keras.ops.softmax(logits)
+    return naive_distance(p[:, None], p[None])
 
 
 # The command line
 
 
-def run(mode, corpus, recipe, seed, lines):
-    """Train once and evaluate: tower, history and results."""
-    print(f"\n{mode}, seed {seed}, on {keras.backend.backend()}")
-    keras.utils.set_random_seed(seed)
-    data, valid = corpus.hold_out(seed)
-    tower = build_tower(data, corpus.features, recipe)
-    report = Report(mode, every=-(-recipe.epochs // lines))
-    history = train(mode, tower, data, valid, recipe, seed, report)
-    threshold = tune_threshold(
-        *every_pair(distances(tower, valid, mode), valid.speaker)
-    )
-    results = []
+def run(name, mode, corpus, recipe, options, seed, lines):
+    """Train once and evaluate: what was trained and the results."""
+    print(f"\n{name}, seed {seed}, on {keras.backend.backend()}")
+    report = Report(name, every=-(-recipe.epochs // lines))
+    trained = train(mode, corpus, recipe, options, seed, report)
+    results = [
+        Result(
+            name,
+            group,
+            seed,
+            trained.backend.compare(data),
+            data.speaker,
+            trained.threshold,
+            trained.backend.similarity,
+        )
+        for group, data in groups(corpus)
+    ]
+    if mode == "naive":
+        results[0].reported = trained.history["val_accuracy"][-1]
+    return trained, results
+
+
+def groups(corpus):
+    """The speakers that were trained on and, if any, those that were not."""
     for group, data in [("seen", corpus.test), ("unseen", corpus.unseen)]:
         if data is not None:
-            distance = distances(tower, data, mode)
+            yield group, speaker_backend.part(data, MOST_COMPARED)
+
+
+def joint_map(name, backend, corpus):
+    """Scores of seen and unseen speakers together, for one picture."""
+    if corpus.unseen is None:
+        return None
+    found = dict(groups(corpus))
+    both = found["seen"] + found["unseen"]
+    unseen = np.arange(len(both)) >= len(found["seen"])
+    return {name: (backend.compare(both), both.speaker, unseen)}
+
+
+def run_baseline(corpus, options, seed):
+    """The same figures without deep learning."""
+    parted = corpus.validation_speakers(seed) or corpus.hold_out(seed)
+    data, valid = parted[:2]
+    results = []
+    for name in speaker_backend.BASELINES:
+        held_out = speaker_backend.Baseline(name, data, seed).compare(valid)
+        threshold = tune_threshold(
+            held_out, valid.speaker, True, options.objective
+        )
+        baseline = speaker_backend.Baseline(name, corpus.training, seed)
+        for group, data_of_group in groups(corpus):
+            found = baseline.compare(data_of_group)
+            speaker = data_of_group.speaker
             results.append(
-                Result(mode, group, seed, distance, data.speaker, threshold)
+                Result(name, group, seed, found, speaker, threshold, True)
             )
-    if mode == "naive":
-        results[0].reported = history["val_accuracy"][-1]
-    return tower, history, results
+    return results
+
+
+def number_or_names(words):
+    """`--unseen`: a number of speakers, or their names."""
+    if len(words) == 1 and words[0].lstrip("-").isdecimal():
+        return int(words[0])
+    return words
+
+
+def objective(word):
+    if word in ("accuracy", "balanced", "equal_error"):
+        return word
+    return checks.finite(above=0, below=1)(word)
 
 
 def parse(arguments):
     parser = argparse.ArgumentParser(
         description="Tell whether two utterances come from one speaker.",
     )
-    add = parser.add_argument
-    add("--mode", choices=[*MODES, "all"], default="batch")
-    add("--data", metavar="DIR", help="your WAV files, DIR/<speaker>/**/*.wav")
-    add("--download", choices=["fsdd"], help="fetch WAV files to train on")
+    add = parser.add_argument_group("speech").add_argument
+    add("--data", metavar="DIR", help="recordings, DIR/<speaker>/**/*.wav")
+    add("--download", choices=["fsdd"], help="fetch recordings to train on")
     add(
         "--unseen",
-        type=int,
-        metavar="N",
-        help="speakers never trained on (default: none of the Japanese "
-        "vowels, a third of WAV speakers if there are six or more)",
+        nargs="+",
+        metavar="N or NAME",
+        help="speakers never trained on, so many or by name (default: none "
+        "of the Japanese vowels, a third of the speakers of recordings if "
+        "there are six or more)",
     )
-    add("--seeds", type=int, default=1, metavar="N", help="train N times")
-    add("--seed", type=int, default=0, help="the first seed (default: 0)")
-    add("--epochs", type=int, help="instead of the recipe's")
+    add(
+        "--cache",
+        metavar="DIR",
+        type=checks.writable_folder,
+        help="keep the features there, on disk instead of in memory",
+    )
     add("--small", action="store_true", help="little data, 3 epochs: a test")
-    add("--plots", metavar="DIR", help="write PNG files there")
-    add("--save", metavar="FILE.keras", help="save the first model trained")
-    add("--load", metavar="FILE.keras", help="with --compare: ask this model")
+    add = parser.add_argument_group("training").add_argument
+    add("--mode", choices=[*MODES, "all"], default="batch")
+    add("--tower", choices=TOWERS, help="default: lstm for the vowels, tdnn")
+    add("--loss", choices=[*LOSSES, "all"], default="symmetric_kl_hinge")
+    add(
+        "--backend",
+        choices=BACKENDS,
+        help="compare embeddings by normalised scores, by their cosine, or the "
+        "fingerprints by their divergence (default: none for the vowels)",
+    )
+    add(
+        "--objective",
+        type=objective,
+        metavar="NAME or P",
+        help="what the threshold is tuned for: accuracy, balanced, equal_error "
+        "or the least cost at a prior P of a match (default: balanced where "
+        "matches are under a quarter of the pairs, else accuracy)",
+    )
+    add("--seeds", type=checks.at_least(1), default=1, help="train N times")
+    add("--seed", type=checks.seed, default=0, help="the first (default: 0)")
+    add("--epochs", type=checks.at_least(1), help="instead of the recipe's")
+    add("--baseline", action="store_true", help="its rows only, no training")
+    add("--plots", metavar="DIR", type=checks.plots_folder, help="pictures")
+    add(
+        "--save",
+        metavar="FILE.keras",
+        type=checks.writable_file(".keras"),
+        help="save the first model trained, with all that it needs",
+    )
+    add = parser.add_argument_group("a saved model").add_argument
+    add("--load", metavar="FILE.keras", help="the model for what follows")
     add("--compare", nargs=2, metavar="WAV", help="one speaker or two?")
+    add("--trials", metavar="FILE", help="lines of `1 a.wav b.wav`")
+    add("--scores", metavar="FILE", help="with --trials: write the scores")
+    add("--enrol", metavar="DIR", help="DIR/<speaker>/**/*.wav to know")
+    add("--identify", metavar="WAV", help="with --enrol: who of them is it?")
+    add("--embeddings", metavar="FILE.npz", help="of the files of --data")
+    add("--cluster", metavar="DIR", help="how many voices, and who is who?")
     options = parser.parse_args(arguments)
-    if (options.load is None) != (options.compare is None):
-        parser.error("--load and --compare go together")
+    tasks = ("compare", "trials", "identify", "embeddings", "cluster")
+    asked = [task for task in tasks if getattr(options, task)]
+    if bool(options.load) != bool(asked):
+        words = ", ".join(f"--{task}" for task in tasks)
+        parser.error(f"--load goes with one of {words}")
+    if bool(options.enrol) != bool(options.identify):
+        parser.error("--enrol and --identify go together")
+    if options.embeddings and not options.data:
+        parser.error("--embeddings needs --data DIR with the recordings")
+    if options.scores and not options.trials:
+        parser.error("--scores goes with --trials")
     if options.data and options.download:
         parser.error("--data and --download exclude each other")
-    if options.save and not options.save.endswith(".keras"):
-        parser.error("--save needs a name that ends in .keras")
     if options.save and options.mode == "naive":
         parser.error("--save is for the modes batch and pairs")
-    if options.seeds < 1 or (options.epochs is not None and options.epochs < 1):
-        parser.error("--seeds and --epochs must be at least 1")
+    if options.unseen is not None:
+        options.unseen = number_or_names(options.unseen)
+    recordings = options.data or options.download
+    if options.save and not recordings and not options.load:
+        parser.error(
+            "--save keeps a model of recordings; the Japanese vowels are "
+            "cepstrum coefficients. Train one with --data or --download"
+        )
+    options.kind = "log_mel" if recordings else "cepstrum"
+    if options.backend is None:
+        options.backend = "as_norm" if recordings else "none"
+    if options.loss != "symmetric_kl_hinge" and options.mode != "batch":
+        parser.error("--loss is for the mode batch")
     return parser, options
 
 
-def load_corpus(options):
-    if not options.data and not options.download:
-        corpus = speech.japanese_vowels(unseen=options.unseen or 0)
+def recipe_of(options):
+    recipe = RECIPES[options.kind]
+    changes = {
+        "tower": options.tower,
+        "epochs": options.epochs or (3 if options.small else None),
+    }
+    given = {name: value for name, value in changes.items() if value}
+    return dataclasses.replace(recipe, **given)
+
+
+def load_corpus(options, recipe):
+    if options.kind == "cepstrum":
+        corpus = speech.japanese_vowels(options.unseen or 0, options.seed)
     else:
         folder = options.data or speech.download_fsdd()
-        corpus = speech.wav_folder(folder, options.unseen, options.seed)
+        corpus = speech.wav_folder(
+            folder,
+            options.unseen,
+            options.seed,
+            options.cache,
+            recipe.speeds if options.mode == "batch" else (),
+        )
     if options.small:
         corpus = corpus.small()
     print(
@@ -268,47 +423,80 @@ def load_corpus(options):
         f"validate, {len(corpus.test)} to test"
     )
     if corpus.unseen is not None:
-        unseen = np.unique(corpus.unseen.speaker)
-        print(
-            f"{len(corpus.unseen)} more of unseen speakers: "
-            + ", ".join(corpus.names[speaker] for speaker in unseen)
-        )
+        print(f"never trained on: {describe(corpus.unseen, corpus)}")
     return corpus
+
+
+def describe(data, corpus):
+    names = [corpus.names[speaker] for speaker in np.unique(data.speaker)]
+    more = "" if len(names) <= 12 else f" and {len(names) - 12} more"
+    return f"{len(data)} utterances of {', '.join(names[:12])}{more}"
+
+
+def ask(options):
+    """What a saved model is for."""
+    voice = speaker_backend.load(options.load)
+    if options.compare:
+        speaker_tasks.compare(voice, *options.compare)
+    if options.trials:
+        speaker_tasks.trials(voice, options.trials, options.scores)
+    if options.identify:
+        enrolled = speaker_tasks.enrol(voice, options.enrol)
+        speaker_tasks.identify(voice, enrolled, options.identify)
+    if options.embeddings:
+        speaker_tasks.embeddings(voice, options.data, options.embeddings)
+    if options.cluster:
+        speaker_tasks.cluster(voice, options.cluster, options.plots)
+
+
+def trainings(options, recipe):
+    """The name, mode and recipe of everything to be trained."""
+    for mode in MODES if options.mode == "all" else [options.mode]:
+        if mode != "batch":
+            yield mode, mode, recipe
+            continue
+        losses = LOSSES if options.loss == "all" else [options.loss]
+        for loss in losses:
+            name = loss if len(losses) > 1 else mode
+            yield name, mode, dataclasses.replace(recipe, loss=loss)
 
 
 def main(arguments=None):
     parser, options = parse(arguments)
+    recipe = recipe_of(options)
     try:
         if options.load:
-            compare(options.load, options.compare)
+            ask(options)
             return
-        corpus = load_corpus(options)
+        corpus = load_corpus(options, recipe)
     except DataError as error:
         parser.error(str(error))
-    recipe = RECIPES["cepstrum" if corpus.features == "cepstrum" else "log_mel"]
-    epochs = options.epochs or (3 if options.small else recipe.epochs)
-    recipe = dataclasses.replace(recipe, epochs=epochs)
-    modes = MODES if options.mode == "all" else (options.mode,)
-    results, histories, saved = [], {}, False
-    lines = max(1, 10 // (len(modes) * options.seeds))
-    for mode in modes:
-        for seed in range(options.seed, options.seed + options.seeds):
-            tower, history, found = run(mode, corpus, recipe, seed, lines)
+    results, histories, first = [], {}, None
+    wanted = [] if options.baseline else list(trainings(options, recipe))
+    seeds = range(options.seed, options.seed + options.seeds)
+    lines = max(1, 10 // max(1, len(wanted) * options.seeds))
+    for name, mode, one in wanted:
+        for seed in seeds:
+            trained, found = run(name, mode, corpus, one, options, seed, lines)
             results += found
-            histories.setdefault(mode, history)
-            if options.save and not saved:
-                pair_model(tower, found[0].threshold).save(options.save)
-                saved = True
+            histories.setdefault(name, trained.history)
+            first = first or trained
+    for seed in seeds[:1]:
+        results += run_baseline(corpus, options, seed)
+    if options.save:
+        first.save(options.save, corpus.rate)
     print_table(results)
-    if options.plots:
+    if options.plots and wanted:
         import speaker_plots
 
-        first = [one for one in results if one.seed == options.seed]
-        speaker_plots.save(options.plots, first, histories, corpus.names)
-    print()
-    print_summary(
-        [one for one in results if (one.mode, one.group) == (modes[0], "seen")]
-    )
+        shown = [one for one in results if one.seed == options.seed]
+        joint = joint_map(wanted[0][0], first.backend, corpus)
+        speaker_plots.save(
+            options.plots, shown, histories, corpus.names, joint=joint
+        )
+    if wanted:
+        print()
+        print_summary(results, wanted[0][0], speaker_backend.BASELINES)
 
 
 if __name__ == "__main__":

@@ -1,65 +1,16 @@
-"""What siamese_speaker.py trains on, and its models of two towers.
-
-The saved model is one of them; `compare` asks it about two WAV files.
-"""
-
-import re
-from pathlib import Path
+"""Two towers for siamese_speaker.py, and the pairs they are trained on."""
 
 import keras
 import numpy as np
-from speech import Utterances
-from wav_features import DataError, cut, read_wav
 
 import keras_xent
 
 
-def pair_model(tower, threshold=None):
-    """Two segments in, their distance out, and the decision if asked."""
+def pair_model(tower):
+    """Two segments in, their distance out."""
     a, b = (keras.Input(tower.input_shape[1:], name=name) for name in "ab")
-    distance = keras_xent.layers.SymmetricKLDistance(name="distance")(
-        [tower(a), tower(b)]
-    )
-    if threshold is None:
-        return keras.Model([a, b], distance)
-    decide = keras_xent.layers.MatchDecision(
-        threshold, similarity=False, name="decision"
-    )
-    return keras.Model([a, b], [distance, decide(distance)])
-
-
-def compare(path, wavs):
-    """Ask a saved model about two WAV files."""
-    if not Path(path).is_file():
-        raise DataError(f"{path} does not exist")
-    try:
-        model = keras.models.load_model(path, compile=False)
-        tower, distance, decide = map(
-            model.get_layer, ("tower", "distance", "decision")
-        )
-    except ValueError as error:
-        raise DataError(f"{path} was not written by --save: {error}") from error
-    features = [layer.name for layer in tower.layers]
-    rate = re.search(r"\blog_mel_(\d+)_hz\b", " ".join(features))
-    if rate is None:
-        raise DataError(
-            f"{path} was trained on cepstrum coefficients (JapaneseVowels) "
-            "and cannot score WAV files; train one with --data or --download"
-        )
-    signals = []
-    for wav in wavs:
-        try:
-            signals.append(read_wav(wav))
-        except DataError as error:
-            raise DataError(f"{wav}: {error}") from error
-    segments, owner = cut(signals, int(rate[1]))
-    data = Utterances(segments, owner, speaker=np.arange(2))
-    a, b = data.average(tower.predict(data.segments, verbose=0))
-    found = distance([a[None], b[None]])
-    same = bool(keras.ops.convert_to_numpy(decide(found)).item())
-    print(f"distance: {float(found[0, 0]):.4g}")
-    print(f"threshold: {decide.threshold:.4g} (below it: the same speaker)")
-    print(f"decision: {'same' if same else 'different'} speaker")
+    distance = keras_xent.layers.SymmetricKLDistance(name="distance")
+    return keras.Model([a, b], distance([tower(a), tower(b)]))
 
 
 class Rows(keras.utils.PyDataset):
@@ -73,6 +24,7 @@ class Rows(keras.utils.PyDataset):
         super().__init__()
         self.segments, self.speaker = data.segments, data.segment_speaker
         self.batch_size = min(batch_size, len(self.segments))
+        self.speaker_count = len(np.unique(self.speaker))
         self.rng = np.random.default_rng(seed)
         self.on_epoch_end()
 

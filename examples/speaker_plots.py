@@ -30,7 +30,7 @@ STYLE = {
     "axes.titleweight": "bold",
     "legend.frameon": False,
 }
-BASELINE = "baseline"  # the mode that others are compared with
+BASELINE = "baseline"  # starts the names of what others are compared with
 TAIL = 0.005  # of either kind of pairs, not in the histogram at either end
 MOST_DOTS = 1500  # in a map
 MOST_NAMES = 60  # in a picture
@@ -48,6 +48,10 @@ ACCURACIES = {
 }
 
 
+def is_baseline(result):
+    return result.mode.startswith(BASELINE)
+
+
 def save(folder, results, histories, names, *, joint=None):
     """Write PNG files into `folder`.
 
@@ -58,7 +62,7 @@ def save(folder, results, histories, names, *, joint=None):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    ours = [result for result in results if result.mode != BASELINE]
+    ours = [result for result in results if not is_baseline(result)]
     with drawing(names) as names:
         figures = {
             "scores": score_histograms(ours),
@@ -220,7 +224,7 @@ def score_histograms(results):
     """How far apart matches and non-matches are, and where the cut is."""
     figure, axes = panels(len(results), columns_for(results), 5.5, 3.6)
     for axis, result in zip(axes, results, strict=True):
-        match, score = every_pair(result.distance, result.speaker)
+        match, score = every_pair(result.score, result.speaker)
         log = not result.similarity
         low, high = view(match, score, log)
         bins = (np.geomspace if log else np.linspace)(low, high, 61)
@@ -355,11 +359,11 @@ def det_curves(results):
 
 def looks(results):
     """Of the curves: ours in colors, the baseline's grey and dashed."""
-    ours = [result.mode for result in results if result.mode != BASELINE]
+    ours = [result.mode for result in results if not is_baseline(result)]
     bright, grey = iter(colors(len(ours))), iter(["#777777", "#b0b0b0"] * 99)
     return [
         {"color": next(grey), "linestyle": "--", "zorder": 1.5}
-        if result.mode == BASELINE
+        if is_baseline(result)
         else {"color": next(bright), "linestyle": "-"}
         for result in results
     ]
@@ -374,7 +378,7 @@ def embedding_maps(results, names):
         nobody = np.zeros(len(result.speaker), bool)
         more = draw_map(
             axis,
-            (result.distance, result.speaker, nobody),
+            (result.score, result.speaker, nobody),
             names,
             result.similarity,
         )

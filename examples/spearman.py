@@ -34,11 +34,11 @@ I. Johnstone, R. Tibshirani: Least angle regression. Annals of Statistics 2004.
 import argparse
 import os
 import time
-from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import checks
 import keras
 import numpy as np
 from scipy.stats import spearmanr
@@ -189,7 +189,6 @@ def plot(curve, found, folder):
     labels = [f"{name}\n{slips:.0%} slips" for slips, name in found]
     right.boxplot(list(found.values()), tick_labels=labels)
     right.set(ylabel="Spearman, held out", title="diabetes, a linear model")
-    folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "spearman.png", dpi=120)
 
 
@@ -198,23 +197,35 @@ def parse(arguments):
     add = parser.add_argument
     add("--n", type=int, help="entries of the two vectors: 1000")
     add("--steps", type=int, help="of the two vectors: 100")
-    add("--temperature", type=float, help="of the two vectors; default: usual")
+    add(
+        "--temperature",
+        type=checks.finite(above=0),
+        help="of the two vectors; default: usual",
+    )
     add("--epochs", type=int, help="of the regression: 200")
     add("--seeds", type=int, help="splits of the regression: 10")
-    add("--slips", type=float, default=0.1, help="share of them; default: 0.1")
-    add("--seed", type=int, default=0, help="of the two vectors; default: 0")
+    add(
+        "--slips",
+        type=checks.finite(least=0, most=1),
+        default=0.1,
+        help="share of them; default: 0.1",
+    )
+    add(
+        "--seed", type=checks.seed, default=0, help="of the vectors; default: 0"
+    )
     add("--small", action="store_true", help="all of it small: a test")
-    add("--plots", metavar="DIR", help="write a PNG file there")
+    add(
+        "--plots",
+        type=checks.plots_folder,
+        metavar="DIR",
+        help="write a PNG file there",
+    )
     options = parser.parse_args(arguments)
     for name, (usual, small, least) in SIZES.items():
         if getattr(options, name) is None:
             setattr(options, name, small if options.small else usual)
         if getattr(options, name) < least:
             parser.error(f"--{name} must be at least {least}")
-    if options.temperature is not None and not options.temperature > 0:
-        parser.error("--temperature must be above 0")
-    if not 0 <= options.slips <= 1:
-        parser.error("--slips must be a share from 0 to 1")
     return options
 
 
@@ -226,7 +237,7 @@ def main(arguments=None):
     report(found)
     print(f"{time.perf_counter() - start:.0f} s on {keras.backend.backend()}")
     if options.plots:
-        plot(curve, found, Path(options.plots))
+        plot(curve, found, options.plots)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,19 @@ class Utterances:
             self.array, owner, self.speaker[rows], paths, self.rows[segments]
         )
 
+    def __add__(self, other):
+        """These and others of the same array."""
+        paths = None
+        if self.paths is not None:
+            paths = np.append(self.paths, other.paths)
+        return Utterances(
+            self.array,
+            np.append(self.owner, other.owner + len(self)),
+            np.append(self.speaker, other.speaker),
+            paths,
+            np.append(self.rows, other.rows),
+        )
+
     def batch(self, rows):
         """The segments of a slice or an array of row numbers, in float32."""
         return np.asarray(self.array[self.rows[rows]], "float32")
@@ -146,7 +159,7 @@ class Corpus:
         return _share(self.training.speaker, np.random.default_rng(seed))
 
     def validation_speakers(self, seed):
-        """A sixth of the speakers to train on, to validate on as unseen ones.
+        """A third of the speakers to train on, to validate on as unseen ones.
 
         Returns the training utterances of the others, the utterances of these,
         and a mask, true for the rows of the first kind. `None` where there are
@@ -156,7 +169,7 @@ class Corpus:
         if len(speakers) < 9:
             return None
         rng = np.random.default_rng(seed)
-        drawn = rng.permutation(speakers)[: max(3, len(speakers) // 6)]
+        drawn = rng.permutation(speakers)[: len(speakers) // 3]
         kept = ~np.isin(self.training.speaker, drawn)
         return self.training[kept], self.training[~kept], kept
 
@@ -272,7 +285,13 @@ def wav_folder(directory, unseen=None, seed=0, cache=None, speeds=(0.9, 1.1)):
         # A cache holds all of them, so that it suits any other split.
         copied = data if cache else training
         array, owner = features.log_mel_segments(
-            copied.paths, rate, frames, speed, cache, f"features, x {speed}"
+            copied.paths,
+            rate,
+            frames,
+            speed,
+            cache,
+            title=f"features at speed {speed}",
+            failed={},  # they were read before
         )
         speaker = copied.speaker + number * len(names)
         copy = Utterances(array, owner, speaker, copied.paths)
@@ -314,11 +333,15 @@ def find_recordings(directory, skip):
         raise DataError(f"{directory} is not a folder")
     paths, others = [], []
     for path in sorted(directory.rglob("*")):
-        if path.name.startswith(".") or path.is_dir():
+        suffix = path.suffix.lower()
+        if suffix not in audio.SUFFIXES + audio.OTHER_SUFFIXES:
             continue
-        if path.suffix.lower() in audio.SUFFIXES:
+        parts = path.relative_to(directory).parts
+        if path.is_dir() or any(part.startswith(".") for part in parts):
+            continue
+        if suffix in audio.SUFFIXES:
             paths.append(path)
-        elif path.suffix.lower() in audio.OTHER_SUFFIXES:
+        else:
             others.append(path)
     for path in others:
         skip(path, audio.unreadable(path))
@@ -524,10 +547,10 @@ def _whole_sessions(session, rng):
     target = max(2, len(session) // 5)
     chosen, total = [], 0
     for one in rng.permutation(len(size)):
-        if total < target and total + size[one] <= 1.5 * target:
+        if abs(total + size[one] - target) <= abs(total - target):
             chosen.append(one)
             total += size[one]
-    if total < 2:  # all are too large: the smallest with at least two files
+    if total < 2:  # too few to make a pair of
         chosen = [np.argmin(np.where(size < 2, size.max() + 1, size))]
     return np.isin(session, chosen)
 

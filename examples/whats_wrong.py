@@ -34,11 +34,11 @@ import dataclasses
 import os
 import time
 import warnings
-from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import checks
 import keras
 import numpy as np
 from keras import layers, ops
@@ -283,7 +283,6 @@ def plot(answers, folder):
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for ax, (question, found) in zip(axes, answers.items(), strict=False):
         draw(ax, question.__doc__, QUESTIONS[question], *found)
-    folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "whats_wrong.png", dpi=100)
 
 
@@ -292,13 +291,15 @@ def parse(arguments):
     add = parser.add_argument
     numbers = range(1, len(QUESTIONS) + 1)
     add("--only", type=int, choices=numbers, help="one question; default: all")
-    add("--epochs", type=int, default=20, help="default: 20")
-    add("--seed", type=int, default=0, help="default: 0")
-    add("--plots", metavar="DIR", help="write a PNG file there")
-    options = parser.parse_args(arguments)
-    if options.epochs < 1:
-        parser.error("--epochs must be at least 1")
-    return options
+    add("--epochs", type=checks.at_least(1), default=20, help="default: 20")
+    add("--seed", type=checks.seed, default=0, help="default: 0")
+    add(
+        "--plots",
+        type=checks.plots_folder,
+        metavar="DIR",
+        help="write a PNG file there",
+    )
+    return parser.parse_args(arguments)
 
 
 def main(arguments=None):
@@ -311,7 +312,7 @@ def main(arguments=None):
     }
     print(f"\n{time.perf_counter() - start:.0f} s on {keras.backend.backend()}")
     if options.plots:
-        plot(answers, Path(options.plots))
+        plot(answers, options.plots)
 
 
 if __name__ == "__main__":

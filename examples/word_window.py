@@ -38,6 +38,7 @@ import time
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import checks
 import english
 import keras
 import numpy as np
@@ -50,6 +51,8 @@ LOSSES = ("full", "linear", "sampled", "nce")
 HIDDEN = 64
 NAIVE_VOCABULARY = 2000  # five runs, and one-hot vectors of that length
 LEARNING_RATE = 0.003
+WORDS = "file,string,returns,is,two"
+FREQUENT = 1000  # the text has them often enough to say something of them
 SIZES = {  # the usual one, the small one, and the least that works
     "vocabulary": (8000, 300, 3),
     "examples": (100_000, 8000, 1),
@@ -173,24 +176,37 @@ class Clock(keras.callbacks.Callback):
 def neighbors(vectors, vocabulary, word, number=4):
     """The words whose vectors point most nearly the same way."""
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    # Only words that the text has often enough to say something of them.
-    unit = unit[: min(len(vocabulary), 1000)]
+    unit = unit[: min(len(vocabulary), FREQUENT)]
     closeness = unit @ unit[vocabulary.ids[word]]
     order = np.argsort(-closeness)
     found = [vocabulary.words[i].strip() for i in order if i]
     return [other for other in found if other != word.strip()][:number]
 
 
-def show_neighbors(options, vocabulary, before, after):
-    wanted = [f" {word.strip()}" for word in options.words.split(",")]
-    known = [w for w in wanted if vocabulary.ids.get(w, 1000) < 1000]
+def words_to_show(asked, vocabulary):
+    """All words that were asked for, or the usual ones that there are."""
+    words = (WORDS if asked is None else asked).split(",")
+    words = [word.strip() for word in words]
+    rank = {word: vocabulary.ids.get(f" {word}", FREQUENT) for word in words}
+    known = [word for word in words if rank[word] < FREQUENT]
+    unknown = [repr(word) for word in words if word not in known]
+    if asked is not None and unknown:
+        most = min(len(vocabulary), FREQUENT) - 1
+        raise english.TextError(
+            f"--words: not among the {most:,} most frequent words of the "
+            f"text: {', '.join(unknown)}. Upper and lower case differ"
+        )
+    return known
+
+
+def show_neighbors(words, vocabulary, before, after):
     print(f"\n{'word':12}{'its neighbors before':38}and after")
-    for word in known:
+    for word in words:
         old, new = (
-            ", ".join(neighbors(vectors, vocabulary, word))[:36]
+            ", ".join(neighbors(vectors, vocabulary, f" {word}"))[:36]
             for vectors in (before, after)
         )
-        print(f"{word.strip():12}{old:38}{new}")
+        print(f"{word:12}{old:38}{new}")
 
 
 # The question
@@ -273,8 +289,12 @@ def parse(arguments):
     add("--batch", type=int, metavar="N", help="examples in a step: 256")
     add("--width", type=int, metavar="N", help="of a word's vector: 32")
     add("--sampled", type=int, metavar="N", help="words in a sample: 100")
-    add("--words", default="file,string,returns,is,two", help="to look at")
-    add("--seed", type=int, default=0, help="default: 0")
+    add(
+        "--words",
+        metavar="A,B",
+        help=f"to look at; default: those of {WORDS} that the text has",
+    )
+    add("--seed", type=checks.seed, default=0, help="default: 0")
     add("--small", action="store_true", help="all of it small: a test")
     options = parser.parse_args(arguments)
     if options.naive and not options.small and options.vocabulary is None:
@@ -284,6 +304,8 @@ def parse(arguments):
             setattr(options, name, small if options.small else usual)
         if getattr(options, name) < least:
             parser.error(f"--{name} must be at least {least}")
+    if options.naive and options.words is not None:
+        parser.error("--naive does no more: leave out --words")
     if options.sampled >= options.vocabulary:
         parser.error("--sampled must be below --vocabulary")
     return parser, options
@@ -296,6 +318,7 @@ def main(arguments=None):
         corpus = english.corpus(
             options.vocabulary, options.text, options.small, options.seed
         )
+        words = words_to_show(options.words, corpus.vocabulary)
     except english.TextError as error:
         parser.error(str(error))
     rng = np.random.default_rng(options.seed)
@@ -316,7 +339,7 @@ def main(arguments=None):
         naive(options, data)
     else:
         before, after = train(options, data)
-        show_neighbors(options, corpus.vocabulary, before, after)
+        show_neighbors(words, corpus.vocabulary, before, after)
     print(f"\n{time.perf_counter() - start:.0f} s")
 
 

@@ -447,21 +447,26 @@ class MetricGroup(MetricsList):  # type: ignore[valid-type, misc]
 
 
 class _Notice(MetricsList):  # type: ignore[valid-type, misc]
-    """The name and the direction of a log that no metric writes."""
+    """The names and the directions of logs that no metric writes."""
 
     def result(self):
         return {}
 
 
-def announce(model, name, direction):
-    """Tells such callbacks about a log that a callback of ours writes.
+def announce(model, directions):
+    """Tells such callbacks about logs that a callback of ours writes.
+
+    Args:
+        model: The model that is trained.
+        directions: "up" or "down" for the name of each, without "val_".
 
     Returns:
         What `unannounce` takes.
     """
-    metric = keras.metrics.Metric(name=name)
-    set_direction(metric, direction)
-    notice = _Notice([metric])
+    metrics = [keras.metrics.Metric(name=name) for name in directions]
+    for metric in metrics:
+        set_direction(metric, directions[metric.name])
+    notice = _Notice(metrics)
     # Not as an attribute: a model that is built takes no more of them.
     model._metrics.append(notice)
     return notice

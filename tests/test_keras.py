@@ -546,9 +546,11 @@ def test_the_metrics_of_a_layer_say_which_way_is_better():
     assert better(trained, "score") == "up"
 
 
-def test_a_log_of_a_callback_says_which_way_is_better():
+def test_logs_of_a_callback_say_which_way_is_better():
     trained = model()
-    notice = _keras.announce(trained, "threshold", "up")
-    assert better(trained, "threshold") == "up"
+    notice = _keras.announce(trained, {"risen": "up", "fallen": "down"})
+    assert better(trained, "risen") == "up"
+    assert better(trained, "val_fallen") == "down"
     _keras.unannounce(trained, notice)
-    assert better(trained, "threshold") is None
+    assert better(trained, "risen") is None
+    assert better(trained, "fallen") is None

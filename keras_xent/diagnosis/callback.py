@@ -10,8 +10,8 @@ from keras import tree
 from keras_xent import _keras
 from keras_xent._warnings import warn
 from keras_xent.diagnosis import probe
-from keras_xent.diagnosis.evidence import NAMED, by_layer, host
-from keras_xent.diagnosis.examine import look
+from keras_xent.diagnosis.evidence import NAMED, STEPS, by_layer, host
+from keras_xent.diagnosis.examine import OF_TRAINED, look
 from keras_xent.diagnosis.report import ERROR, Finding, Report
 from keras_xent.diagnosis.start import blind_loss
 
@@ -42,11 +42,13 @@ class Diagnose(keras.callbacks.Callback):
     """Says what is wrong at the first batch of `fit`, and when it breaks later.
 
     At the first batch it does what `keras_xent.diagnose` does, and warns if
-    there is a finding. It goes on watching the loss: once that is NaN or
-    infinite, or ten times what it was in the first ten steps, it runs the batch
-    of that step again, with the weights from before it, and warns with the
-    step, the layer and the rows. It says so once, and does not stop the
-    training: `keras.callbacks.TerminateOnNaN` does.
+    there is a finding. After 100 steps it looks once more, for what should have
+    been learned by then (`predicts-prior`, `pairs-not-separated`). All the
+    while it watches the loss: once that is NaN or infinite, or ten times what
+    it was in the first ten steps, it runs the batch of that step again, with
+    the weights from before it, and warns with the step, the layer and the rows.
+    It says so once, and does not stop the training:
+    `keras.callbacks.TerminateOnNaN` does.
 
     The training itself stays what it is without this callback: the same
     batches, weights and seeds. Codes that need all labels (`constant-targets`,
@@ -62,6 +64,7 @@ class Diagnose(keras.callbacks.Callback):
     Attributes:
         report: The `keras_xent.diagnosis.Report` of the first batch, None
             before it.
+        later: The report of the batch after 100 steps, None before it.
         trouble: The report of the step that broke the training, None if none
             did.
         step: The number of that step, counted from 1 over all epochs, or None.
@@ -101,7 +104,7 @@ class Diagnose(keras.callbacks.Callback):
         self._forget()
 
     def _forget(self):
-        self.report = self.trouble = self.step = None
+        self.report = self.later = self.trouble = self.step = None
         self._watching = self.watch
         self._steps = self._rows = 0
         self._mean = self._usual = 0.0
@@ -179,6 +182,8 @@ class Diagnose(keras.callbacks.Callback):
             )
             if call.step == 1:
                 self._diagnose(call, *state)
+            elif call.step > STEPS and self.later is None:
+                self._diagnose_later(call, *state)
             self._recent.append(call)
             self._steps += len(batches)
             # PyTorch's takes a list, the others an iterator.
@@ -216,6 +221,25 @@ class Diagnose(keras.callbacks.Callback):
             self._watching = False  # It is broken already, and that is said.
         blind = [blind_loss(output) for output in evidence.outputs]
         self._usual = max([0.0, *(abs(each) for each in blind if each)])
+
+    def _diagnose_later(self, call, state=None):
+        """Looks for what the model should have learned by now."""
+        try:
+            seen, _ = self._look(call, call.batches[0], state)
+        except Exception as error:
+            self._give_up(error)
+            return
+        known = {found.code for found in self.report.findings}
+        self.later = Report(
+            [each for each in seen.findings if each.code in OF_TRAINED],
+            [code for code in seen.checked if code in OF_TRAINED],
+            {},
+            seen.rows,
+            seen.labels,
+            seen.loss,
+        )
+        if any(found.code not in known for found in self.later.findings):
+            warn(f"After {call.step - 1} steps:\n{self.later}")
 
     def _give_up(self, error):
         """What is wrong with the model, its own step says, in its words."""

@@ -14,6 +14,9 @@ from keras_xent.ops import checks
 # How many rows, classes or labels a finding names.
 NAMED = 5
 
+# Steps after which a model should have learned more than it knew at the start.
+STEPS = 100
+
 
 def host(x):
     """A tensor or an array in host memory, low precision as float32."""
@@ -68,6 +71,7 @@ class Output:
         head: The `LinearHead` behind the output, or None.
         last: The layer that returned it, or None.
         before: Other layers whose outputs have its shape.
+        index: Its place among all outputs of the model.
     """
 
     name: str
@@ -83,6 +87,7 @@ class Output:
     head: object = None
     last: Seen | None = None
     before: tuple = ()
+    index: int = 0
 
     @property
     def where(self):
@@ -192,6 +197,11 @@ class Evidence:
     @property
     def rows(self):
         return len(keras.tree.flatten(self.x)[0])
+
+    @property
+    def has_trained(self):
+        """Whether the model should have learned something by now."""
+        return self.steps >= STEPS
 
     @property
     def has_own_step(self):

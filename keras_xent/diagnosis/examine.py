@@ -27,6 +27,9 @@ _REST = (frequencies, metrics, start, flow)
 # What can only be said of many labels.
 _OF_ALL_LABELS = ("constant-targets", "missing-class", "one-kind-of-pairs")
 
+# What can only be said of a model that has trained.
+OF_TRAINED = ("predicts-prior", "pairs-not-separated")
+
 
 def diagnose(
     model: keras.Model,
@@ -67,6 +70,7 @@ def diagnose(
     | `not-a-distance` | negative, or different from a to b and from b to a |
     | `one-kind-of-pairs` | only matches, or none |
     | `margin-out-of-reach` | a margin far from all distances |
+    | `pairs-not-separated` | trained, and matches lie no closer |
     | `metric-mismatch` | a metric that cannot be right for the output |
 
     Args:

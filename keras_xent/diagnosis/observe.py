@@ -180,12 +180,15 @@ class Observer:
                     self._at(path, each)
                     for each in (y, labels, weight, self._weights)
                 ),
+                index=[each is tensor for each in tree.flatten(y_pred)].index(
+                    True
+                ),
             )
             tensors.append(tensor)
             self.evidence.outputs.append(output)
         self._see_metrics(y, y_pred, tensors)
 
-    def _output(self, name, loss, tensor, y, labels, weight, weights):
+    def _output(self, name, loss, tensor, y, labels, weight, weights, index):
         note, mask = heads.read_note(tensor), _keras.get_mask(tensor)
         last, before = None, []
         for seen, other in self._pairs:
@@ -208,6 +211,7 @@ class Observer:
             head=None if note is None else note.head,
             last=last,
             before=tuple(before),
+            index=index,
         )
 
     def _see_metrics(self, y, y_pred, tensors):

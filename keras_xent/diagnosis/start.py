@@ -22,9 +22,6 @@ CODES = ("initial-loss", "predicts-prior", "step-too-large")
 # gives about 1, EfficientNetV2 4.
 _TOO_SURE = 5.0
 
-# Steps after which a model should have learned more than frequencies.
-_STEPS = 100
-
 # The loss within this of the prior's, and answers that tell rows apart by less
 # than this share of the entropy of the labels.
 _NEAR = 0.02
@@ -37,7 +34,7 @@ def findings(evidence):
     for output in evidence.outputs:
         if evidence.steps == 0:
             yield from _initial_loss(evidence, output)
-        elif evidence.steps >= _STEPS:
+        elif evidence.has_trained:
             yield from _predicts_prior(evidence, output)
     yield from _step_too_large(evidence)
 

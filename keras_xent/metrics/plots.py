@@ -5,6 +5,7 @@ Both are imported when a picture is asked for; nothing else needs them.
 
 import numpy as np
 
+from keras_xent.metrics import measures
 from keras_xent.ops import roc
 
 SAME, DIFFERENT, LINE = "#1b7f79", "#d1495b", "#333333"
@@ -102,7 +103,11 @@ def histogram(metric, rates, ax):
 
 
 def cost(metric, rates, ax):
-    """Both error rates and the detection cost, over the threshold."""
+    """Both error rates and the detection cost, over the threshold.
+
+    The least cost is marked. It is 1 at most, for that is what an answer costs
+    that looks at no score, so the picture ends a little above.
+    """
     counts = metric.histogram.counts()
     bars, scale = _bars(metric, counts / counts.sum(axis=1, keepdims=True))
     config = metric.get_config()
@@ -111,19 +116,39 @@ def cost(metric, rates, ax):
         config.get(name, default)
         for name, default in zip(names, (0.5, 1.0, 1.0), strict=True)
     )
-    total = roc.detection_cost(
-        rates.false_match, rates.false_non_match, prior, *costs
-    )
-    for values, color, label in [
-        (rates.false_non_match, SAME, "false non-match rate"),
-        (rates.false_match, DIFFERENT, "false-match rate"),
-        (np.minimum(total, 2.0), LINE, f"detection cost, p = {prior:g}"),
+    measure = measures.MinDetectionCost(prior, *costs)
+    total = measure.cost(rates.false_match, rates.false_non_match)
+    for values, color, width, label in [
+        (rates.false_non_match, SAME, 1.5, "false non-match rate"),
+        (rates.false_match, DIFFERENT, 1.5, "false-match rate"),
+        # Wide, and below the others: where it is one of them, both are seen.
+        (total, LINE, 3.0, f"detection cost, p = {prior:g}"),
     ]:
-        ax.step(rates.threshold, values, where="post", color=color, label=label)
+        ax.step(
+            rates.threshold,
+            values,
+            where="pre",  # each stands for the run of thresholds below it
+            color=color,
+            linewidth=width,
+            zorder=2.0 + 1.0 / width,
+            label=label,
+        )
     _mark_threshold(metric, ax, bars)
+    if metric.histogram.split is None:  # else there is no other threshold
+        best, least = metric._threshold_of(measure), total.min()
+        place, note, _ = _in_picture(best, bars)
+        ax.plot(
+            *(place, least, "o"),
+            color=LINE,
+            markersize=9,
+            markeredgecolor="white",
+            clip_on=False,
+            zorder=3.0,
+            label=f"least cost {least:.3g} at {best:.4g}{note}",
+        )
     ax.set(xscale=scale, xlim=bars[[0, -1]], ylim=(0.0, 1.2))
     ax.set(xlabel=f"threshold on the {_score(metric)}", ylabel="rate, cost")
-    _legend_below(ax)
+    _legend_below(ax, columns=2)
     ax.grid(color="#eeeeee")
 
 
@@ -156,7 +181,7 @@ def _middles(metric):
 
 def _at_threshold(metric, rates):
     """Both error rates at the threshold, or None where it has none."""
-    threshold = metric.threshold
+    threshold = _threshold(metric)
     at = np.searchsorted(rates.threshold, threshold)
     if np.isnan(threshold) or at == len(rates.threshold):
         return None
@@ -164,23 +189,49 @@ def _at_threshold(metric, rates):
 
 
 def _mark_threshold(metric, ax, bars):
-    if bars[0] <= metric.threshold <= bars[-1]:
-        ax.axvline(
-            metric.threshold, color=LINE, linestyle="--", label=_label(metric)
-        )
+    threshold = _threshold(metric)
+    if np.isnan(threshold):
+        return
+    place, note, marker = _in_picture(threshold, bars)
+    ax.axvline(
+        place,
+        color=LINE,
+        linestyle="--",
+        marker=marker,
+        clip_on=False,
+        label=_label(metric) + note,
+    )
+
+
+def _in_picture(threshold, bars):
+    """Where a threshold is drawn, or the edge with a note and an arrow."""
+    if threshold < bars[0]:
+        return bars[0], ", left of the picture", "<"
+    if threshold > bars[-1]:
+        return bars[-1], ", right of the picture", ">"
+    return threshold, "", None
+
+
+def _threshold(metric):
+    """The threshold that is reported at, or the one of the figure."""
+    given = metric.get_config().get("threshold")
+    return metric.threshold if given is None else given
 
 
 def _label(metric):
-    return f"threshold {metric.threshold:.4g}"
+    return f"threshold {_threshold(metric):.4g}"
 
 
 def _score(metric):
     return "similarity" if metric.similarity else "distance"
 
 
-def _legend_below(ax):
+def _legend_below(ax, columns=3):
     ax.legend(
-        frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3
+        frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.12),
+        ncols=columns,
     )
 
 

@@ -183,11 +183,15 @@ class ThresholdMetric(keras.metrics.Metric):
     def plot(self, kind: str, *, ax: Any = None) -> Any:
         """Draws the error rates, with the threshold marked.
 
+        The threshold is the one that is reported at, or else that of the
+        metric. Where the scores and costs are drawn, one that lies outside of
+        the picture stands at its edge, with a note.
+
         Args:
             kind: `"det"`, both errors on normal deviates; `"roc"`, the true
                 matches over the false ones; `"histogram"`, where the scores of
                 both kinds lie; or `"cost"`, the errors and the detection cost
-                over the threshold.
+                over the threshold, with the least cost marked.
             ax: Axes of matplotlib, or None for new ones.
 
         Returns:

@@ -205,6 +205,62 @@ def test_it_says_so_once():
     assert len(said) == 1
 
 
+def of_pairs(optimizer=0.01, **how):
+    """Embeddings of rows, 32 a batch."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    hinge = keras_xent.losses.SymmetricKLHinge(margin=1.0)
+    model.compile(keras.optimizers.Adam(optimizer), hinge, **how)
+    return model
+
+
+MANY = normal(1600, 4)  # 50 steps of 32
+SORTED = np.argmax(MANY[:, :3], axis=1)
+SHUFFLED = np.random.default_rng(0).permutation(SORTED)
+LONG = {"batch_size": 32, "epochs": 3, "x": MANY}
+
+
+@pytest.mark.parametrize("how", HOWS, ids=str)
+def test_what_is_not_learned_in_100_steps_is_warned_of_once(how):
+    plain, model, watcher = of_pairs(**how), of_pairs(**how), Diagnose()
+    expected, _ = fit(plain, [], y=SHUFFLED, **LONG)
+    history, (said,) = fit(model, [watcher], y=SHUFFLED, **LONG)
+    assert watcher.report.findings == ()
+    assert codes(watcher.later) == ["pairs-not-separated"]
+    assert watcher.later.findings[0].evidence["steps"] == 100
+    assert said == f"After 100 steps:\n{watcher.later}"
+    assert history == expected
+    assert watcher.trouble is None
+
+
+def test_what_is_learned_in_100_steps_is_not():
+    watcher = Diagnose()
+    _, said = fit(of_pairs(), [watcher], y=SORTED, **LONG)
+    assert said == []
+    assert watcher.later.findings == ()
+    assert watcher.later.checked == ("pairs-not-separated", "predicts-prior")
+
+
+def test_before_100_steps_it_does_not_look_again():
+    watcher = Diagnose()
+    fit(of_pairs(), [watcher], y=SHUFFLED, **{**LONG, "epochs": 2})
+    assert watcher.later is None
+    fit(of_pairs(), [watcher], y=SHUFFLED, **LONG)
+    assert watcher.later is not None
+    fit(make(), [watcher])
+    assert watcher.later is None
+
+
+def test_what_the_first_batch_has_shown_is_not_said_again():
+    model, watcher = of_pairs(), Diagnose()
+    fit(model, [], y=SHUFFLED, **LONG)
+    _, said = fit(model, [watcher], y=SHUFFLED, **LONG)
+    assert codes(watcher.report) == ["pairs-not-separated"]
+    assert codes(watcher.later) == ["pairs-not-separated"]
+    assert said == [str(watcher.report)]
+
+
 def test_without_watching_it_looks_at_the_first_batch_only():
     x = X.copy()
     x[37] = np.nan

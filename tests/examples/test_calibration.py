@@ -55,7 +55,22 @@ def test_the_small_run_prints_plots_and_saves(tmp_path, capsys):
     assert temperature == pytest.approx(fitted, abs=1e-3)
 
 
-@pytest.mark.parametrize("wrong", [["--save", "model.h5"], ["--noise", "-1"]])
-def test_wrong_arguments_end_the_program(wrong):
-    with pytest.raises(SystemExit):
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (["--save", "model.h5"], "--save: needs a name that ends in .keras"),
+        (["--save", f"{__file__}/model.keras"], "--save: cannot write"),
+        (["--plots", __file__], "--plots: cannot write"),
+        (["--noise", "-1"], "--noise: must be at least 0"),
+        (["--noise", "nan"], "--noise: must be a finite number"),
+        (["--noise", "inf"], "--noise: must be a finite number"),
+        (["--epochs", "0"], "--epochs: must be at least 1"),
+        (["--seed", "-1"], "--seed: must be at least 0"),
+    ],
+)
+def test_wrong_arguments_are_said_at_once(wrong, words, capsys):
+    with pytest.raises(SystemExit, match="2"):
         calibration.main(wrong)
+    said = capsys.readouterr()
+    assert words in said.err
+    assert not said.out

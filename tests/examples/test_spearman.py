@@ -75,11 +75,18 @@ def test_a_trainer_forgets_what_it_learned():
     [
         (["--n", "1"], "--n must be at least 2"),
         (["--seeds", "0"], "--seeds must be at least 1"),
-        (["--temperature", "0"], "--temperature must be above 0"),
-        (["--slips", "1.5"], "--slips must be a share"),
+        (["--temperature", "0"], "--temperature: must be above 0"),
+        (["--temperature", "inf"], "--temperature: must be a finite number"),
+        (["--slips", "1.5"], "--slips: must be at least 0 and at most 1"),
+        (["--slips", "nan"], "--slips: must be a finite number"),
+        (["--steps", "nan"], "--steps: invalid int"),
+        (["--seed", "-1"], "--seed: must be at least 0"),
+        (["--plots", __file__], "--plots: cannot write"),
     ],
 )
 def test_what_cannot_work_is_said_at_once(arguments, words, capsys):
     with pytest.raises(SystemExit, match="2"):
         spearman.main(arguments)
-    assert words in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert words in said.err
+    assert not said.out

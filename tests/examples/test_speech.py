@@ -1,169 +1,30 @@
-"""WAV files are read rightly, cut rightly, and split without overlap."""
+"""Recordings are found, and split without overlap."""
 
-import struct
 import sys
+import unicodedata
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from scipy.io import wavfile
 
+from tests.examples.test_audio import tone, write
 from tests.testing import only_on
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
+import audio  # noqa: E402
+import features  # noqa: E402
 import speech  # noqa: E402
-import wav_features  # noqa: E402
+from audio import DataError  # noqa: E402
 
 # NumPy, a command line and plain Keras: what it uses of the package is tested
 # on every backend.
 pytestmark = only_on("torch", "examples are tested on one backend")
-from wav_features import DataError  # noqa: E402
 
 FSDD = ROOT.parent / "shared" / "data" / "fsdd"
-
-
-def tone(seconds=0.3, rate=8000, pitch=440.0, loudness=0.5):
-    return loudness * np.sin(
-        2 * np.pi * pitch * np.arange(round(seconds * rate)) / rate
-    )
-
-
-def write(path, samples=None, rate=8000):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    samples = tone(rate=rate) if samples is None else samples
-    wavfile.write(path, rate, np.asarray(samples, "float32"))
-    return path
-
-
-def write_24_bit(path, samples, rate):
-    """SciPy reads 24 bits but does not write them."""
-    whole = np.round(samples * 2**23).astype("<i4")
-    data = whole.view("u1").reshape(-1, 4)[:, :3].tobytes()
-    form = struct.pack("<HHIIHH", 1, 1, rate, 3 * rate, 3, 24)
-    chunks = b"fmt " + struct.pack("<I", len(form)) + form
-    chunks += b"data" + struct.pack("<I", len(data)) + data
-    path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE")
-    with path.open("ab") as file:
-        file.write(chunks)
-
-
-@pytest.mark.parametrize(
-    ("kind", "scale", "shift"),
-    [
-        ("uint8", 2**7, 2**7),
-        ("int16", 2**15, 0),
-        ("int32", 2**31, 0),
-        ("float32", 1, 0),
-        ("float64", 1, 0),
-    ],
-)
-def test_samples_are_right_whatever_their_format(tmp_path, kind, scale, shift):
-    expected = tone()
-    stored = expected * scale + shift
-    if kind[0] != "f":
-        stored = np.round(stored)
-    wavfile.write(tmp_path / "a.wav", 8000, stored.astype(kind))
-    rate, samples = wav_features.read_wav(tmp_path / "a.wav")
-    assert rate == 8000
-    assert samples.dtype == np.float32
-    step = 1 / scale if kind[0] != "f" else 0
-    np.testing.assert_allclose(samples, expected, atol=step / 2 + 1e-6)
-
-
-def test_24_bits(tmp_path):
-    expected = tone(rate=11025)
-    write_24_bit(tmp_path / "a.wav", expected, 11025)
-    rate, samples = wav_features.read_wav(tmp_path / "a.wav")
-    assert rate == 11025
-    np.testing.assert_allclose(samples, expected, atol=2.0**-22)
-
-
-def test_stereo_becomes_the_mean_of_its_channels(tmp_path):
-    left, right = tone(), tone(pitch=300, loudness=0.2)
-    write(tmp_path / "a.wav", np.stack([left, right], axis=1))
-    _, samples = wav_features.read_wav(tmp_path / "a.wav")
-    np.testing.assert_allclose(samples, (left + right) / 2, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "not a readable WAV"),
-        (b"RIFF1234WAVEjunk", "not a readable WAV"),
-        (b"nothing of the kind" * 50, "not a readable WAV"),
-        (np.zeros(0), "empty"),
-        (np.ones(100), "shorter than 50 ms"),
-        (np.zeros(8000), "silent"),
-        (np.full(8000, np.nan), "not finite"),
-    ],
-)
-def test_what_is_wrong_with_a_file_is_said(tmp_path, content, words):
-    path = tmp_path / "a.wav"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        write(path, content)
-    with pytest.raises(DataError, match=words):
-        wav_features.read_wav(path)
-
-
-@pytest.mark.parametrize("size", [30, 44, 5000])
-def test_a_file_that_breaks_off_is_not_readable(tmp_path, size):
-    path = write(tmp_path / "a.wav")
-    path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(DataError, match="not a readable WAV"):
-        wav_features.read_wav(path)
-
-
-def test_segments_masks_and_owners():
-    rate = 8000
-    signals = [
-        (rate, tone(0.30)),  # 30 frames
-        (rate, tone(1.00)),  # 40 + 40 + 20
-        (rate, tone(0.85)),  # 40 + 40, the rest of 5 frames is dropped
-        (rate, tone(0.40)),  # exactly 40
-    ]
-    segments, owner = wav_features.cut(signals, rate)
-    assert segments.shape == (7, 40, 128)
-    assert owner.tolist() == [0, 1, 1, 1, 2, 2, 3]
-    lengths = segments.any(axis=-1).sum(axis=1)
-    assert lengths.tolist() == [30, 40, 40, 20, 40, 40, 40]
-    # Padding comes last.
-    assert not segments[0, 30:].any()
-    assert segments[0, :30].any(axis=-1).all()
-
-
-def test_features_depend_on_neither_loudness_nor_rate_nor_neighbors():
-    rate, low, high = 8000, tone(0.4), tone(0.4, 44_100)
-    alone, _ = wav_features.cut([(rate, low)], rate)
-    loud = 100 * tone(0.4, pitch=200)
-    others = [(rate, low / 10), (44_100, high), (rate, loud)]
-    together, _ = wav_features.cut(others, rate)
-    np.testing.assert_allclose(together[0], alone[0], atol=0.05)
-    # Resampling leaves the band of the tone as it is.
-    middle = slice(5, 35)
-    loudest = alone[0, middle].max()
-    np.testing.assert_allclose(together[1, middle].max(), loudest, atol=0.1)
-
-
-@pytest.mark.parametrize("rate", [8000, 11_025, 16_000])
-def test_the_mel_bands_are_where_the_tone_is(rate):
-    def mel(hertz):
-        return 1127 * np.log(1 + hertz / 700)
-
-    for pitch in (150.0, 1000.0, 3000.0):
-        segments, _ = wav_features.cut(
-            [(rate, tone(0.4, rate, pitch=pitch))], rate
-        )
-        edges = np.linspace(mel(20), mel(rate // 2), 130)
-        band = np.argmin(abs(edges[1:-1] - mel(pitch)))
-        assert abs(segments[0, 20].argmax() - band) <= 1
-    noise = np.random.default_rng(0).normal(size=rate * 2 // 5)
-    segments, _ = wav_features.cut([(rate, noise)], rate)
-    assert (segments.std(axis=1) > 0.1).all()  # no band is always empty
+ARABIC = ROOT.parent / "shared" / "data" / "arabic_speech_commands"
 
 
 def folder_of(tmp_path, speakers, count=6, flat=False, rate=8000):
@@ -177,103 +38,388 @@ def folder_of(tmp_path, speakers, count=6, flat=False, rate=8000):
     return tmp_path
 
 
+def wav_folder(directory, speeds=(), **options):
+    return speech.wav_folder(directory, speeds=speeds, **options)
+
+
+def find(directory):
+    skipped = {}
+    found = speech.find_recordings(
+        directory, lambda path, why: skipped.update({path.name: why})
+    )
+    return found, skipped
+
+
 def test_speakers_are_the_first_folders(tmp_path):
     write(tmp_path / "anna" / "a" / "b" / "1.WAV")
     write(tmp_path / "anna" / "0_bert_7.wav")
     write(tmp_path / "carl" / "2.wav")
-    found = speech.find_wavs(tmp_path)
-    speakers = {path.name: who for path, who in found.items()}
-    assert speakers == {
-        "1.WAV": ("anna", None),
-        "0_bert_7.wav": ("anna", None),
-        "2.wav": ("carl", None),
+    write(tmp_path / ".trash" / "3.wav")
+    write(tmp_path / "carl" / "._2.wav")
+    found, skipped = find(tmp_path)
+    assert {each.path.name: each.speaker for each in found} == {
+        "1.WAV": "anna",
+        "0_bert_7.wav": "anna",
+        "2.wav": "carl",
     }
+    assert {each.take for each in found} == {None}
+    assert {each.folders for each in found} == {("a", "b"), ()}
+    assert not skipped
 
 
 @pytest.mark.parametrize("inner", ["", "recordings"])
-def test_fsdd_names(tmp_path, capsys, inner):
+def test_fsdd_names(tmp_path, inner):
     write(tmp_path / inner / "0_anna_7.wav")
     write(tmp_path / inner / "9_van_der_berg_12.wav")
-    write(tmp_path / inner / "hello.wav")
-    found = speech.find_wavs(tmp_path)
-    who = [found[path] for path in sorted(found) if path.stem != "hello"]
-    assert who == [("anna", 7), ("van_der_berg", 12)]
     if not inner:
-        assert "hello.wav is skipped" in capsys.readouterr().err
-        assert len(found) == 2
+        write(tmp_path / inner / "hello.wav")
+    found, skipped = find(tmp_path)
+    assert [(each.speaker, each.take) for each in found] == [
+        ("anna", 7),
+        ("van_der_berg", 12),
+    ]
+    assert set(skipped) == (set() if inner else {"hello.wav"})
+
+
+def test_names_in_any_script(tmp_path):
+    names = ["Ольга", "林小明", "سلمى", "José"]
+    for name in names[:3]:
+        folder_of(tmp_path, [name])
+    folder_of(tmp_path, [unicodedata.normalize("NFD", "José")])
+    corpus = wav_folder(tmp_path, unseen=["José", "林小明"])
+    assert set(corpus.names) == set(names)
+    assert set(corpus.names[2:]) == {"José", "林小明"}
+
+
+def test_a_flat_folder_of_other_names_is_told_the_layouts(tmp_path):
+    for name in ("anna 1.wav", "anna 2.wav", "bert.wav"):
+        write(tmp_path / name)
+    words = r"anna 1\.wav and 2 more files; expected is DIR/<speaker>/"
+    with pytest.raises(DataError, match=words):
+        wav_folder(tmp_path)
+    # Below one folder more than expected.
+    folder_of(tmp_path / "x" / "y", "ab")
+    with pytest.raises(DataError, match=r"1 speaker\(s\).*DIR/<speaker>/"):
+        wav_folder(tmp_path / "x")
 
 
 def test_the_parts_of_a_corpus_do_not_overlap(tmp_path):
     folder_of(tmp_path, "abcd", count=10)
-    corpus = speech.wav_folder(tmp_path, unseen=2)
-    assert corpus.names == ["a", "b", "c", "d"]
-    assert corpus.features == "log_mel_8000_hz"
+    corpus = wav_folder(tmp_path, unseen=2)
+    assert sorted(corpus.names) == ["a", "b", "c", "d"]
+    assert (corpus.features, corpus.rate) == ("log_mel", 8000)
     parts = [*corpus.hold_out(0), corpus.test, corpus.unseen]
     assert [len(part) for part in parts] == [12, 4, 4, 20]
     for part in parts[:3]:
         assert set(part.speaker) == {0, 1}
     assert set(corpus.unseen.speaker) == {2, 3}
-    rows = np.concatenate([part.segments for part in parts])
-    assert len(np.unique(rows, axis=0)) == len(rows) == 40
-    again = speech.wav_folder(tmp_path, unseen=2)
+    paths = np.concatenate([part.paths for part in parts])
+    assert len(set(paths)) == len(paths) == 40
+    again = wav_folder(tmp_path, unseen=2)
     np.testing.assert_array_equal(again.test.segments, corpus.test.segments)
-    other = speech.wav_folder(tmp_path, unseen=2, seed=1)
-    assert not np.array_equal(other.test.segments, corpus.test.segments)
+    np.testing.assert_array_equal(again.test.paths, corpus.test.paths)
+    other = wav_folder(tmp_path, unseen=2, seed=1)
+    assert not np.array_equal(other.test.paths, corpus.test.paths)
+
+
+def test_every_row_is_of_its_file_and_its_speaker(tmp_path):
+    folder_of(tmp_path, "abcd", count=8)
+    write(tmp_path / "b" / "session" / "2.wav", tone(0.9))
+    corpus = wav_folder(tmp_path, speeds=(0.8,), unseen=2)
+    speeds = [(corpus.training, 1.0), (corpus.test, 1.0), (corpus.unseen, 1.0)]
+    for part, speed in [*speeds, (corpus.copies[0], 0.8)]:
+        expected, owner = features.log_mel_segments(
+            part.paths, 8000, corpus.training.shape[0], speed
+        )
+        np.testing.assert_array_equal(part.segments, expected)
+        np.testing.assert_array_equal(part.owner, owner)
+        for path, speaker in zip(part.paths, part.speaker, strict=True):
+            assert corpus.names[speaker % 4] == path.parts[-3]
+    (copy,) = corpus.copies
+    np.testing.assert_array_equal(copy.paths, corpus.training.paths)
+    np.testing.assert_array_equal(copy.speaker, corpus.training.speaker + 4)
+
+
+def test_a_cache_changes_nothing_and_fits_every_split(tmp_path, monkeypatch):
+    folder_of(tmp_path / "x", "abcd", count=8)
+    options = {"speeds": (0.8, 1.2), "unseen": 2}
+    expected = wav_folder(tmp_path / "x", **options)
+    other = wav_folder(tmp_path / "x", seed=1, **options)
+    cache = tmp_path / "cache"
+    found = wav_folder(tmp_path / "x", cache=cache, **options)
+    monkeypatch.setattr(audio, "read", None)  # nothing is read any more
+    again = wav_folder(tmp_path / "x", cache=cache, **options)
+    another = wav_folder(tmp_path / "x", cache=cache, seed=1, **options)
+    for left, right in [(found, expected), (again, found), (another, other)]:
+        parts = [(left.training, right.training), (left.test, right.test)]
+        parts += zip(left.copies, right.copies, strict=True)
+        for mine, its in [*parts, (left.unseen, right.unseen)]:
+            np.testing.assert_array_equal(mine.segments, its.segments)
+            np.testing.assert_array_equal(mine.owner, its.owner)
+            np.testing.assert_array_equal(mine.speaker, its.speaker)
+            np.testing.assert_array_equal(mine.paths, its.paths)
+    assert isinstance(again.test.array, np.memmap)
 
 
 def test_fsdd_tests_on_the_takes_0_to_4(tmp_path):
     folder_of(tmp_path, ["anna", "bert"], count=12, flat=True)
-    corpus = speech.wav_folder(tmp_path)
+    corpus = wav_folder(tmp_path)
     assert corpus.unseen is None
     assert [len(corpus.training), len(corpus.test)] == [14, 10]
     files = [tmp_path / f"{take}_anna_{take}.wav" for take in range(5)]
-    expected, _ = wav_features.cut(map(wav_features.read_wav, files), 8000)
     test = corpus.test[corpus.test.speaker == 0]
-    np.testing.assert_allclose(test.segments, expected, atol=1e-3)
+    assert test.paths.tolist() == files
 
 
-def test_the_lowest_rate_decides_up_to_16_khz(tmp_path):
+def sessions(tmp_path, sizes):
+    """Two speakers with as many files in their subfolders."""
+    for speaker in "ab":
+        for folder, size in enumerate(sizes):
+            for take in range(size):
+                write(tmp_path / speaker / f"s{folder}" / f"{take}.wav")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("sizes", "least", "most"),
+    [
+        ([2, 2, 2], 2, 2),
+        ([4, 4, 4], 4, 4),
+        ([10] * 6, 10, 20),
+        ([2] * 20, 8, 8),
+        ([3, 20, 20, 20], 3, 23),
+        ([40, 2, 2, 2, 2, 2], 10, 10),
+        ([1, 4, 4, 4], 4, 5),
+    ],
+)
+def test_no_session_is_on_both_sides(tmp_path, sizes, least, most):
+    sessions(tmp_path, sizes)
+    tested = set()
+    for seed in range(4):
+        corpus = wav_folder(tmp_path, seed=seed)
+        sides = [
+            {path.parent for path in part.paths}
+            for part in (corpus.training, corpus.test)
+        ]
+        assert not sides[0] & sides[1]
+        for count in np.bincount(corpus.test.speaker):
+            assert least <= count <= most
+        assert np.bincount(corpus.training.speaker).min() >= 4
+        tested |= sides[1]
+    if sizes[0] == sizes[-1]:
+        assert len(tested) > 2  # drawn by the seed
+
+
+@pytest.mark.parametrize("sizes", [[5, 5], [8, 1, 1], [1] * 10])
+def test_other_subfolders_are_no_sessions(tmp_path, sizes):
+    corpus = wav_folder(sessions(tmp_path, sizes))
+    assert np.bincount(corpus.test.speaker).tolist() == [2, 2]
+
+
+def test_sessions_may_lie_deeper(tmp_path):
+    for speaker in "ab":
+        for video in range(5):
+            for take in range(2):
+                write(tmp_path / speaker / "wav" / f"{video}" / f"{take}.wav")
+    corpus = wav_folder(tmp_path)
+    videos = {path.parent for path in corpus.test.paths}
+    assert (len(videos), len(corpus.test)) == (2, 4)
+
+
+def test_a_folder_of_flac_and_ogg(tmp_path, monkeypatch):
+    soundfile = pytest.importorskip("soundfile")
+    for speaker in "ab":
+        (tmp_path / speaker).mkdir()
+        for take in range(6):
+            name = f"{speaker}/{take}.{'ogg' if take == 3 else 'flac'}"
+            soundfile.write(tmp_path / name, tone(pitch=200 + take), 8000)
+    corpus = wav_folder(tmp_path)
+    assert len(corpus.training) + len(corpus.test) == 12
+    monkeypatch.setattr(audio, "soundfile", None)
+    write(tmp_path / "a" / "9.wav")
+    words = r"0\.flac: .*pip install soundfile"
+    with pytest.raises(DataError, match=words):
+        wav_folder(tmp_path)
+
+
+def test_the_lowest_rate_decides_up_to_16_khz(tmp_path, capsys):
     folder_of(tmp_path / "x", "ab", rate=22_050)
-    assert speech.wav_folder(tmp_path / "x").features == "log_mel_16000_hz"
-    write(tmp_path / "x" / "a" / "low.wav", rate=11_025)
-    assert speech.wav_folder(tmp_path / "x").features == "log_mel_11025_hz"
+    assert wav_folder(tmp_path / "x").rate == 16_000
+    assert capsys.readouterr().err == ""
+    low = write(tmp_path / "x" / "a" / "low.wav", rate=11_025)
+    assert wav_folder(tmp_path / "x").rate == 11_025
+    printed = capsys.readouterr().err
+    assert "brought to 11025 Hz" in printed
+    assert f"without {low} it would be 16000 Hz" in printed
+    # Where most files have it, there is nothing to say.
+    folder_of(tmp_path / "y", "abc", rate=8000)
+    folder_of(tmp_path / "y", "d", rate=16_000)
+    assert wav_folder(tmp_path / "y").rate == 8000
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "frames"),
+    [(0.3, 50), (0.5, 50), (0.51, 100), (2.3, 250), (2.95, 300), (4.0, 300)],
+)
+def test_a_segment_holds_the_longest_utterance(tmp_path, seconds, frames):
+    folder_of(tmp_path, "ab")
+    write(tmp_path / "a" / "long.wav", tone(seconds))
+    corpus = wav_folder(tmp_path)
+    assert corpus.training.shape == (frames, 64)
+    assert corpus.test.shape == corpus.training.shape
 
 
 def test_bad_files_are_named_and_skipped(tmp_path, capsys):
     folder_of(tmp_path, "ab")
+    bad = {
+        "broken": "not a readable WAV",
+        "constant": "it holds one value only",
+        "silent": "it is silent",
+        "slow": "50 samples a second are too few",
+    }
     (tmp_path / "a" / "broken.wav").write_bytes(b"RIFF")
     write(tmp_path / "a" / "silent.wav", np.zeros(4000))
+    write(tmp_path / "b" / "constant.wav", np.full(4000, 0.3))
+    write(tmp_path / "b" / "slow.wav", rate=50, samples=tone())
     write(tmp_path / "c" / "alone.wav")
-    corpus = speech.wav_folder(tmp_path)
+    corpus = wav_folder(tmp_path)
     printed = capsys.readouterr().err
-    for words in ("broken.wav is skipped", "silent.wav is skipped"):
-        assert words in printed
-    assert "fewer than 6 utterances, left out: c" in printed
+    for name, words in bad.items():
+        assert f"{name}.wav is skipped: {words}" in printed
+    assert "fewer than 6 usable utterances, left out: c" in printed
     assert corpus.names == ["a", "b"]
     assert len(corpus.training) + len(corpus.test) == 12
+    paths = [*corpus.training.paths, *corpus.test.paths]
+    assert {path.stem for path in paths} == set("012345")
+
+
+def test_five_bad_files_are_named_at_most(tmp_path, capsys):
+    folder_of(tmp_path, "ab")
+    for number in range(4):
+        (tmp_path / "a" / f"song{number}.mp3").write_bytes(b"ID3")
+        (tmp_path / "a" / f"short{number}.wav").write_bytes(b"")
+        write(tmp_path / "a" / f"silent{number}.wav", np.zeros(4000))
+    wav_folder(tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6
+    assert ["song" in line for line in lines] == [True] * 4 + [False] * 2
+    assert lines[5] == "warning: and 7 more files are skipped"
+
+
+def test_a_speaker_of_silence_is_left_out(tmp_path, capsys):
+    folder_of(tmp_path, "abc")
+    for path in (tmp_path / "b").rglob("*.wav"):
+        write(path, np.zeros(4000))
+    corpus = wav_folder(tmp_path)
+    assert corpus.names == ["a", "c"]
+    folder_of(tmp_path, "b", count=3)
+    assert wav_folder(tmp_path).names == ["a", "c"]
+    assert "fewer than 6 usable utterances, left out: b" in (
+        capsys.readouterr().err
+    )
 
 
 def test_folders_that_cannot_be_used(tmp_path):
     with pytest.raises(DataError, match="not a folder"):
-        speech.wav_folder(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no WAV files"):
-        speech.wav_folder(tmp_path)
+        wav_folder(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no WAV, FLAC or OGG files"):
+        wav_folder(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.wav").write_bytes(b"")
-    with pytest.raises(DataError, match=r"no WAV file in .* can be used"):
-        speech.wav_folder(tmp_path)
+    with pytest.raises(DataError, match=r"no recording in .* can be used"):
+        wav_folder(tmp_path)
     folder_of(tmp_path, "a")
     with pytest.raises(DataError, match=r"1 speaker\(s\).*at least two"):
-        speech.wav_folder(tmp_path)
+        wav_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("unseen", "words"),
+    [
+        (2, "2 unseen of 3 speakers leave 1 to train on"),
+        (99, "99 unseen of 3 speakers leave 0 to train on"),
+        (1, "at least 2"),
+        (["a"], "1 unseen speakers.*at least 2"),
+        (-1, "at least 2"),
+        (["a", "zoe", "max"], "no speaker max, zoe .*there is a, b, c"),
+        (["a", "d"], "no speaker d with enough"),
+        ("zoe", "no speaker zoe"),
+    ],
+)
+def test_unseen_speakers_that_cannot_be(tmp_path, monkeypatch, unseen, words):
     folder_of(tmp_path, "abc")
-    for unseen, words in [(2, "leave 1"), (1, "at least 2"), (-1, "at least")]:
-        with pytest.raises(DataError, match=words):
-            speech.wav_folder(tmp_path, unseen=unseen)
+    folder_of(tmp_path, "d", count=2)
+    monkeypatch.setattr(audio, "read", None)  # it is said at once
+    with pytest.raises(DataError, match=words):
+        wav_folder(tmp_path, unseen=unseen)
 
 
-def test_a_third_of_six_speakers_stays_unseen(tmp_path):
-    corpus = speech.wav_folder(folder_of(tmp_path, "abcdef"))
-    assert set(corpus.unseen.speaker) == {4, 5}
+def test_unseen_speakers_are_drawn_or_named(tmp_path):
+    folder_of(tmp_path, "abcdef")
+    drawn = set()
+    for seed in range(6):
+        corpus = wav_folder(tmp_path, seed=seed)
+        assert set(corpus.unseen.speaker) == {4, 5}  # a third
+        assert set(corpus.training.speaker) == {0, 1, 2, 3}
+        assert set(corpus.test.speaker) == {0, 1, 2, 3}
+        folders = {path.parts[-3] for path in corpus.unseen.paths}
+        assert folders == set(corpus.names[4:])
+        drawn.add(tuple(corpus.names[4:]))
+    assert len(drawn) > 2
+    corpus = wav_folder(tmp_path, unseen=["b", "a", "d", "a"])
+    assert corpus.names == ["c", "e", "f", "a", "b", "d"]
+    assert {path.parts[-3] for path in corpus.unseen.paths} == set("abd")
+    assert wav_folder(tmp_path, unseen=0).unseen is None
+
+
+def corpus_of(speakers, utterances=10):
+    """As many speakers; the number in a segment is that of its utterance."""
+    count = speakers * utterances
+    segments = np.arange(1.0, count + 1)[:, None, None] * np.ones((1, 2, 3))
+    speaker = np.repeat(np.arange(speakers), utterances)
+    training = speech.Utterances(segments, np.arange(count), speaker)
+    copy = speech.Utterances(-segments, np.arange(count), speaker + speakers)
+    names = [str(number) for number in range(speakers)]
+    return speech.Corpus(
+        training, training[:0], None, names, "log_mel", copies=(copy,)
+    )
+
+
+def test_a_fifth_of_each_speaker_is_held_out():
+    corpus = corpus_of(3)
+    training, held_out = corpus.hold_out(0)
+    assert np.bincount(training.speaker).tolist() == [8, 8, 8]
+    assert np.bincount(held_out.speaker).tolist() == [2, 2, 2]
+    rows = corpus.held_out_rows(0)
+    (copy,) = corpus.copies
+    np.testing.assert_array_equal(copy[~rows].segments, -training.segments)
+    np.testing.assert_array_equal(copy[rows].segments, -held_out.segments)
+
+
+@pytest.mark.parametrize(("speakers", "drawn"), [(9, 3), (18, 3), (30, 5)])
+def test_speakers_to_validate_on(speakers, drawn):
+    corpus = corpus_of(speakers)
+    training, valid, rows = corpus.validation_speakers(0)
+    assert not set(training.speaker) & set(valid.speaker)
+    assert len(set(valid.speaker)) == drawn
+    assert len(training) + len(valid) == 10 * speakers
+    (copy,) = corpus.copies
+    np.testing.assert_array_equal(copy[rows].segments, -training.segments)
+    others = {tuple(corpus.validation_speakers(s)[1].speaker) for s in range(5)}
+    assert len(others) > 2
+
+
+def test_too_few_speakers_to_validate_on():
+    assert corpus_of(8).validation_speakers(0) is None
+
+
+def test_a_small_corpus_keeps_its_copies_row_for_row():
+    small = corpus_of(3).small(4)
+    assert np.bincount(small.training.speaker).tolist() == [4, 4, 4]
+    np.testing.assert_array_equal(
+        small.copies[0].segments, -small.training.segments
+    )
 
 
 def test_utterances_are_chosen_and_averaged():
@@ -281,20 +427,43 @@ def test_utterances_are_chosen_and_averaged():
         np.arange(6.0)[:, None, None] * np.ones((6, 2, 3)),
         owner=np.array([0, 0, 1, 2, 2, 2]),
         speaker=np.array([7, 8, 7]),
+        paths=["x", "y", "z"],
     )
+    assert data.shape == (2, 3)
     assert data.segment_speaker.tolist() == [7, 7, 8, 7, 7, 7]
     chosen = data[data.speaker == 7]
     assert len(chosen) == 2
     assert chosen.segments[:, 0, 0].tolist() == [0, 1, 3, 4, 5]
     assert chosen.owner.tolist() == [0, 0, 1, 1, 1]
+    assert chosen.paths.tolist() == ["x", "z"]
+    assert chosen.batch([4, 1])[:, 0, 0].tolist() == [5, 1]
+    assert chosen.batch(slice(1, 3))[:, 0, 0].tolist() == [1, 3]
     means = chosen.average(chosen.segments[:, 0])
     assert means.tolist() == [[0.5] * 3, [4.0] * 3]
+    # Of a choice, in any order, and twice.
+    again = chosen[[1, 0, 1]]
+    assert again.segments[:, 0, 0].tolist() == [3, 4, 5, 0, 1, 3, 4, 5]
+    assert again.owner.tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+    assert again.paths.tolist() == ["z", "x", "z"]
     assert len(data[data.speaker == 9]) == 0
+    assert data[data.speaker == 9].segments.shape == (0, 2, 3)
+
+
+def test_choosing_copies_no_segment():
+    array = np.zeros((6, 2, 3), "float16")
+    data = speech.Utterances(array, np.arange(6), np.arange(6))
+    chosen = data[[0, 5]][[1]]
+    assert chosen.array is array
+    assert chosen.batch([0]).dtype == chosen.segments.dtype == np.float32
+    array = array.astype("float32")
+    data = speech.Utterances(array, np.arange(6), np.arange(6))
+    assert np.shares_memory(data.segments, array)
 
 
 def test_japanese_vowels_keeps_the_official_test_split():
     corpus = speech.japanese_vowels()
     assert corpus.features == "cepstrum"
+    assert corpus.names == [f"speaker {number}" for number in range(1, 10)]
     train, validation = corpus.hold_out(0)
     assert np.bincount(train.speaker).tolist() == [24] * 9
     assert np.bincount(validation.speaker).tolist() == [6] * 9
@@ -309,9 +478,24 @@ def test_japanese_vowels_keeps_the_official_test_split():
 
 
 def test_japanese_vowels_with_unseen_speakers():
-    corpus = speech.japanese_vowels(unseen=3)
-    assert corpus.training.speaker.max() == corpus.test.speaker.max() == 5
-    assert set(corpus.unseen.speaker) == {6, 7, 8}
+    everyone = speech.japanese_vowels()
+    drawn = set()
+    for seed in range(4):
+        corpus = speech.japanese_vowels(unseen=3, seed=seed)
+        assert corpus.training.speaker.max() == corpus.test.speaker.max() == 5
+        assert set(corpus.unseen.speaker) == {6, 7, 8}
+        # The numbers belong to the same names as ever.
+        for mine in range(9):
+            its = everyone.names.index(corpus.names[mine])
+            part = corpus.unseen if mine > 5 else corpus.test
+            np.testing.assert_array_equal(
+                part[part.speaker == mine].segments,
+                everyone.test[everyone.test.speaker == its].segments,
+            )
+        drawn.add(tuple(corpus.names[6:]))
+    assert len(drawn) > 1
+    corpus = speech.japanese_vowels(unseen=["speaker 1", "speaker 4"])
+    assert corpus.names[7:] == ["speaker 1", "speaker 4"]
     with pytest.raises(DataError, match="leave 1"):
         speech.japanese_vowels(unseen=8)
 
@@ -336,12 +520,27 @@ def test_the_download_asks_for_fsdd(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not FSDD.is_dir(), reason="../shared/data/fsdd is absent")
 def test_the_real_fsdd():
-    found = speech.find_wavs(FSDD)
-    assert len(found) == 3000
-    speakers = [speaker for speaker, _ in found.values()]
-    assert speakers.count("theo") == 500
-    path = FSDD / "recordings" / "7_theo_3.wav"
-    assert found[path] == ("theo", 3)
-    rate, samples = wav_features.read_wav(path)
-    assert rate == 8000
-    assert 0.01 < np.abs(samples).max() <= 1
+    found, skipped = find(FSDD)
+    assert (len(found), len(skipped)) == (3000, 0)
+    assert sum(each.speaker == "theo" for each in found) == 500
+    by_path = {each.path: each for each in found}
+    each = by_path[FSDD / "recordings" / "7_theo_3.wav"]
+    assert (each.speaker, each.take) == ("theo", 3)
+
+
+@pytest.mark.skipif(not ARABIC.is_dir(), reason="../shared/data is absent")
+def test_no_word_of_a_speaker_is_on_both_sides(tmp_path):
+    for name in ("00000001", "00000002"):
+        target = tmp_path / name
+        for path in (ARABIC / name).rglob("*.wav"):
+            link = target / path.relative_to(ARABIC / name)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    corpus = wav_folder(tmp_path)
+    assert np.bincount(corpus.test.speaker).tolist() == [16, 16]
+    words = [
+        {path.parent for path in part.paths}
+        for part in (corpus.training, corpus.test)
+    ]
+    assert not words[0] & words[1]
+    assert corpus.training.shape == (100, 64)

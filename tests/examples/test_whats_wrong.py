@@ -57,9 +57,9 @@ def test_there_are_as_many_panels_as_questions(tmp_path, monkeypatch):
     monkeypatch.setattr(whats_wrong, "draw", lambda ax, *_: drawn.append(ax))
     curves = {BROKEN: [1.0, 1.0], REPAIRED: [1.0, 0.5]}
     answers = dict.fromkeys(whats_wrong.QUESTIONS, (curves, None))
-    whats_wrong.plot(answers, tmp_path / "new")
+    whats_wrong.plot(answers, tmp_path)
     assert len(set(map(id, drawn))) == 6
-    assert (tmp_path / "new" / "whats_wrong.png").exists()
+    assert (tmp_path / "whats_wrong.png").exists()
 
 
 def test_half_of_the_pairs_match_and_none_is_a_row_with_itself():
@@ -90,7 +90,18 @@ def test_softmax_twice_keeps_the_loss_near_log_n():
     assert after[REPAIRED] < np.log(10) - 0.3
 
 
-@pytest.mark.parametrize("wrong", [["--only", "7"], ["--epochs", "0"]])
-def test_wrong_arguments_end_the_program(wrong):
-    with pytest.raises(SystemExit):
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (["--only", "7"], "--only: invalid choice"),
+        (["--epochs", "0"], "--epochs: must be at least 1"),
+        (["--seed", "-1"], "--seed: must be at least 0"),
+        (["--plots", __file__], "--plots: cannot write"),
+    ],
+)
+def test_wrong_arguments_are_said_at_once(wrong, words, capsys):
+    with pytest.raises(SystemExit, match="2"):
         whats_wrong.main(wrong)
+    said = capsys.readouterr()
+    assert words in said.err
+    assert not said.out

@@ -64,18 +64,41 @@ def test_neighbors_point_the_same_way():
     assert word_window.neighbors(vectors, vocabulary, " b", 1) == ["d"]
 
 
+def test_of_the_usual_words_those_that_the_text_has_are_shown():
+    vocabulary = english.Vocabulary({"": "the file is the file"}, 9)
+    assert word_window.words_to_show(None, vocabulary) == ["file", "is"]
+    assert word_window.words_to_show("is , the", vocabulary) == ["is", "the"]
+
+
+def test_a_word_that_is_too_rare_is_named(monkeypatch):
+    monkeypatch.setattr(word_window, "FREQUENT", 3)
+    vocabulary = english.Vocabulary({"": " a a a b b c"}, 9)
+    assert word_window.words_to_show("a,b", vocabulary) == ["a", "b"]
+    with pytest.raises(english.TextError, match=r"the 2 most.*: 'c', 'd'\."):
+        word_window.words_to_show("a,c,d", vocabulary)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--sampled", "500", "--small"], "--sampled must be below"),
         (["--batch", "0"], "--batch must be at least 1"),
         (["--text", "no such file"], "cannot read"),
+        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--seed", "-1"], "--seed: must be at least 0"),
+        (["--naive", "--words", "file"], "--naive does no more"),
+        (
+            ["--small", "--words", "the, Whale,is,"],
+            "words of the text: 'Whale', ''.",
+        ),
     ],
 )
 def test_wrong_options_are_said_in_a_line(arguments, message, capsys):
     with pytest.raises(SystemExit):
         word_window.main(arguments)
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert message in said.err
+    assert not said.out
 
 
 def test_every_loss_beats_the_frequencies_and_moves_the_vectors(capsys):
