@@ -402,7 +402,7 @@ def test_all_pictures_are_written(tmp_path, similarity, joint):
         for mode in ("batch", "baseline")
         for group in ("seen", "unseen")
     ]
-    matrix, speaker = results[0].distance, results[0].speaker
+    matrix, speaker = results[0].score, results[0].speaker
     speaker_plots.save(
         tmp_path,
         results,

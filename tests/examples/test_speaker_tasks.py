@@ -248,6 +248,20 @@ def test_speakers_are_enrolled_by_their_mean(voice, folder, capsys):
     assert "left out: dora" in told[3]
 
 
+def test_vectors_of_any_length_are_averaged_as_they_are(voice, folder):
+    class Logits(FakeVoice):
+        def embed(self, paths):
+            return 3 * super().embed(paths)
+
+    _, expected = speaker_tasks.enrol(voice, folder)
+    _, vectors = speaker_tasks.enrol(Logits(), folder)
+    length = np.linalg.norm(vectors, axis=1)
+    assert np.all(length < 2.999)
+    np.testing.assert_allclose(
+        vectors / length[:, None], expected, rtol=1e-5, atol=1e-6
+    )
+
+
 def test_a_recording_is_identified_or_by_nobody(voice, folder, capsys):
     enrolled = speaker_tasks.enrol(voice, folder)
     path = record(folder / "new.wav", SPEAKERS["bert"], seed=99)
@@ -279,6 +293,8 @@ def test_embeddings_are_saved_with_their_folders(voice, folder, tmp_path):
     np.testing.assert_array_equal(
         saved["embeddings"], voice.embed(saved["paths"])
     )
+    speaker_tasks.embeddings(voice, str(folder), out)
+    assert np.load(out)["speakers"].tolist() == saved["speakers"].tolist()[:-1]
 
 
 def test_who_is_who_in_a_folder(voice, folder, tmp_path, capsys):
@@ -383,7 +399,6 @@ def test_what_cannot_work_is_refused(voice, tmp_path, call, words):
 def test_progress_is_shown_where_it_takes_long(
     voice, folder, monkeypatch, capsys
 ):
-    monkeypatch.setattr(speaker_tasks, "CHUNK", 5)
     speaker_tasks.enrol(voice, folder)
     assert not capsys.readouterr().err
     seconds = itertools.count(step=2.0)
