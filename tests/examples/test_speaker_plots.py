@@ -270,6 +270,15 @@ def test_letters_that_no_font_has_are_escaped(monkeypatch):
     ]
 
 
+def test_a_glyph_for_a_line_feed_is_none(monkeypatch):
+    class Font:
+        def get_charmap(self):
+            return {10: 1, 97: 2, 0xE000: 3}
+
+    monkeypatch.setattr(font_manager, "get_font", lambda path: Font())
+    assert speaker_plots.letters("a path of no font") == {"a"}
+
+
 def test_a_font_that_has_the_letters_is_found():
     """One that comes with Matplotlib has letters that DejaVu Sans lacks."""
     has = {
