@@ -392,6 +392,18 @@ def test_a_large_dendrogram_has_no_names(count, words):
     assert words in axis.get_title()
 
 
+def test_a_voice_that_grows_by_one_recording_after_the_other_is_drawn():
+    """SciPy draws a tree by recursion, which has an end."""
+    count = 2000
+    step = np.arange(count - 1)
+    tree = np.stack(
+        [np.where(step, count + step - 1, 0), step + 1, step, step + 2], axis=1
+    ).astype(float)
+    label = np.zeros(count, int)
+    figure = speaker_plots.dendrogram(tree, 3000.0, label, ["x"] * count, 3.0)
+    assert figure.axes[0].get_title().startswith("2000 recordings, 1 voices")
+
+
 def test_recordings_that_are_all_alike_have_a_dendrogram(tmp_path):
     tree = hierarchy.average(np.zeros(6))
     path = tmp_path / "x.png"
