@@ -167,7 +167,6 @@ def _fill(array, paths, most, rate, frames, speed, title):
 
     def flush():
         nonlocal waiting, written
-        batch[waiting:] = 0
         result = keras.ops.convert_to_numpy(model.predict_on_batch(batch))
         array[written : written + waiting] = result[:waiting]
         written += waiting

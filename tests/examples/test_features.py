@@ -81,6 +81,16 @@ def test_silence_within_a_recording_makes_no_segment(tmp_path):
     assert array.any(axis=(1, 2)).all()
 
 
+def test_sound_in_the_last_moment_alone_is_dropped(tmp_path):
+    samples = np.concatenate([np.zeros(3200), tone(0.05)])
+    path = write(tmp_path / "a.wav", samples)
+    with pytest.raises(DataError, match="silent, but for the last moment"):
+        features.waveform_segments(path, 8000, 40)
+    failed = {}
+    array, owner = features.log_mel_segments([path], 8000, 40, failed=failed)
+    assert (len(array), len(owner), set(failed)) == (0, 0, {0})
+
+
 def test_files_of_any_rate_agree(tmp_path):
     low = write(tmp_path / "low.wav", tone(0.4))
     high = write(tmp_path / "high.wav", tone(0.4, 44_100) / 10, 44_100)

@@ -85,10 +85,12 @@ def test_names_in_any_script(tmp_path):
     names = ["Ольга", "林小明", "سلمى", "José"]
     for name in names[:3]:
         folder_of(tmp_path, [name])
-    folder_of(tmp_path, [unicodedata.normalize("NFD", "José")])
-    corpus = wav_folder(tmp_path, unseen=["José", "林小明"])
-    assert set(corpus.names) == set(names)
-    assert set(corpus.names[2:]) == {"José", "林小明"}
+    decomposed = unicodedata.normalize("NFD", "José")
+    folder_of(tmp_path, [decomposed])
+    for spelling in ("José", decomposed):
+        corpus = wav_folder(tmp_path, unseen=[spelling, "林小明"])
+        assert set(corpus.names) == set(names)
+        assert set(corpus.names[2:]) == {"José", "林小明"}
 
 
 def test_a_flat_folder_of_other_names_is_told_the_layouts(tmp_path):
@@ -210,7 +212,7 @@ def test_no_session_is_on_both_sides(tmp_path, sizes, least, most):
         assert len(tested) > 2  # drawn by the seed
 
 
-@pytest.mark.parametrize("sizes", [[5, 5], [8, 1, 1], [1] * 10])
+@pytest.mark.parametrize("sizes", [[5, 5], [5, 5, 1], [1] * 10])
 def test_other_subfolders_are_no_sessions(tmp_path, sizes):
     corpus = wav_folder(sessions(tmp_path, sizes))
     assert np.bincount(corpus.test.speaker).tolist() == [2, 2]
