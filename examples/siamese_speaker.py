@@ -170,7 +170,7 @@ def train_batch(parts, valid, corpus, recipe, options, seed, report):
     if not losses[-1] < HARDLY_FALLEN * losses[0] and len(losses) > 1:
         print(f"The loss went from {losses[0]:.3g} to {losses[-1]:.3g} only:")
         print(keras_xent.diagnose(model, *batches[0]))
-    backend = Backend(options.backend, tower, data, recipe, seed)
+    backend = Backend(options.backend, tower, parts, recipe, seed)
     threshold = np.nan
     if valid is not None:
         threshold = tune_threshold(
@@ -213,7 +213,7 @@ def train_pairs(mode, data, valid, recipe, options, seed, report):
         callbacks=[*watch, report],
         verbose=0,
     )
-    backend = Backend("none", tower, data, recipe, seed)
+    backend = Backend("none", tower, [data], recipe, seed)
     if mode == "naive":
         backend.distance = naive_distances
     threshold = tune_threshold(
