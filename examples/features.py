@@ -1,7 +1,7 @@
 """From recordings to log-mel segments, for siamese_speaker.py.
 
 A network wants arrays of one size. So an utterance is cut into *segments* of
-equal length, and the last one is filled up with zeros.
+equal length, filled up with zeros.
 """
 
 import functools
@@ -19,12 +19,11 @@ import log_mel
 import numpy as np
 from audio import DataError
 
-SHORTEST_REST = 10  # frames; a shorter rest of a longer utterance is dropped
 BATCH = 60  # seconds of sound that go through the layer at once
 # Natural logarithms between -9.2 and 12 or so, in half precision: the error, at
 # most 0.004, is far below what differs from take to take, for half the space.
 DTYPE = np.dtype("float16")
-VERSION = 1  # of what is in a cached file; to be raised with any change of it
+VERSION = 2  # of what is in a cached file; to be raised with any change of it
 
 
 def log_mel_segments(
@@ -60,42 +59,34 @@ def log_mel_segments(
 
 
 def waveform_segments(path, rate, frames, speed=1.0):
-    """`(n, samples)`: a recording at `rate`, cut, the rest filled with zeros.
+    """`(n, samples)`: a recording at `rate`, cut, each filled up with zeros.
 
-    Segments of nothing but zeros are left out. At another `speed` there are no
-    more segments than at its own.
+    All pieces are of one length: a short rest would say little and count as
+    much as the others. Pieces of nothing but zeros are left out. At another
+    `speed` there are as many pieces as at its own.
     """
     found, samples = audio.read(path)
-    count = segment_count(len(samples), found, rate, frames, speed)
+    count = segment_count(len(samples), found, rate, frames)
     samples = audio.resample(samples, found, rate, speed)
-    width = frames * (rate // log_mel.HOP)
-    padded = np.zeros(count * width, "float32")
+    hop = rate // log_mel.HOP
+    long = hop * min(frames, -(-len(samples) // (hop * count)))
+    padded = np.zeros(count * long, "float32")
     samples = samples[: len(padded)]
     padded[: len(samples)] = samples
-    segments = padded.reshape(count, width)
-    segments = segments[segments.any(axis=1)]
-    if len(segments) == 0:
-        raise DataError("it is silent, but for the last moment")
-    return segments
+    pieces = padded.reshape(count, long)
+    pieces = pieces[pieces.any(axis=1)]
+    return np.pad(pieces, ((0, 0), (0, frames * hop - long)))
 
 
-def frame_count(samples, found, rate, speed=1.0):
+def frame_count(samples, found, rate):
     """Frames of 10 ms of a recording brought from one rate to another."""
-    count = audio.resampled_count(samples, found, rate, speed)
+    count = audio.resampled_count(samples, found, rate)
     return -(-count // (rate // log_mel.HOP))
 
 
-def segment_count(samples, found, rate, frames, speed=1.0):
+def segment_count(samples, found, rate, frames):
     """How many segments `waveform_segments` makes, at most."""
-    counts = []
-    # Slower, a few frames more would make a segment of a word's last sound.
-    for each in {1.0, speed}:
-        total = frame_count(samples, found, rate, each)
-        count = -(-total // frames)
-        if count > 1 and total - (count - 1) * frames < SHORTEST_REST:
-            count -= 1
-        counts.append(count)
-    return min(counts)
+    return -(-frame_count(samples, found, rate) // frames)
 
 
 def progress(items, title):
@@ -133,7 +124,7 @@ def _model(rate, frames):
 
 def _make(paths, rate, frames, speed, title, stored=None):
     """The array, how many segments each recording has, and what is wrong."""
-    most = [_header_count(path, rate, frames, speed) for path in paths]
+    most = [_header_count(path, rate, frames) for path in paths]
     shape = sum(most), frames, log_mel.BANDS
     if stored is None or shape[0] == 0:
         array = np.empty(shape, DTYPE)
@@ -149,12 +140,12 @@ def _make(paths, rate, frames, speed, title, stored=None):
     return stored.load()
 
 
-def _header_count(path, rate, frames, speed):
+def _header_count(path, rate, frames):
     try:
         found, samples = audio.info(path)
     except DataError:
         return 0  # `_fill` will say why
-    return segment_count(samples, found, rate, frames, speed)
+    return segment_count(samples, found, rate, frames)
 
 
 def _fill(array, paths, most, rate, frames, speed, title):
@@ -167,7 +158,6 @@ def _fill(array, paths, most, rate, frames, speed, title):
 
     def flush():
         nonlocal waiting, written
-        batch[waiting:] = 0
         result = keras.ops.convert_to_numpy(model.predict_on_batch(batch))
         array[written : written + waiting] = result[:waiting]
         written += waiting
@@ -196,7 +186,7 @@ def _key(paths, rate, frames, speed):
     """A name for these features, another one once a recording has changed."""
     key = hashlib.sha256()
     layer = [log_mel.BANDS, log_mel.HOP, log_mel.WINDOW]
-    layer += [log_mel.LOWEST, log_mel.FLOOR, SHORTEST_REST]
+    layer += [log_mel.LOWEST, log_mel.FLOOR]
     key.update(repr((VERSION, layer, rate, frames, float(speed))).encode())
     for path in paths:
         state = os.stat(path)

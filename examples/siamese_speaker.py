@@ -10,10 +10,23 @@ the voices. Training pulls utterances of one speaker together and pushes those
 of two speakers apart, up to a margin, with a softplus hinge. A threshold tuned
 on validation data turns the distance into a decision.
 
+*On recordings* (`--data`), the tower hears what changes from frame to frame of
+a log-mel spectrogram, and a linear path beside it what stays: long-term
+statistics, with the variation within a speaker whitened away (LDA). Both make
+one embedding. Two embeddings are compared by their cosine, normalised by how
+alike each is to the training utterances (AS-norm). A few dozen voices teach a
+deep tower little about others; the linear path has few parameters, and voices
+played faster and slower are more voices to learn from. The threshold is tuned
+on a third of the speakers, by a model that never heard them; then everything is
+trained once more on all. docs/siamese_speaker.md has what each step buys.
+
+*The baseline* is always in the table: mean and deviation of the features, LDA,
+cosine, with and without AS-norm. One line says whether all this beats it.
+
 Three ways to train, `--mode`:
 
 - `batch` (the default): one tower, speaker ids as labels. Every batch gives
-  all its pairs to the loss `SymmetricKLHinge`.
+  all its pairs to the loss `SymmetricKLHinge` (or `--loss softmax`).
 - `pairs`: two towers with the same weights and a distance layer between them.
   The labels say match or no match, the loss is `SoftplusHinge`.
 - `naive`: what one writes first. One-way divergence of clipped probabilities,
@@ -23,19 +36,20 @@ Three ways to train, `--mode`:
   nearer it comes to 0 %. `--mode all` shows all three in one table.
 
 **The figures.** *Equal error rate*: false matches and missed matches are
-equally frequent at some threshold; this is how frequent. *Accuracy at the
-tuned threshold*: over all pairs of test utterances. Mind what always saying
-"different" would get; the table shows that, too. *Misclassification rate*: the
-test utterances are clustered into as many groups as there are speakers; this
-share ends in the wrong group. The table adds the least detection cost (minDCF
-at a prior of 0.05 for a match), and how well the groups agree with the
-speakers: the adjusted Rand index (ARI) and the normalized mutual information
-(NMI), both 1 at best.
+equally frequent at some threshold; this is how frequent. *Missed* and *false
+matches*: how frequent they are at the tuned threshold, of the matches and of
+the others. *Accuracy*: over all pairs of test utterances, at that threshold.
+Mind what always saying "different" would get; the table shows that, too.
+*Misclassification rate*: the test utterances are clustered into as many groups
+as there are speakers; this share ends in the wrong group. The table adds the
+least detection cost (minDCF at a prior of 0.05 for a match), and how well the
+groups agree with the speakers: the adjusted Rand index (ARI) and the normalized
+mutual information (NMI), both 1 at best.
 
 *Seen* speakers were trained on, with other utterances. *Unseen* ones were not;
-a handful of voices to train on teaches little about them. With WAV files the
-seen figures are optimistic, too: utterances of one recording session fall on
-both sides of the split.
+a handful of voices to train on teaches little about them. With recordings the
+seen figures are optimistic, unless the folders show the sessions: utterances of
+one recording session fall on both sides of the split.
 
 **The commands.**
 
@@ -43,7 +57,11 @@ both sides of the split.
     python siamese_speaker.py --mode all --plots plots
     python siamese_speaker.py --seeds 5                  # mean and spread
     python siamese_speaker.py --data recordings --save voices.keras
+    python siamese_speaker.py --data recordings --baseline
     python siamese_speaker.py --load voices.keras --compare a.wav b.wav
+    python siamese_speaker.py --load voices.keras --enrol team --identify a.wav
+    python siamese_speaker.py --load voices.keras --trials list.txt
+    python siamese_speaker.py --load voices.keras --cluster meeting
     python siamese_speaker.py --download fsdd            # needs a network
 
 `KERAS_BACKEND=tensorflow` or `torch` before the command changes the backend.
@@ -51,17 +69,18 @@ both sides of the split.
 **References.** Y. Lukic, C. Vogt, O. Dürr, T. Stadelmann: Learning embeddings
 for speaker clustering based on voice equality. MLSP 2017. The recurrent tower:
 T. Stadelmann, S. Glinski-Haefeli, P. Gerber, O. Dürr: Capturing suprasegmental
-features of a voice with RNNs for improved speaker clustering. ANNPR 2018.
+features of a voice with RNNs for improved speaker clustering. ANNPR 2018. The
+convolutional tower: D. Snyder et al.: X-vectors, ICASSP 2018. AS-norm: P.
+Matejka et al.: Analysis of score normalization in multilingual speaker
+recognition, Interspeech 2017.
 """
 
-import argparse
 import dataclasses
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import checks
 import keras
 import numpy as np
 import speaker_backend
@@ -69,6 +88,7 @@ import speaker_tasks
 import speech
 from audio import DataError
 from speaker_backend import Backend
+from speaker_options import MODES, parse, recipe_of
 from speaker_pairs import (
     Pairs,
     Rows,
@@ -87,8 +107,6 @@ from speaker_scores import (
 )
 from speaker_tower import (
     LOSSES,
-    RECIPES,
-    TOWERS,
     SpeakerBatches,
     build_tower,
     schedule,
@@ -97,8 +115,6 @@ from speaker_tower import (
 
 import keras_xent
 
-MODES = ("batch", "pairs", "naive")
-BACKENDS = ("as_norm", "cosine", "none")
 # Every pair of so many utterances is scored; more would say the same.
 MOST_COMPARED = 4_000
 # A loss that falls by less than a tenth has taught nothing.
@@ -170,7 +186,7 @@ def train_batch(parts, valid, corpus, recipe, options, seed, report):
     if not losses[-1] < HARDLY_FALLEN * losses[0] and len(losses) > 1:
         print(f"The loss went from {losses[0]:.3g} to {losses[-1]:.3g} only:")
         print(keras_xent.diagnose(model, *batches[0]))
-    backend = Backend(options.backend, tower, data, recipe, seed)
+    backend = Backend(options.backend, tower, parts, recipe, seed)
     threshold = np.nan
     if valid is not None:
         threshold = tune_threshold(
@@ -213,7 +229,7 @@ def train_pairs(mode, data, valid, recipe, options, seed, report):
         callbacks=[*watch, report],
         verbose=0,
     )
-    backend = Backend("none", tower, data, recipe, seed)
+    backend = Backend("none", tower, [data], recipe, seed)
     if mode == "naive":
         backend.distance = naive_distances
     threshold = tune_threshold(
@@ -289,121 +305,6 @@ def run_baseline(corpus, options, seed):
     return results
 
 
-def number_or_names(words):
-    """`--unseen`: a number of speakers, or their names."""
-    if len(words) == 1 and words[0].lstrip("-").isdecimal():
-        return int(words[0])
-    return words
-
-
-def objective(word):
-    if word in ("accuracy", "balanced", "equal_error"):
-        return word
-    return checks.finite(above=0, below=1)(word)
-
-
-def parse(arguments):
-    parser = argparse.ArgumentParser(
-        description="Tell whether two utterances come from one speaker.",
-    )
-    add = parser.add_argument_group("speech").add_argument
-    add("--data", metavar="DIR", help="recordings, DIR/<speaker>/**/*.wav")
-    add("--download", choices=["fsdd"], help="fetch recordings to train on")
-    add(
-        "--unseen",
-        nargs="+",
-        metavar="N or NAME",
-        help="speakers never trained on, so many or by name (default: none "
-        "of the Japanese vowels, a third of the speakers of recordings if "
-        "there are six or more)",
-    )
-    add(
-        "--cache",
-        metavar="DIR",
-        type=checks.writable_folder,
-        help="keep the features there, on disk instead of in memory",
-    )
-    add("--small", action="store_true", help="little data, 3 epochs: a test")
-    add = parser.add_argument_group("training").add_argument
-    add("--mode", choices=[*MODES, "all"], default="batch")
-    add("--tower", choices=TOWERS, help="default: lstm for the vowels, tdnn")
-    add("--loss", choices=[*LOSSES, "all"], default="symmetric_kl_hinge")
-    add(
-        "--backend",
-        choices=BACKENDS,
-        help="compare embeddings by normalised scores, by their cosine, or the "
-        "fingerprints by their divergence (default: none for the vowels)",
-    )
-    add(
-        "--objective",
-        type=objective,
-        metavar="NAME or P",
-        help="what the threshold is tuned for: accuracy, balanced, equal_error "
-        "or the least cost at a prior P of a match (default: balanced where "
-        "matches are under a quarter of the pairs, else accuracy)",
-    )
-    add("--seeds", type=checks.at_least(1), default=1, help="train N times")
-    add("--seed", type=checks.seed, default=0, help="the first (default: 0)")
-    add("--epochs", type=checks.at_least(1), help="instead of the recipe's")
-    add("--baseline", action="store_true", help="its rows only, no training")
-    add("--plots", metavar="DIR", type=checks.plots_folder, help="pictures")
-    add(
-        "--save",
-        metavar="FILE.keras",
-        type=checks.writable_file(".keras"),
-        help="save the first model trained, with all that it needs",
-    )
-    add = parser.add_argument_group("a saved model").add_argument
-    add("--load", metavar="FILE.keras", help="the model for what follows")
-    add("--compare", nargs=2, metavar="WAV", help="one speaker or two?")
-    add("--trials", metavar="FILE", help="lines of `1 a.wav b.wav`")
-    add("--scores", metavar="FILE", help="with --trials: write the scores")
-    add("--enrol", metavar="DIR", help="DIR/<speaker>/**/*.wav to know")
-    add("--identify", metavar="WAV", help="with --enrol: who of them is it?")
-    add("--embeddings", metavar="FILE.npz", help="of the files of --data")
-    add("--cluster", metavar="DIR", help="how many voices, and who is who?")
-    options = parser.parse_args(arguments)
-    tasks = ("compare", "trials", "identify", "embeddings", "cluster")
-    asked = [task for task in tasks if getattr(options, task)]
-    if bool(options.load) != bool(asked):
-        words = ", ".join(f"--{task}" for task in tasks)
-        parser.error(f"--load goes with one of {words}")
-    if bool(options.enrol) != bool(options.identify):
-        parser.error("--enrol and --identify go together")
-    if options.embeddings and not options.data:
-        parser.error("--embeddings needs --data DIR with the recordings")
-    if options.scores and not options.trials:
-        parser.error("--scores goes with --trials")
-    if options.data and options.download:
-        parser.error("--data and --download exclude each other")
-    if options.save and options.mode == "naive":
-        parser.error("--save is for the modes batch and pairs")
-    if options.unseen is not None:
-        options.unseen = number_or_names(options.unseen)
-    recordings = options.data or options.download
-    if options.save and not recordings and not options.load:
-        parser.error(
-            "--save keeps a model of recordings; the Japanese vowels are "
-            "cepstrum coefficients. Train one with --data or --download"
-        )
-    options.kind = "log_mel" if recordings else "cepstrum"
-    if options.backend is None:
-        options.backend = "as_norm" if recordings else "none"
-    if options.loss != "symmetric_kl_hinge" and options.mode != "batch":
-        parser.error("--loss is for the mode batch")
-    return parser, options
-
-
-def recipe_of(options):
-    recipe = RECIPES[options.kind]
-    changes = {
-        "tower": options.tower,
-        "epochs": options.epochs or (3 if options.small else None),
-    }
-    given = {name: value for name, value in changes.items() if value}
-    return dataclasses.replace(recipe, **given)
-
-
 def load_corpus(options, recipe):
     if options.kind == "cepstrum":
         corpus = speech.japanese_vowels(options.unseen or 0, options.seed)
@@ -439,14 +340,17 @@ def ask(options):
     if options.compare:
         speaker_tasks.compare(voice, *options.compare)
     if options.trials:
-        speaker_tasks.trials(voice, options.trials, options.scores)
+        speaker_tasks.trials(
+            voice, options.trials, options.scores, root=options.data
+        )
     if options.identify:
         enrolled = speaker_tasks.enrol(voice, options.enrol)
         speaker_tasks.identify(voice, enrolled, options.identify)
     if options.embeddings:
         speaker_tasks.embeddings(voice, options.data, options.embeddings)
     if options.cluster:
-        speaker_tasks.cluster(voice, options.cluster, options.plots)
+        folder = options.plots or "."
+        speaker_tasks.cluster(voice, options.cluster, folder, options.voices)
 
 
 def trainings(options, recipe):

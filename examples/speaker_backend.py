@@ -24,6 +24,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 SMALL_VARIANCE = 1e-4
 BASELINE_SHRINKAGE = 0.1
 BATCH = 256
+FEW = 4  # segments of a recording at once: 12 s
 FRAMES = 300  # of a segment of a recording that a saved model hears
 MOST_UTTERANCES = 20_000  # to fit an LDA on
 LARGEST_COHORT = 2_000
@@ -94,34 +95,48 @@ def part(data, most):
     return data[:: -(-len(data) // most)]
 
 
-def embedding_model(tower, data, recipe):
+def embedding_model(tower, parts, recipe):
     """Frames in, embeddings of length 1 out: the linear path beside the tower.
 
-    Two unit vectors end to end, the tower's with the weight `recipe.deep`.
-    The cosine of two embeddings is the weighted mean of the two cosines.
+    Unit vectors end to end, each with a weight, so that the cosine of two
+    embeddings is the weighted mean of their cosines: an LDA of the voices as
+    they are, one of them and of the same at other speeds, which are more
+    voices to learn from, and the tower. `parts` are the training utterances
+    and their copies.
     """
     layers = keras.layers
     inputs = keras.Input(tower.input_shape[1:])
-    linear = LongTermStatistics()(inputs)
+    statistics = LongTermStatistics()(inputs)
     deep = keras.Model(tower.input, tower.get_layer("embedding").output)(inputs)
-    sample = part(data, MOST_UTTERANCES)
-    rows = predict(keras.Model(inputs, [linear, deep]), sample)
-    kernel, bias = discriminant(
-        rows[0], sample.segment_speaker, recipe.shrinkage
-    )
-    project = layers.Dense(kernel.shape[1], name="lda")
-    linear = project(linear)
-    project.set_weights([kernel, bias])
-    mean = rows[1].mean(axis=0)
+    model = keras.Model(inputs, [statistics, deep])
+    parts = [part(data, MOST_UTTERANCES // len(parts)) for data in parts]
+    found = [predict(model, data) for data in parts]
+    rows = np.concatenate([rows for rows, _ in found])
+    speaker = np.concatenate([data.segment_speaker for data in parts])
+    natural = len(parts[0].rows)
     centre = layers.Normalization(
-        mean=mean.tolist(), variance=np.ones_like(mean).tolist(), name="centre"
+        mean=found[0][1].mean(axis=0).tolist(),
+        variance=[1.0] * deep.shape[1],
+        name="centre",
     )
+    weighted = [(recipe.deep, centre(deep))]
+    paths = [("lda", 1 - recipe.varied, natural)]
+    paths.append(("lda_of_speeds", recipe.varied, len(rows)))
+    if len(parts) == 1:
+        paths = [("lda", 1, natural)]
+    for name, share, count in paths:
+        kernel, bias = discriminant(
+            rows[:count], speaker[:count], recipe.shrinkage
+        )
+        project = layers.Dense(kernel.shape[1], name=name)
+        weighted.append((share, project(statistics)))
+        project.set_weights([kernel, bias])
     total = 1 + recipe.deep
-    parts = [
+    ends = [
         layers.Rescaling((weight / total) ** 0.5)(layers.UnitNormalization()(x))
-        for weight, x in [(1, linear), (recipe.deep, centre(deep))]
+        for weight, x in weighted
     ]
-    return keras.Model(inputs, layers.Concatenate()(parts), name="voice")
+    return keras.Model(inputs, layers.Concatenate()(ends), name="voice")
 
 
 @SERIALIZE
@@ -189,15 +204,20 @@ def embed(model, data):
 
 
 def predict(model, data):
-    """The outputs for all segments, computed in batches of one size."""
+    """The outputs of a model of frames for all segments of some utterances."""
+    starts = progress(range(0, len(data.rows), BATCH), "embeddings")
+    return in_batches(model, data.batch, starts, BATCH)
+
+
+def in_batches(model, take, starts, size):
+    """The outputs for `take(slice)` of rows; every batch has one size."""
     parts = []
-    starts = range(0, len(data.rows), BATCH)
-    for start in progress(starts, "embeddings"):
-        x = data.batch(slice(start, start + BATCH))
-        short = BATCH - len(x)
-        x = np.pad(x, [(0, short)] + [(0, 0)] * (x.ndim - 1))
+    for start in starts:
+        x = take(slice(start, start + size))
+        count = len(x)
+        x = np.pad(x, [(0, size - count)] + [(0, 0)] * (x.ndim - 1))
         found = keras.tree.map_structure(
-            lambda rows, stop=BATCH - short: np.asarray(rows)[:stop],
+            lambda rows, stop=count: np.asarray(rows)[:stop],
             model.predict_on_batch(x),
         )
         parts.append(found)
@@ -211,15 +231,15 @@ class Backend:
     `cosine` and `as_norm` the embeddings of `embedding_model`.
     """
 
-    def __init__(self, name, tower, data, recipe, seed):
+    def __init__(self, name, tower, parts, recipe, seed):
         self.name = name
         self.distance = keras_xent.ops.pairwise_symmetric_kl
         if name == "none":
             self.model = tower
             return
-        self.model = embedding_model(tower, data, recipe)
+        self.model = embedding_model(tower, parts, recipe)
         if name == "as_norm":
-            training = embed(self.model, part(data, MOST_UTTERANCES))
+            training = embed(self.model, part(parts[0], MOST_UTTERANCES))
             self.score = cohort_score(training, recipe.cohort, seed)
 
     @property
@@ -319,9 +339,10 @@ class Voice:
     def embed(self, paths):
         """One row for each recording."""
         rows = []
-        for path in progress(list(paths), "embeddings"):
-            segments = waveform_segments(path, self.rate, FRAMES)
-            found = np.asarray(self.model.predict_on_batch(segments))
+        for path in paths:
+            x = waveform_segments(path, self.rate, FRAMES)
+            starts = range(0, len(x), FEW)
+            found = in_batches(self.model, x.__getitem__, starts, FEW)
             rows.append(found.mean(axis=0))
         return unit(np.stack(rows)) if self.sign == 1 else np.stack(rows)
 

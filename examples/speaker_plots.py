@@ -4,7 +4,6 @@ import colorsys
 import contextlib
 import functools
 import unicodedata
-import warnings
 from pathlib import Path
 
 import matplotlib as mpl
@@ -111,11 +110,11 @@ def readable(names):
     names = [unicodedata.normalize("NFC", name) for name in names]
     fonts = ["DejaVu Sans"]  # comes with matplotlib
     missing = {letter for name in names for letter in name}
-    missing -= letters(fonts[0])
-    for font in installed() if missing else ():
-        if missing & letters(font):
+    missing -= letters(font_manager.findfont(fonts[0]))
+    for font, path in installed() if missing else ():
+        if missing & letters(path):
             fonts.append(font)
-            missing -= letters(font)
+            missing -= letters(path)
     return fonts, [
         "".join(
             f"#U{ord(letter):04x}" if letter in missing else letter
@@ -126,21 +125,19 @@ def readable(names):
 
 
 def installed():
-    """The names of all fonts, those without serifs first."""
-    names = {font.name for font in font_manager.fontManager.ttflist}
-    # The last resort has a box for everything.
-    names = [x for x in names if "Last Resort" not in x and "Emoji" not in x]
-    return sorted(names, key=lambda name: ("Sans" not in name, name))
+    """All fonts and their files, those without serifs first."""
+    files = {}
+    for font in font_manager.fontManager.ttflist:
+        # The last resort has a box for everything.
+        if "Last Resort" not in font.name and "Emoji" not in font.name:
+            files.setdefault(font.name, font.fname)
+    return sorted(files.items(), key=lambda item: ("Sans" not in item[0], item))
 
 
 @functools.cache
-def letters(font):
+def letters(path):
     """What a font can draw."""
     try:
-        path = font_manager.findfont(
-            font_manager.FontProperties(family=[font]),
-            fallback_to_default=False,
-        )
         found = map(chr, font_manager.get_font(path).get_charmap())
     except (OSError, RuntimeError, ValueError):
         return frozenset()
@@ -152,19 +149,17 @@ def letters(font):
     )
 
 
-def short(name):
+def short(name, longest=LONGEST):
     """The name, or its beginning and its end."""
-    if len(name) <= LONGEST:
+    if len(name) <= longest:
         return name
-    half = LONGEST // 2
+    half = longest // 2
     return f"{name[: half - 1]}…{name[-half:]}"
 
 
-def say(texts, names):
-    """Give texts these words, whatever they hold."""
-    for text, name in zip(texts, names, strict=True):
-        text.set_parse_math(False)  # $ is a letter
-        text.set_text(short(name))
+def left_to_right(path):
+    """A path whose folders stay in order, whatever their script."""
+    return f"\N{LEFT-TO-RIGHT MARK}{path}"
 
 
 def name_legend(axis, handles, names):
@@ -191,7 +186,9 @@ def name_legend(axis, handles, names):
         labelspacing=0.3,
         **below,
     )
-    say(legend.get_texts(), names)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)  # $ is a letter, _ may come first
+        text.set_text(short(name))
     return -(-len(names) // columns) * size * 1.45 / 72
 
 
@@ -247,7 +244,7 @@ def score_histograms(results):
             )
             below = np.mean(some < low)
             if below > 2 * TAIL:
-                notes.append(f"← {below:.0%} {label}")
+                notes.append(f"← {100 * below:.0f} % ({label})")
         axis.set_title(title(result))
         axis.set(
             xscale="log" if log else "linear",
@@ -313,6 +310,7 @@ def draw_threshold(axis, threshold, low, high, place=float):
         size=8.5,
         color=LINE,
         arrowprops={"arrowstyle": "-|>", "color": LINE},
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
     )
 
 
@@ -484,15 +482,15 @@ def training_curves(histories):
         if keys is RATES:
             # Small rates are told apart as large ones are, and 0 is there.
             axis.set_yscale("function", functions=(np.sqrt, np.square))
-            axis.set_yticks([0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1])
+            ticks = [0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1]
+            axis.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
             most = max(line.get_ydata().max() for line in axis.lines)
             axis.set_ylim(0, min(1, 1.1 * most))
         elif keys is ACCURACIES:
             axis.set_ylim(0, 1.05)
+            axis.yaxis.set_major_formatter(PERCENT)
         else:
             axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
-        if keys is not kinds[0][1]:
-            axis.yaxis.set_major_formatter(PERCENT)
         axis.grid(color="#eeeeee")
         axis.legend(
             loc="upper center",
@@ -515,49 +513,45 @@ def dendrogram(tree, top, label, names, threshold):
     """
     count = len(names)
     named = count <= MOST_NAMES
-    height = 1.4 + 0.19 * count if named else 9
+    height = 1.4 + 0.19 * count if named else 9.0
     figure, axis = plt.subplots(figsize=(8, height), layout="constrained")
     voice = list(label)
     for a, b in tree[:, :2].astype(int):
         voice.append(voice[a] if voice[a] == voice[b] else -1)
     palette = [*map(mpl.colors.to_hex, colors(max(label) + 1)), "#999999"]
-    few = {
-        "truncate_mode": "lastp",
-        "p": MOST_LEAVES,
-        "show_leaf_counts": False,
-    }
-    with warnings.catch_warnings():
-        # All recordings may be alike: an axis of no length, for now.
-        warnings.filterwarnings("ignore", "Attempting to set identical")
-        leaves = hierarchy.dendrogram(
-            tree,
-            ax=axis,
-            orientation="left",
-            link_color_func=lambda node: palette[voice[node]],
-            no_labels=not named,
-            **(few if count > MOST_LEAVES else {}),
-        )["leaves"]
+    # All begins a bit farther right, so that leaves have some length.
+    room = 0.03 * max(float(tree[-1, 2]), 1e-9)
+    tree, top = tree + room * np.array([0, 0, 1, 0]), top + room
+    lowest = top - tree[-1, 2] - room
+    leaves = hierarchy.dendrogram(
+        tree,
+        ax=axis,
+        orientation="left",
+        link_color_func=lambda node: palette[voice[node]],
+        no_labels=not named,
+        truncate_mode="lastp" if count > MOST_LEAVES else None,
+        p=MOST_LEAVES,
+        show_leaf_counts=False,
+    )["leaves"]
     if named:
-        texts = axis.get_yticklabels()
-        say(texts, [names[row] for row in leaves])
-        for text, row in zip(texts, leaves, strict=True):
-            text.set(color=palette[voice[row]], size=8)
+        axis.set_yticks(
+            axis.get_yticks(),
+            [left_to_right(short(names[row], 48)) for row in leaves],
+            parse_math=False,
+            size=8,
+        )
+        for text, row in zip(axis.get_yticklabels(), leaves, strict=True):
+            text.set_color(palette[voice[row]])
     # The axis is of heights; what is read is scores.
-    farthest = float(tree[-1, 2])
-    room = 0.03 * max(farthest, 1e-9)
-    ticks = MaxNLocator(8).tick_values(top - farthest, top)
-    ticks = ticks[(ticks >= top - farthest - room) & (ticks <= top + room)]
-    axis.set_xlim(farthest + room, -room)
+    ticks = MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(lowest, top)
+    ticks = ticks[(ticks >= lowest) & (ticks <= top)]
+    axis.set_xlim(top - lowest, 0)
     axis.set_xticks(top - ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xlabel("mean score of the two groups that join")
-    draw_threshold(
-        axis,
-        threshold,
-        top - farthest - room,
-        top + room,
-        lambda score: top - score,
+    draw_threshold(axis, threshold, lowest, top, lambda score: top - score)
+    axis.legend(
+        loc="upper right", bbox_to_anchor=(1, -0.6 / height), fontsize=8.5
     )
-    axis.legend(loc="upper left", fontsize=8.5)
     voices = f"{count} recordings, {max(label) + 1} voices"
     if count > MOST_LEAVES:
         voices += f": the last {MOST_LEAVES} groups"
@@ -574,9 +568,12 @@ def colors(count):
         return plt.get_cmap("tab10")(np.arange(count))
     hue = np.arange(count) / count
     light = np.array([0.36, 0.5, 0.66])[np.arange(count) % 3]
-    return np.array(
+    rgb = np.array(
         [
             colorsys.hls_to_rgb(h, x, 0.8)
             for h, x in zip(hue, light, strict=True)
         ]
     )
+    # Yellow is bright at any lightness, and hard to see on white.
+    bright = rgb @ [0.3, 0.59, 0.11]
+    return rgb * np.minimum(1, 0.68 / bright)[:, None]

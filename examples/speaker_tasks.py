@@ -1,18 +1,16 @@
 """What one does with a saved speaker model: compare, find, sort recordings.
 
 Every function takes a `Voice`, as `speaker_backend.load` returns it. `embed`
-makes a vector of unit length of each recording, `score` says how much alike two
-vectors are, and at `threshold` or above it is the same speaker.
+makes a vector of each recording, mostly of unit length, `score` says how much
+alike two vectors are, and at `threshold` or above it is the same speaker.
 """
 
-import contextlib
 import dataclasses
 import filecmp
-import sys
-import time
+import unicodedata
 from pathlib import Path
 
-import keras
+import features
 import numpy as np
 from audio import SUFFIXES, DataError
 from scipy.cluster import hierarchy
@@ -23,8 +21,6 @@ from verification import MATCH, OTHER
 import keras_xent
 
 PRIOR = 0.05  # of a match, for the detection cost
-CHUNK = 16  # recordings embedded at once
-PATIENCE = 2.0  # seconds without a progress bar
 BLOCK = 256  # recordings whose trials are scored at once
 TOLD = 10  # bad lines named in one error, and runners-up
 
@@ -187,7 +183,8 @@ def verify(match, score, threshold):
 def enrol(voice, directory):
     """The voices of `directory/<speaker>/**`: names, and a vector for each.
 
-    A speaker's vector is the mean over the recordings, of length 1 again.
+    A speaker's vector is the mean over the recordings, of length 1 if theirs
+    are.
     """
     paths, speakers = [], []
     for path, speaker in recordings(directory):
@@ -206,10 +203,12 @@ def enrol(voice, directory):
     names, speaker = np.unique(speakers[kept], return_inverse=True)
     if left_out := sorted({*speakers.tolist()} - {*names.tolist()}):
         warn(f"no recording can be used, left out: {', '.join(left_out)}")
-    total = np.zeros((len(names), embeddings.shape[1]))
-    np.add.at(total, speaker, embeddings)
-    length = np.linalg.norm(total, axis=1, keepdims=True)
-    return names.tolist(), (total / np.maximum(length, 1e-12)).astype("float32")
+    mean = np.stack(
+        [embeddings[speaker == row].mean(axis=0) for row in range(len(names))]
+    )
+    if np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):
+        mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    return names.tolist(), mean
 
 
 def identify(voice, enrolled, path):
@@ -239,10 +238,12 @@ def identify(voice, enrolled, path):
 def embeddings(voice, paths, out):
     """Save vectors as .npz: `embeddings`, `paths` and `speakers`.
 
-    Folders among the paths stand for all recordings in them. `speakers` are
-    the names of folders: the first one below a folder that was given, or the
-    one that a recording lies in; "" if there is none.
+    `paths` is one path or many; a folder stands for all recordings in it.
+    `speakers` are the names of folders: the first one below a folder that was
+    given, or the one that a recording lies in; "" if there is none.
     """
+    if isinstance(paths, str | Path):
+        paths = [paths]
     if Path(out).suffix != ".npz":
         raise DataError(f"{out}: the name must end in .npz")
     found = []
@@ -329,10 +330,13 @@ def recordings(directory):
         raise DataError(f"{directory} is not a folder")
     found = []
     for path in sorted(directory.rglob("*")):
+        parts = path.relative_to(directory).parts
         # macOS leaves files that begin with a dot beside real ones.
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            folders = path.relative_to(directory).parts[:-1]
-            found.append((path, folders[0] if folders else ""))
+        hidden = any(part.startswith(".") for part in parts)
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden:
+            speaker = parts[0] if len(parts) > 1 else ""
+            # File systems differ in how they spell an accent.
+            found.append((path, unicodedata.normalize("NFC", speaker)))
     if not found:
         raise DataError(f"{directory} holds no {', '.join(SUFFIXES)}")
     return found
@@ -341,44 +345,27 @@ def recordings(directory):
 def embed(voice, paths, *, skip=False):
     """The vectors of recordings, and the rows of those that could be used.
 
-    One that cannot be used is an error, or with `skip` a warning. What takes
-    longer than two seconds shows its progress.
+    One that cannot be used is an error, or with `skip` a warning.
     """
-    vectors, kept, progress = [], [], None
-    start = time.monotonic()
-    for first in range(0, len(paths), CHUNK):
-        rows = range(first, min(first + CHUNK, len(paths)))
+    vectors, kept, skipped = [], [], []
+    for row, path in enumerate(features.progress(paths, "embedding")):
         try:
-            vectors.append(voice.embed([paths[row] for row in rows]))
-            kept += rows
-        except DataError:
-            for row in rows:
-                try:
-                    vectors.append(_embed_one(voice, paths[row]))
-                    kept.append(row)
-                except DataError as error:
-                    if not skip:
-                        raise
-                    warn(f"skipped: {error}")
-        slow = time.monotonic() - start > PATIENCE and rows[-1] + 1 < len(paths)
-        if progress or slow:
-            with contextlib.redirect_stdout(sys.stderr):
-                progress = progress or keras.utils.Progbar(
-                    len(paths), unit_name="recording"
-                )
-                progress.update(rows[-1] + 1)
+            vectors.append(voice.embed([path])[0])
+            kept.append(row)
+        except DataError as error:
+            why = str(error)
+            if str(path) not in why:
+                why = f"{path}: {why}"
+            if not skip:
+                raise DataError(why) from error
+            skipped.append(why)
+    for why in skipped[:TOLD]:
+        warn(f"skipped: {why}")
+    if len(skipped) > TOLD:
+        warn(f"and {len(skipped) - TOLD} more are skipped")
     if not kept:
         raise DataError("no recording can be used")
-    return np.concatenate(vectors), kept
-
-
-def _embed_one(voice, path):
-    try:
-        return voice.embed([path])
-    except DataError as error:
-        if str(path) in str(error):
-            raise
-        raise DataError(f"{path}: {error}") from error
+    return np.stack(vectors), kept
 
 
 def _check_exists(paths):

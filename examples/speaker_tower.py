@@ -45,6 +45,7 @@ class Recipe:
     speeds: tuple = (0.9, 1.1)  # each makes another voice of every voice
     # The backend
     deep: float = 0.5  # weight of the tower; that of the linear path is 1
+    varied: float = 2 / 3  # of that, the LDA that knows voices at other speeds
     shrinkage: float = 0.2  # of the covariances in the LDA
     cohort: int = 50  # nearest training utterances, for the AS-norm
 

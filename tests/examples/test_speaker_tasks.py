@@ -203,6 +203,7 @@ def test_bad_lines_are_named_before_anything_is_embedded(voice, folder):
         ("good", "nowhere/scores.txt", "cannot be written"),
         ("good", "trials.txt", "would be overwritten"),
         ("good", "anna/room/0.wav", "would be overwritten"),
+        ("good", "anna/../trials.txt", "would be overwritten"),
     ],
 )
 def test_trials_that_cannot_work_are_refused(
@@ -247,6 +248,20 @@ def test_speakers_are_enrolled_by_their_mean(voice, folder, capsys):
     assert "left out: dora" in told[3]
 
 
+def test_vectors_of_any_length_are_averaged_as_they_are(voice, folder):
+    class Logits(FakeVoice):
+        def embed(self, paths):
+            return 3 * super().embed(paths)
+
+    _, expected = speaker_tasks.enrol(voice, folder)
+    _, vectors = speaker_tasks.enrol(Logits(), folder)
+    length = np.linalg.norm(vectors, axis=1)
+    assert np.all(length < 2.999)
+    np.testing.assert_allclose(
+        vectors / length[:, None], expected, rtol=1e-5, atol=1e-6
+    )
+
+
 def test_a_recording_is_identified_or_by_nobody(voice, folder, capsys):
     enrolled = speaker_tasks.enrol(voice, folder)
     path = record(folder / "new.wav", SPEAKERS["bert"], seed=99)
@@ -278,6 +293,8 @@ def test_embeddings_are_saved_with_their_folders(voice, folder, tmp_path):
     np.testing.assert_array_equal(
         saved["embeddings"], voice.embed(saved["paths"])
     )
+    speaker_tasks.embeddings(voice, str(folder), out)
+    assert np.load(out)["speakers"].tolist() == saved["speakers"].tolist()[:-1]
 
 
 def test_who_is_who_in_a_folder(voice, folder, tmp_path, capsys):
@@ -311,19 +328,29 @@ def test_groups_join_where_their_mean_score_reaches_the_threshold(
         record(tmp_path / f"{number:02}.wav", direction, noise=0)
     vectors = voice.embed(sorted(tmp_path.glob("*.wav")))
     score = voice.score(vectors, vectors)
-    groups = [{row} for row in range(12)]
-    while True:
+    groups, steps = [{row} for row in range(12)], []
+    while len(groups) > 1:
         best, a, b = max(
-            (np.mean([score[i, j] for i in a for j in b]), n, m)
-            for (n, a), (m, b) in itertools.combinations(enumerate(groups), 2)
+            (np.mean([score[i, j] for i in one for j in other]), n, m)
+            for (n, one), (m, other) in itertools.combinations(
+                enumerate(groups), 2
+            )
         )
-        if best < voice.threshold:
-            break
-        groups[a] |= groups.pop(b)
-    assert 2 < len(groups) < 10
-    _, label = speaker_tasks.cluster(voice, tmp_path, tmp_path)
-    found = [set(np.flatnonzero(label == k)) for k in range(len(groups))]
-    assert sorted(map(sorted, found)) == sorted(map(sorted, groups))
+        steps.append((best, list(groups)))
+        groups[a] = groups[a] | groups[b]
+        del groups[b]
+    # Just above the score at which two of them join.
+    for best, expected in steps[1::4]:
+        voice.threshold = best + 1e-3
+        _, label = speaker_tasks.cluster(voice, tmp_path, tmp_path)
+        found = [
+            set(np.flatnonzero(label == k).tolist())
+            for k in range(label.max() + 1)
+        ]
+        assert sorted(map(sorted, found)) == sorted(map(sorted, expected))
+        voice.threshold = best - 1e-3
+        _, label = speaker_tasks.cluster(voice, tmp_path, tmp_path)
+        assert label.max() + 1 == len(expected) - 1
 
 
 def test_recordings_with_equal_scores_are_still_counted(voice, tmp_path):
@@ -369,16 +396,27 @@ def test_what_cannot_work_is_refused(voice, tmp_path, call, words):
         call(voice, tmp_path)
 
 
-@pytest.mark.parametrize(("patience", "shown"), [(0.0, True), (60.0, False)])
 def test_progress_is_shown_where_it_takes_long(
-    voice, folder, monkeypatch, capsys, patience, shown
+    voice, folder, monkeypatch, capsys
 ):
-    monkeypatch.setattr(speaker_tasks, "PATIENCE", patience)
-    monkeypatch.setattr(speaker_tasks, "CHUNK", 5)
+    speaker_tasks.enrol(voice, folder)
+    assert not capsys.readouterr().err
+    seconds = itertools.count(step=2.0)
+    monkeypatch.setattr("time.monotonic", lambda: next(seconds))
     speaker_tasks.enrol(voice, folder)
     printed = capsys.readouterr()
-    assert ("12/12" in printed.err) is shown
+    assert "embedding: [" in printed.err
     assert not printed.out
+
+
+def test_of_many_bad_recordings_some_are_named(voice, folder, capsys):
+    for number in range(25):
+        (folder / "anna" / f"{number}.wav").write_text("broken")
+    names, _ = speaker_tasks.enrol(voice, folder)
+    assert names == list(SPEAKERS)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 11
+    assert told[-1] == "warning: and 15 more are skipped"
 
 
 def test_the_tree_is_that_of_scipy():

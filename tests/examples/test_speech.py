@@ -85,10 +85,12 @@ def test_names_in_any_script(tmp_path):
     names = ["Ольга", "林小明", "سلمى", "José"]
     for name in names[:3]:
         folder_of(tmp_path, [name])
-    folder_of(tmp_path, [unicodedata.normalize("NFD", "José")])
-    corpus = wav_folder(tmp_path, unseen=["José", "林小明"])
-    assert set(corpus.names) == set(names)
-    assert set(corpus.names[2:]) == {"José", "林小明"}
+    decomposed = unicodedata.normalize("NFD", "José")
+    folder_of(tmp_path, [decomposed])
+    for spelling in ("José", decomposed):
+        corpus = wav_folder(tmp_path, unseen=[spelling, "林小明"])
+        assert set(corpus.names) == set(names)
+        assert set(corpus.names[2:]) == {"José", "林小明"}
 
 
 def test_a_flat_folder_of_other_names_is_told_the_layouts(tmp_path):
@@ -210,7 +212,7 @@ def test_no_session_is_on_both_sides(tmp_path, sizes, least, most):
         assert len(tested) > 2  # drawn by the seed
 
 
-@pytest.mark.parametrize("sizes", [[5, 5], [8, 1, 1], [1] * 10])
+@pytest.mark.parametrize("sizes", [[5, 5], [5, 5, 1], [1] * 10])
 def test_other_subfolders_are_no_sessions(tmp_path, sizes):
     corpus = wav_folder(sessions(tmp_path, sizes))
     assert np.bincount(corpus.test.speaker).tolist() == [2, 2]
@@ -262,12 +264,19 @@ def test_the_lowest_rate_decides_up_to_16_khz(tmp_path, capsys):
     ("seconds", "frames"),
     [(0.3, 50), (0.5, 50), (0.51, 100), (2.3, 250), (2.95, 300), (4.0, 300)],
 )
-def test_a_segment_holds_the_longest_utterance(tmp_path, seconds, frames):
+def test_a_segment_holds_nearly_every_utterance(tmp_path, seconds, frames):
     folder_of(tmp_path, "ab")
-    write(tmp_path / "a" / "long.wav", tone(seconds))
+    for row in range(3):
+        write(tmp_path / "a" / f"long{row}.wav", tone(seconds))
     corpus = wav_folder(tmp_path)
     assert corpus.training.shape == (frames, 64)
     assert corpus.test.shape == corpus.training.shape
+
+
+def test_one_long_utterance_does_not_make_all_segments_long(tmp_path):
+    folder_of(tmp_path, "abcd")
+    write(tmp_path / "a" / "long.wav", tone(2.9))
+    assert wav_folder(tmp_path).training.shape == (50, 64)
 
 
 def test_bad_files_are_named_and_skipped(tmp_path, capsys):
@@ -397,7 +406,7 @@ def test_a_fifth_of_each_speaker_is_held_out():
     np.testing.assert_array_equal(copy[rows].segments, -held_out.segments)
 
 
-@pytest.mark.parametrize(("speakers", "drawn"), [(9, 3), (18, 3), (30, 5)])
+@pytest.mark.parametrize(("speakers", "drawn"), [(9, 3), (18, 6), (30, 10)])
 def test_speakers_to_validate_on(speakers, drawn):
     corpus = corpus_of(speakers)
     training, valid, rows = corpus.validation_speakers(0)
