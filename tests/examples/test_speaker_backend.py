@@ -305,6 +305,7 @@ def paths(tmp_path_factory):
 def recorded(paths, monkeypatch):
     """The recordings as data, in segments of the length of a saved model."""
     monkeypatch.setattr(speaker_backend, "FRAMES", 24)
+    monkeypatch.setattr(speaker_backend, "FEW", 2)
     array, owner = features.log_mel_segments(paths, RATE, 24)
     return speech.Utterances(array, owner, np.arange(9) // 3, paths)
 
