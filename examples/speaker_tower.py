@@ -113,6 +113,15 @@ class CentreInTime(keras.layers.Layer):
 
 
 @SERIALIZE
+class Counted(keras.layers.Layer):
+    """Zeros for `x` where a frame of `frames` is nothing but zeros."""
+
+    def call(self, inputs):
+        x, frames = inputs
+        return x * counted(frames)
+
+
+@SERIALIZE
 class PoolStatistics(keras.layers.Layer):
     """Mean and deviation over the frames that count, `(batch, 2 · channels)`.
 
@@ -164,6 +173,8 @@ def tdnn(data, recipe):
         )(x)
         x = layers.BatchNormalization()(x)
         x = layers.ReLU()(x)
+        # What lies beyond the end must not reach back through the next one.
+        x = Counted()([x, inputs])
     x = PoolStatistics()([x, inputs])
     x = layers.BatchNormalization()(x)
     x = layers.Dropout(recipe.dropout)(x)
