@@ -18,9 +18,17 @@ def number_or_names(words):
 
 
 def objective(word):
-    if word in ("accuracy", "balanced", "equal_error"):
+    """`--objective`: a name, or the prior of a match."""
+    names = ("accuracy", "balanced", "equal_error")
+    if word in names:
         return word
-    return checks.finite(above=0, below=1)(word)
+    try:
+        return checks.finite(above=0, below=1)(word)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"must be {', '.join(names)} or a number between 0 and 1. "
+            f"Received: {word!r}"
+        ) from None
 
 
 def parse(arguments):
@@ -109,12 +117,19 @@ def parse(arguments):
         parser.error("--voices goes with --cluster")
     if options.data and options.download:
         parser.error("--data and --download exclude each other")
+    if options.save and options.load:
+        parser.error("--save keeps what is trained, and --load trains nothing")
     if options.save and options.mode == "naive":
         parser.error("--save is for the modes batch and pairs")
+    if options.baseline and (options.save or options.plots):
+        parser.error(
+            "--baseline trains nothing that could be saved or drawn; leave it "
+            "out, or --save and --plots"
+        )
     if options.unseen is not None:
         options.unseen = number_or_names(options.unseen)
     recordings = options.data or options.download
-    if options.save and not recordings and not options.load:
+    if options.save and not recordings:
         parser.error(
             "--save keeps a model of recordings; the Japanese vowels are "
             "cepstrum coefficients. Train one with --data or --download"

@@ -14,17 +14,22 @@ def pair_model(tower):
 
 
 class Rows(keras.utils.PyDataset):
-    """Segments and their speakers, in batches of one size, shuffled.
+    """Segments and their speakers, numbered from 0, in batches of one size.
 
-    What is left over at the end of an epoch waits for another one. A smaller
-    batch would be compiled for itself, and would have few pairs.
+    They come shuffled. What is left over at the end of an epoch waits for
+    another one. A smaller batch would be compiled for itself, and would have
+    few pairs.
     """
 
     def __init__(self, data, batch_size, seed):
         super().__init__()
-        self.segments, self.speaker = data.segments, data.segment_speaker
+        self.segments = data.segments
+        # A softmax has one logit for each of them, whatever their ids.
+        known, self.speaker = np.unique(
+            data.segment_speaker, return_inverse=True
+        )
+        self.speaker_count = len(known)
         self.batch_size = min(batch_size, len(self.segments))
-        self.speaker_count = len(np.unique(self.speaker))
         self.rng = np.random.default_rng(seed)
         self.on_epoch_end()
 

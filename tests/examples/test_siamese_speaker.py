@@ -1,5 +1,6 @@
-"""The figures are those of naive computations, and the commands work."""
+"""The commands work from end to end, and what they train beats the baseline."""
 
+import dataclasses
 import itertools
 import os
 import re
@@ -10,249 +11,222 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from scipy.io import wavfile
 
-from tests.testing import only_on
+from tests.examples.test_audio import write
+from tests.testing import BACKEND, only_on
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import siamese_speaker  # noqa: E402
-import speaker_pairs  # noqa: E402
+import speaker_backend  # noqa: E402
+import speaker_options  # noqa: E402
 import speaker_scores  # noqa: E402
 import speech  # noqa: E402
-import wav_features  # noqa: E402
 
-# NumPy, a command line and plain Keras: what it uses of the package is tested
-# on every backend.
-pytestmark = only_on("torch", "examples are tested on one backend")
+ARABIC = ROOT.parent / "shared" / "data" / "arabic_speech_commands"
 
+# A command line and plain Keras: what it uses of the package is tested on
+# every backend.
+torch_only = only_on("torch", "examples are tested on one backend")
+
+SUMMARY = re.compile(
+    r"(\w+) on (\w+) speakers: ((?:hardly better than chance, and )?"
+    r"(?:no )?better than) the baseline, equal error rate ([\d.]+)% against "
+    r"([\d.]+)% \(([\w, -]+)\); chance is 50 %"
+)
 LAST_LINES = re.compile(
     r"equal error rate: \d+\.\d\d %\n"
+    r"missed matches at the tuned threshold: \d+\.\d\d %\n"
+    r"false matches at the tuned threshold: \d+\.\d\d %\n"
     r"accuracy at the tuned threshold: \d+\.\d\d %\n"
     r"misclassification rate: \d+\.\d\d %\n\Z"
 )
+BASELINES = list(speaker_backend.BASELINES)
 
 
-def random_scores(seed, count=40):
-    rng = np.random.default_rng(seed)
-    match = rng.random(count) < 0.4
-    match[:2] = True, False
-    return match, rng.exponential(np.where(match, 1.0, 3.0))
+def main(*arguments):
+    siamese_speaker.main(list(map(str, arguments)))
 
 
-def random_distances(seed, count=12, speakers=3):
-    rng = np.random.default_rng(seed)
-    speaker = 5 * rng.permutation(np.arange(count) % speakers)
-    place = rng.normal(size=(count, 2)) + speaker[:, None] / 5
-    return np.abs(place[:, None] - place).sum(axis=-1), speaker
-
-
-def test_every_pair_comes_once():
-    distance, speaker = random_distances(0)
-    expected = [
-        (speaker[a] == speaker[b], distance[a, b])
-        for a, b in itertools.combinations(range(len(speaker)), 2)
+def table(printed):
+    """The rows: name, speakers, seed, threshold, and the figures as text."""
+    rows = re.findall(
+        r"^(.+?) +(\d+ (?:un)?seen) +(\w+)  +(.*)$", printed, re.MULTILINE
+    )
+    return [
+        (*row[:3], re.findall(r"-?[\d.]+(?:e-?\d+)?|-", row[3])) for row in rows
     ]
-    pairs = speaker_scores.every_pair(distance, speaker)
-    found = list(zip(*pairs, strict=True))
-    assert found == expected
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_equal_error_rate_is_where_the_errors_cross(seed):
-    match, distance = random_scores(seed)
-    steps = []
-    for threshold in [-1.0, *np.sort(distance)]:
-        called = distance <= threshold
-        steps.append([np.mean(called[~match]), np.mean(~called[match])])
-    crossing = []
-    for (a, b), (c, d) in itertools.pairwise(steps):
-        if a <= b and c >= d:
-            part = (b - a) / ((b - a) + (c - d))
-            crossing.append(a + part * (c - a))
-    metric, _ = speaker_scores.verification(match, distance)
-    low, high = metric.bounds()
-    assert low - 1e-12 <= crossing[0] <= high + 1e-12
-    assert high - low < 0.05
-    found = float(metric.result())
-    assert low - 1e-6 <= found <= high + 1e-6
+# The vowels
 
 
-def test_the_equal_error_rate_of_known_scores():
-    def rate(match, distance):
-        return float(speaker_scores.verification(match, distance)[0].result())
-
-    match = np.array([True, True, False, False])
-    assert rate(match, np.array([1.0, 2.0, 3.0, 4.0])) == 0
-    assert rate(match, np.array([4.0, 3.0, 2.0, 1.0])) == 1
-    assert rate(match, np.array([1.0, 3.0, 2.0, 4.0])) == 0.5
-    assert rate(match, np.array([1.0, 1.0, 1.0, 1.0])) == 0.5
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_threshold_is_the_best_one(seed):
-    match, distance = random_scores(seed)
-    threshold = speaker_scores.tune_threshold(match, distance)
-    found = np.mean((distance < threshold) == match)
-    best = max(np.mean((distance <= cut) == match) for cut in [-1, *distance])
-    assert found == pytest.approx(best)
-
-
-def test_well_separated_speakers_are_all_classified():
-    speaker = np.array([3, 3, 9, 9, 9, 4])
-    distance = 1.0 - (speaker[:, None] == speaker)
-    result = speaker_scores.Result("batch", "seen", 0, distance, speaker, 0.5)
-    assert (result.misclassified, result.accuracy) == (0, 1)
-    assert result.rand == result.information == 1
-    assert result.equal_error == result.min_cost == 0
-
-
-def test_the_groups_of_a_result_are_those_of_average_linkage():
-    from scipy.cluster.hierarchy import average, fcluster
-    from scipy.spatial.distance import squareform
-    from sklearn.metrics import adjusted_rand_score
-
-    distance, _ = random_distances(0)
-    tree = average(squareform(distance, checks=False))
-    expected = fcluster(tree, 3, "maxclust")
-    groups = speaker_scores.cluster(distance, 3)
-    assert adjusted_rand_score(groups, expected) == 1
-
-
-def tiny_data(count=11, speakers=3):
-    speaker = np.arange(count) % speakers
-    segments = np.random.default_rng(0).normal(size=(count, 4, 2))
-    return speech.Utterances(
-        segments.astype("float32"), np.arange(count), speaker
-    )
-
-
-def test_rows_come_shuffled_with_their_speakers():
-    data = tiny_data()
-    rows = speaker_pairs.Rows(data, 4, seed=0)
-    assert len(rows) == 2
-    seen = []
-    for index in range(2):
-        segments, speaker = rows[index]
-        where = [
-            int(np.flatnonzero((data.segments == one).all(axis=(1, 2)))[0])
-            for one in segments
-        ]
-        assert data.speaker[where].tolist() == speaker.tolist()
-        seen += where
-    assert len(set(seen)) == 8
-    rows.on_epoch_end()
-    again = [rows[index][1].tolist() for index in range(2)]
-    rows.on_epoch_end()
-    assert again != [rows[index][1].tolist() for index in range(2)]
-    assert len(speaker_pairs.Rows(data, 99, seed=0)) == 1
-
-
-def test_half_of_the_pairs_match():
-    data = tiny_data(count=12)
-    pairs = speaker_pairs.Pairs(data, 12, seed=0)
-    for _ in range(3):
-        (a, b), match = pairs[0]
-        assert match.shape == (12, 1)
-        assert match.sum() == 6
-        for one, other, flag in zip(a, b, match, strict=True):
-            first, second = (
-                int(np.flatnonzero((data.segments == x).all(axis=(1, 2)))[0])
-                for x in (one, other)
-            )
-            assert first != second
-            assert (data.speaker[first] == data.speaker[second]) == flag
-        before = pairs.partner.copy()
-        pairs.on_epoch_end()
-        assert not np.array_equal(before, pairs.partner)
-
-
-def test_the_naive_distance_is_clipped_and_one_way():
-    p, q = np.array([[1.0, 0.0], [0.3, 0.7]]), np.array([[0.0, 1.0]] * 2)
-    found = keras.ops.convert_to_numpy(
-        speaker_pairs.naive_distance(p.astype("float32"), q.astype("float32"))
-    )
-    p, q = np.clip(p, 1e-7, 1), np.clip(q, 1e-7, 1)
-    np.testing.assert_allclose(found, (p * np.log(p / q)).sum(1), rtol=1e-4)
-    match, distance = np.array([[1.0], [0.0]]), np.array([[0.2], [0.4]])
-    hinge = speaker_pairs.naive_hinge(
-        keras.ops.convert_to_tensor(match, "float32"),
-        keras.ops.convert_to_tensor(distance, "float32"),
-    )
-    hinge = keras.ops.convert_to_numpy(hinge)
-    np.testing.assert_allclose(hinge, [0.2, 0.6], rtol=1e-6)
-
-
-def simple_tower(train, features, recipe):
+def simple_tower(data, recipe):
     """In place of the recurrent one, which takes long to compile."""
-    inputs = keras.Input(train.segments.shape[1:])
+    inputs = keras.Input((None, data.shape[1]))
     x = keras.layers.Masking()(inputs)
     x = keras.layers.GlobalAveragePooling1D()(x)
+    x = keras.layers.Dense(8, name="embedding")(x)
     return keras.Model(inputs, keras.layers.Dense(8)(x), name="tower")
 
 
-def test_all_modes_in_one_table(monkeypatch, capsys):
+@pytest.fixture
+def simple(monkeypatch):
     monkeypatch.setattr(siamese_speaker, "build_tower", simple_tower)
-    siamese_speaker.main(
-        ["--mode", "all", "--small", "--seeds", "2", "--epochs", "1"]
-    )
+
+
+@torch_only
+def test_all_modes_in_one_table(simple, capsys):
+    main("--mode", "all", "--small", "--seeds", 2, "--epochs", 1)
     printed = capsys.readouterr().out
     assert LAST_LINES.search(printed)
     assert len(printed.splitlines()) <= 60
-    rows = re.findall(
-        r"^(\w+) +(\d \w+) +(\w+).*?([\d.]+) % +([\d.]+) +([\d.]+) % +"
-        r"([\d.]+) % +([\d.]+) % +(-?[\d.]+) +([\d.]+) +(?:-|[\d.]+ %)$",
-        printed,
-        re.MULTILINE,
-    )
+    rows = table(printed)
     expected = itertools.product(
-        ["batch", "pairs", "naive"],
-        ["9 seen"],
-        ["0", "1", "mean", "spread"],
+        ["batch", "pairs", "naive"], ["9 seen"], ["0", "1", "mean", "spread"]
     )
-    assert [row[:3] for row in rows] == list(expected)
-    values = np.array([row[3:] for row in rows], float)
-    for group in values.reshape(3, 4, 7):
-        np.testing.assert_allclose(group[:2].mean(0), group[2], atol=0.02)
+    expected = [*expected, *((name, "9 seen", "0") for name in BASELINES)]
+    assert [row[:3] for row in rows] == expected
+    for mode in range(3):
+        first, second, mean, spread = rows[4 * mode : 4 * mode + 4]
+        # The last is what Keras says; a mean has no threshold.
+        seeds = np.array([row[3][1:10] for row in (first, second)], float)
+        found = np.array([row[3][:9] for row in (mean, spread)], float)
+        np.testing.assert_allclose(seeds.mean(axis=0), found[0], atol=0.02)
         np.testing.assert_allclose(
-            group[:2].std(0, ddof=1), group[3], atol=0.02
+            seeds.std(axis=0, ddof=1), found[1], atol=0.02
         )
-    assert len(re.findall(r"^batch .* -$", printed, re.MULTILINE)) == 4
-    assert len(re.findall(r"^naive .* %$", printed, re.MULTILINE)) == 4
-    last = re.findall(r"([\d.]+) %", printed)[-3:]
-    assert [float(x) for x in last] == values[2, [0, 2, 4]].tolist()
+    reported = {row[0]: row[3][-1] for row in rows}
+    assert float(reported.pop("naive")) >= 0
+    assert set(reported.values()) == {"-"}
+    # The summary is of the first mode and the best row of the baseline.
+    mode, group, _, ours, best, name = SUMMARY.search(printed).groups()
+    assert (mode, group) == ("batch", "seen")
+    assert ours == rows[2][3][0]
+    rates = {row[0]: row[3][1] for row in rows if row[0] in BASELINES}
+    assert best == min(rates.values(), key=float) == rates[name]
 
 
-def voice(pitch, seconds, seed):
+@torch_only
+def test_the_vowels_as_they_come(capsys):
+    main("--small", "--epochs", 1, "--unseen", 2)
+    printed = capsys.readouterr().out
+    assert LAST_LINES.search(printed)
+    assert re.search("never trained on: 16 utterances of speaker .*,", printed)
+    assert [row[:2] for row in table(printed)] == [
+        (name, group)
+        for name in ("batch", *BASELINES)
+        for group in ("7 seen", "2 unseen")
+    ]
+    assert [found[1] for found in SUMMARY.findall(printed)] == [
+        "seen",
+        "unseen",
+    ]
+
+
+@torch_only
+def test_both_losses_with_the_threshold_of_strangers(simple, capsys):
+    main("--small", "--epochs", 2, "--loss", "all", "--backend", "cosine")
+    printed = capsys.readouterr().out
+    names = list(siamese_speaker.LOSSES)
+    assert [row[0] for row in table(printed)] == [*names, *BASELINES]
+    assert printed.count("to tune the threshold on") == 2
+    losses = re.findall(r"epoch +2  loss (\S+)", printed)
+    assert len(losses) == 4
+    assert all(np.isfinite(float(loss)) for loss in losses)
+
+
+@torch_only
+@pytest.mark.parametrize(("rate", "speaks"), [(0.0, True), (0.01, False)])
+def test_a_loss_that_does_not_fall_is_diagnosed(
+    simple, monkeypatch, capsys, rate, speaks
+):
+    recipe = dataclasses.replace(
+        speaker_options.RECIPES["cepstrum"], learning_rate=rate, epochs=25
+    )
+    monkeypatch.setattr(siamese_speaker, "recipe_of", lambda options: recipe)
+    main("--small")
+    printed = capsys.readouterr().out
+    found = re.search(r"The loss went from (\S+) to (\S+) only:\n", printed)
+    assert bool(found) is speaks
+    assert ("keras_xent.diagnose: " in printed) is speaks
+    if speaks:
+        first, last = map(float, found.groups())
+        assert last > 0.9 * first
+
+
+# Recordings
+
+
+def sound(pitch, seconds, seed):
     """Not a voice, but a sound with overtones and a little noise."""
     time = np.arange(round(8000 * seconds)) / 8000
     parts = [np.sin(2 * np.pi * pitch * k * time) / k for k in (1, 2, 3)]
     noise = np.random.default_rng(seed).normal(size=len(time))
-    return (0.2 * sum(parts) + 0.01 * noise).astype("float32")
+    return 0.2 * sum(parts) + 0.01 * noise
 
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
+    """Eleven voices, so that the threshold can be tuned on strangers."""
     folder = tmp_path_factory.mktemp("recordings")
-    for number, name in enumerate(["anna", "bert", "carl", "dora"]):
-        for take in range(8):
-            sound = voice(130 + 60 * number + take, 0.35 + 0.03 * take, take)
-            wavfile.write(folder / f"1_{name}_{take}.wav", 8000, sound)
+    for number, name in enumerate("abcdefghijk"):
+        for take in range(6):
+            samples = sound(110 + 30 * number + take, 0.35 + 0.03 * take, take)
+            write(folder / name / f"{take}.wav", samples)
     return folder
 
 
-def figures_of_comparing(model, *wavs):
-    """Asks the saved model in a second process."""
+def answer(printed):
+    pattern = r"score: (\S+)\nthreshold: (\S+) .*\ndecision: (\w+) speaker"
+    score, threshold, decision = re.search(pattern, printed).groups()
+    return float(score), float(threshold), decision
+
+
+@torch_only
+@pytest.mark.parametrize("mode", ["batch", "pairs"])
+def test_from_recordings_to_a_saved_model(recordings, tmp_path, capsys, mode):
+    model, plots = tmp_path / "voices.keras", tmp_path / "plots"
+    arguments = ["--data", recordings, "--unseen", 2, "--small"]
+    arguments += ["--mode", mode, "--save", model, "--plots", plots]
+    main(*arguments)
+    printed = capsys.readouterr().out
+    assert LAST_LINES.search(printed)
+    assert [row[:3] for row in table(printed)] == [
+        (name, group, "0")
+        for name in (mode, *BASELINES)
+        for group in ("9 seen", "2 unseen")
+    ]
+    assert printed.count("to tune the threshold on") == (mode == "batch")
+    assert printed.count("with everybody") == (mode == "batch")
+    names = {"scores.png", "det.png", "embeddings.png", "training.png"}
+    assert names <= {path.name for path in plots.iterdir()}
+    assert min(path.stat().st_size for path in plots.iterdir()) > 5000
+
+    voice = speaker_backend.load(model)
+    a, b = recordings / "a" / "0.wav", recordings / "k" / "5.wav"
+    rows = voice.embed([a, b])
+    score = float(voice.score(rows[:1], rows[1:])[0, 0])
+    main("--load", model, "--compare", a, b)
+    found = answer(capsys.readouterr().out)
+    assert found[:2] == pytest.approx((score, voice.threshold), rel=2e-3)
+    assert found[2] == ("same" if score >= voice.threshold else "different")
+    main("--load", model, "--compare", a, a)
+    assert answer(capsys.readouterr().out)[2] == "same"
+    main("--load", model, "--enrol", recordings, "--identify", a)
+    assert re.search(r"0\.wav: (\w+)", capsys.readouterr().out)
+
+
+@torch_only
+def test_a_saved_model_in_a_process_of_its_own(recordings, tmp_path):
+    model = tmp_path / "voices.keras"
+    arguments = ["--data", recordings, "--small", "--epochs", 1]
+    main(*arguments, "--backend", "cosine", "--save", model)
+    a, b = recordings / "a" / "0.wav", recordings / "k" / "5.wav"
+    script = ["siamese_speaker.py", "--load", model, "--compare", a, b]
     asked = subprocess.run(
-        [
-            sys.executable,
-            "siamese_speaker.py",
-            "--load",
-            model,
-            "--compare",
-            *map(str, wavs),
-        ],
+        [sys.executable, *map(str, script)],
         cwd=ROOT / "examples",
         env={**os.environ, "PYTHONWARNINGS": "error::UserWarning"},
         capture_output=True,
@@ -260,86 +234,186 @@ def figures_of_comparing(model, *wavs):
         check=False,
     )
     assert asked.returncode == 0, asked.stderr
-    pattern = r"distance: (\S+)\nthreshold: (\S+) .*\ndecision: (\w+) speaker"
-    distance, threshold, decision = re.search(pattern, asked.stdout).groups()
-    return float(distance), float(threshold), decision
+    voice = speaker_backend.load(model)
+    score = voice.score(*np.split(voice.embed([a, b]), 2))[0, 0]
+    expected = pytest.approx((float(score), voice.threshold), rel=2e-3)
+    assert answer(asked.stdout)[:2] == expected
 
 
-def test_from_wav_files_to_a_saved_model(recordings, tmp_path, capsys):
-    model, plots = tmp_path / "voices.keras", tmp_path / "plots"
-    arguments = ["--data", recordings, "--unseen", 2, "--epochs", 2]
-    arguments += ["--save", model, "--plots", plots]
-    siamese_speaker.main(list(map(str, arguments)))
+@torch_only
+def test_recordings_in_the_mode_naive(recordings, capsys):
+    main("--data", recordings, "--small", "--mode", "naive", "--unseen", 2)
     printed = capsys.readouterr().out
+    assert "Keras says" in printed
+    assert SUMMARY.search(printed)
     assert LAST_LINES.search(printed)
-    assert re.search(r"^batch +2 seen", printed, re.MULTILINE)
-    assert re.search(r"^batch +2 unseen", printed, re.MULTILINE)
-    assert "unseen speakers: carl, dora" in printed
-    names = {"scores.png", "det.png", "embeddings.png", "training.png"}
-    assert {path.name for path in plots.iterdir()} == names
-    assert min(path.stat().st_size for path in plots.iterdir()) > 5000
-
-    a, b = recordings / "1_anna_0.wav", recordings / "1_dora_7.wav"
-    found = figures_of_comparing(model, a, b)
-    loaded = keras.models.load_model(model)
-    signals = [wav_features.read_wav(path) for path in (a, b)]
-    segments, owner = wav_features.cut(signals, 8000)
-    assert owner.tolist() == [0, 1, 1]
-    logits = loaded.get_layer("tower")(segments, training=False)
-    logits = keras.ops.convert_to_numpy(logits)
-    p, q = (
-        np.exp(row) / np.exp(row).sum()
-        for row in (logits[0], logits[1:].mean(axis=0))
-    )
-    distance = np.sum((p - q) * np.log(p / q))
-    threshold = loaded.get_layer("decision").threshold
-    assert found[:2] == pytest.approx((distance, threshold), rel=2e-3)
-    assert found[2] == ("same" if distance < threshold else "different")
-    # The model as saved takes two segments.
-    pair = loaded.predict([segments[:1], segments[:1]], verbose=0)
-    assert [float(np.ravel(x)[0]) for x in pair] == [0, 1]
 
 
-def test_a_cepstrum_model_cannot_score_wav_files(recordings, tmp_path, capsys):
-    data = tiny_data(12)
-    recipe = siamese_speaker.Recipe()
-    tower = siamese_speaker.build_tower(data, "cepstrum", recipe)
-    path = str(tmp_path / "vowels.keras")
-    speaker_pairs.pair_model(tower, 0.5).save(path)
-    wav = str(recordings / "1_anna_0.wav")
-    with pytest.raises(SystemExit, match="2"):
-        siamese_speaker.main(["--load", path, "--compare", wav, wav])
-    assert "cannot score WAV files" in capsys.readouterr().err
+@torch_only
+def test_the_baseline_trains_nothing(recordings, monkeypatch, capsys):
+    monkeypatch.setattr(siamese_speaker, "build_tower", None)
+    main("--data", recordings, "--unseen", 2, "--baseline")
+    printed = capsys.readouterr().out
+    assert [row[:2] for row in table(printed)] == [
+        (name, group) for name in BASELINES for group in ("9 seen", "2 unseen")
+    ]
+    assert not SUMMARY.search(printed)
 
 
+@torch_only
+def test_so_many_utterances_are_compared_at_most(monkeypatch):
+    speaker = np.arange(40) % 4
+    data = speech.Utterances(np.ones((40, 2, 2)), np.arange(40), speaker)
+    corpus = speech.Corpus(data, data, None, list("abcd"), "log_mel")
+    ((group, found),) = siamese_speaker.groups(corpus)
+    assert (group, len(found)) == ("seen", 40)
+    monkeypatch.setattr(siamese_speaker, "MOST_COMPARED", 15)
+    corpus.unseen = data
+    assert [len(data) for _, data in siamese_speaker.groups(corpus)] == [14, 14]
+
+
+# What cannot work
+
+
+@torch_only
 def test_a_model_of_another_kind_is_refused(tmp_path, capsys):
-    path = str(tmp_path / "other.keras")
+    path = tmp_path / "other.keras"
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(path)
     with pytest.raises(SystemExit, match="2"):
-        siamese_speaker.main(["--load", path, "--compare", "a", "b"])
+        main("--load", path, "--compare", "a", "b")
     assert "was not written by --save" in capsys.readouterr().err
 
 
+RECORDED = ["--data", "x"]
+
+
+@torch_only
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--load", "a.keras"], "go together"),
-        (["--compare", "a.wav", "b.wav"], "go together"),
+        (["--load", "a.keras"], "--load goes with one of --compare, --trials"),
+        (["--compare", "a.wav", "b.wav"], "--load goes with one of"),
+        (["--cluster", "x"], "--load goes with one of"),
+        (["--load", "a", "--enrol", "x", "--compare", "a", "b"], "go together"),
+        (["--load", "a", "--identify", "x.wav"], "--enrol and --identify"),
+        (["--load", "a", "--embeddings", "x.npz"], "needs --data DIR"),
+        (["--scores", "a.txt"], "--scores goes with --trials"),
+        (["--voices", "3"], "--voices goes with --cluster"),
         (["--load", "no.keras", "--compare", "a", "b"], "does not exist"),
         (["--data", "x", "--download", "fsdd"], "exclude each other"),
-        (["--data", "x"], "x is not a folder"),
-        (["--data", str(ROOT / "tests")], "no WAV files"),
+        (RECORDED, "x is not a folder"),
+        (["--data", str(ROOT / "tests")], "no WAV, FLAC or OGG files"),
         (["--unseen", "8"], "leave 1"),
         (["--unseen", "1"], "at least 2"),
-        (["--save", "model"], "ends in .keras"),
-        (["--save", "a.keras", "--mode", "naive"], "modes batch and pairs"),
+        (["--unseen", "anna", "bert"], "there is no speaker anna, bert"),
+        ([*RECORDED, "--save", "model"], "ends in .keras"),
+        (
+            [*RECORDED, "--save", "a.keras", "--mode", "naive"],
+            "modes batch and",
+        ),
+        (["--save", "a.keras"], "Train one with --data or --download"),
+        (
+            ["--load", "a", "--compare", "a", "b", "--save", "b.keras"],
+            "--load trains nothing",
+        ),
+        ([*RECORDED, "--save", "a.keras", "--baseline"], "leave it out"),
+        (["--loss", "softmax", "--mode", "pairs"], "--loss is for the mode"),
+        (
+            ["--objective", "best"],
+            "balanced, equal_error or a number",
+        ),
+        (["--objective", "1.5"], "between 0 and 1"),
         (["--seeds", "0"], "at least 1"),
         (["--epochs", "0"], "at least 1"),
     ],
 )
-def test_what_cannot_work_is_said_at_once(arguments, words, capsys):
+def test_what_cannot_work_is_said_at_once(
+    arguments, words, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
-        siamese_speaker.main(arguments)
+        main(*arguments)
     printed = capsys.readouterr()
-    assert words in printed.err
+    assert words in printed.err.replace("\n  ", " ")
     assert not printed.out
+    assert not any(tmp_path.iterdir())
+
+
+@torch_only
+def test_what_is_not_given_suits_the_speech():
+    def parse(*arguments):
+        return speaker_options.parse(list(arguments))[1]
+
+    vowels, recorded = parse(), parse("--data", "x")
+    assert (vowels.kind, vowels.backend) == ("cepstrum", "none")
+    assert (recorded.kind, recorded.backend) == ("log_mel", "as_norm")
+    assert parse("--unseen", "3").unseen == 3
+    assert parse("--unseen", "anna", "3").unseen == ["anna", "3"]
+    assert parse("--objective", "0.1").objective == 0.1
+    assert parse("--objective", "balanced").objective == "balanced"
+    recipe = speaker_options.recipe_of(parse("--small", "--tower", "tdnn"))
+    assert (recipe.tower, recipe.epochs) == ("tdnn", 3)
+    recipe = speaker_options.recipe_of(parse("--small", "--epochs", "7"))
+    assert (recipe.tower, recipe.epochs) == ("lstm", 7)
+
+
+# Does it beat the baseline?
+
+
+@pytest.fixture(scope="module")
+def arabic(tmp_path_factory):
+    """Ten words of each of thirty speakers, each word said twice."""
+    folder = tmp_path_factory.mktemp("arabic")
+    for speaker in sorted(ARABIC.iterdir()):
+        for word in sorted(speaker.iterdir())[:10]:
+            for path in word.iterdir():
+                target = folder / path.relative_to(ARABIC)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(path)
+    return folder
+
+
+def equal_error_rate(compare, data):
+    pairs = speaker_scores.every_pair(compare(data), data.speaker)
+    metric, _ = speaker_scores.verification(*pairs, True)
+    return float(metric.result())
+
+
+@pytest.mark.skipif(not ARABIC.is_dir(), reason="../shared/data is absent")
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="takes long to compile")
+def test_unseen_voices_are_told_apart_better_than_by_the_baseline(arabic):
+    corpus = speech.wav_folder(arabic, unseen=8, seed=1)
+    assert len(np.unique(corpus.training.speaker)) == 22
+    _, options = speaker_options.parse(["--data", str(arabic)])
+    recipe = dataclasses.replace(
+        speaker_options.recipe_of(options),
+        channels=32,
+        batch_size=96,
+        epochs=10,
+    )
+    parts = [corpus.training, *corpus.copies]
+    report = speaker_scores.Report("batch", every=5)
+    trained = siamese_speaker.train_batch(
+        parts, None, corpus, recipe, options, 0, report
+    )
+    ours = equal_error_rate(trained.backend.compare, corpus.unseen)
+    best = min(
+        equal_error_rate(
+            speaker_backend.Baseline(name, corpus.training, 0).compare,
+            corpus.unseen,
+        )
+        for name in BASELINES
+    )
+    # Over four seeds on two backends ours was 12.3 %, with a spread of 0.5, and
+    # the baseline 13.8 %: three spreads more, so that no margin is needed.
+    assert ours <= best
+    # So short a training adds little to the linear path. But the tower alone
+    # must have learned something about voices: it was between 18 and 24 %.
+    model = trained.backend.model
+    tower = keras.Model(model.input, model.get_layer("centre").output)
+
+    def cosines(data):
+        rows = speaker_backend.embed(tower, data)
+        return rows @ rows.T
+
+    assert equal_error_rate(cosines, corpus.unseen) < 0.32

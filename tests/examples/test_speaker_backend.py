@@ -136,24 +136,34 @@ def cosines(a, b):
     return a @ b.T
 
 
-@pytest.mark.parametrize("deep", [0.5, 2.0])
-def test_an_embedding_holds_the_linear_path_and_the_tower(tower, deep):
-    recipe = dataclasses.replace(SMALL, deep=deep)
-    data = voices()
-    model = speaker_backend.embedding_model(tower, data, recipe)
+@pytest.mark.parametrize("copies", [0, 1])
+def test_an_embedding_holds_the_linear_path_and_the_tower(tower, copies):
+    recipe = dataclasses.replace(SMALL, deep=0.8, varied=0.7)
+    data, copy = voices(), voices(seed=1)
+    copy.speaker = copy.speaker + 4
+    parts = [data, copy][: 1 + copies]
+    model = speaker_backend.embedding_model(tower, parts, recipe)
     rows = speaker_backend.predict(model, data)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
-    # The two cosines, by hand.
-    raw = np.stack([statistics(one, False) for one in data.segments])
-    kernel, bias = speaker_backend.discriminant(
-        raw, data.speaker, recipe.shrinkage
-    )
-    linear = raw @ kernel + bias
+    # The cosines, one by one.
+    raw = [
+        np.stack([statistics(one, False) for one in each.segments])
+        for each in parts
+    ]
     hear = keras.Model(tower.input, tower.get_layer("embedding").output)
     heard = speaker_backend.predict(hear, data)
     heard = heard - heard.mean(axis=0)
-    expected = cosines(linear, linear) + deep * cosines(heard, heard)
-    np.testing.assert_allclose(rows @ rows.T, expected / (1 + deep), atol=2e-3)
+    expected = 0.8 * cosines(heard, heard)
+    shares = [0.3, 0.7] if copies else [1]
+    for count, share in enumerate(shares, 1):
+        kernel, bias = speaker_backend.discriminant(
+            np.concatenate(raw[:count]),
+            np.concatenate([each.speaker for each in parts[:count]]),
+            recipe.shrinkage,
+        )
+        linear = raw[0] @ kernel + bias
+        expected += share * cosines(linear, linear)
+    np.testing.assert_allclose(rows @ rows.T, expected / 1.8, atol=2e-3)
 
 
 def naive_scores(a, b, cohort, nearest):
@@ -222,7 +232,7 @@ def longer_utterances():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_backend_compares_the_means_over_the_segments(tower, name):
     data = longer_utterances()
-    backend = speaker_backend.Backend(name, tower, voices(), SMALL, seed=0)
+    backend = speaker_backend.Backend(name, tower, [voices()], SMALL, seed=0)
     rows = speaker_backend.predict(backend.model, data)
     means = np.stack([rows[data.owner == k].mean(axis=0) for k in range(10)])
     if name == "none":
@@ -282,7 +292,7 @@ def paths(tmp_path_factory):
     return [
         write(
             folder / f"{pitch}_{take}.wav",
-            # One segment, two, and two with a rest that is dropped.
+            # One segment, two, and three.
             tone(pitch + take, [0.2, 0.4, 0.5][take], take),
             RATE,
         )
@@ -304,7 +314,7 @@ def test_a_saved_model_scores_as_the_backend_does(
     tower, recorded, name, tmp_path
 ):
     threshold = {"none": 0.02, "cosine": 0.3, "as_norm": 0.1}[name]
-    backend = speaker_backend.Backend(name, tower, recorded, SMALL, seed=0)
+    backend = speaker_backend.Backend(name, tower, [recorded], SMALL, seed=0)
     expected = backend.compare(recorded)
     path = tmp_path / "voice.keras"
     speaker_backend.pair_model(backend, RATE, threshold).save(path)
