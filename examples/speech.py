@@ -28,7 +28,7 @@ from audio import DataError
 from utterances import Corpus, Utterances, fifth
 
 HIGHEST_RATE = 16_000  # Hz; more adds little to a voice
-LONGEST = 300  # frames of a segment
+LONGEST = 500  # frames of a segment
 FEWEST = 6  # utterances of a speaker: two to train, to validate and to test
 FSDD = (
     "https://github.com/Jakobovski/free-spoken-digit-dataset/"
@@ -101,7 +101,7 @@ def wav_folder(directory, unseen=None, seed=0, cache=None, speeds=(0.9, 1.1)):
 
     All files are brought to one sampling rate: the lowest among them, at most
     16 kHz. So no speaker can be told by the bandwidth of the recording. A
-    segment is as long as nearly every utterance, at most 3 s.
+    segment is as long as nearly every utterance, at most 5 s.
 
     The corpus has copies of the training utterances at the `speeds`. With the
     folder `cache`, the features are kept there.
@@ -299,7 +299,7 @@ def _common_rate(recordings):
 
 
 def _segment_length(recordings, rate):
-    """Frames for 19 of 20 utterances, a multiple of 50, 300 at most."""
+    """Frames for 19 of 20 utterances, a multiple of 50, 500 at most."""
     counts = [
         features.frame_count(each.samples, each.rate, rate)
         for each in recordings
