@@ -31,7 +31,7 @@ VARIANTS = {
     "no masks": {"masks": False},
     "no noise": {"background": False},
     "no equaliser": {"equalizer": 0.0},
-    "crops of 0.6 s": {"crop": 60},
+    "crops of 0.6 s": {"crop": 60, "crop_share": 0.0},
     "margin 4": {"margin": 4.0},
     "free scale of the logits": {"logit_scale": None},
     "twice the epochs": {"epochs": 40},

@@ -24,8 +24,8 @@ QUANTILES = (0.1, 0.5, 0.9)
 SMALL_VARIANCE = 1e-4
 BASELINE_SHRINKAGE = 0.1
 BATCH = 256
-FEW = 4  # segments of a recording at once: 12 s
-FRAMES = 300  # of a segment of a recording that a saved model hears
+FEW = 4  # segments of a recording at once: 20 s
+FRAMES = 500  # of a segment of a recording that a saved model hears
 MOST_UTTERANCES = 20_000  # to fit an LDA on
 LARGEST_COHORT = 2_000
 

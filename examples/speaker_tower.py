@@ -38,7 +38,9 @@ class Recipe:
     embedding: int = 128
     dropout: float = 0.2  # of the pooled statistics
     # What a step hears of a recording
-    crop: int = 90  # frames
+    crop: int = 90  # frames at least
+    longest_crop: int = 200
+    crop_share: float = 0.6  # of a segment, if that lies between them
     equalizer: float = 0.3  # deviation of random tone controls, in nepers
     background: bool = True  # noise added to half of the segments
     masks: bool = True  # of time and of frequency
@@ -113,6 +115,15 @@ class CentreInTime(keras.layers.Layer):
 
 
 @SERIALIZE
+class Counted(keras.layers.Layer):
+    """Zeros for `x` where a frame of `frames` is nothing but zeros."""
+
+    def call(self, inputs):
+        x, frames = inputs
+        return x * counted(frames)
+
+
+@SERIALIZE
 class PoolStatistics(keras.layers.Layer):
     """Mean and deviation over the frames that count, `(batch, 2 · channels)`.
 
@@ -164,6 +175,8 @@ def tdnn(data, recipe):
         )(x)
         x = layers.BatchNormalization()(x)
         x = layers.ReLU()(x)
+        # What lies beyond the end must not reach back through the next one.
+        x = Counted()([x, inputs])
     x = PoolStatistics()([x, inputs])
     x = layers.BatchNormalization()(x)
     x = layers.Dropout(recipe.dropout)(x)
@@ -233,9 +246,9 @@ def schedule(batches, recipe):
     )
 
 
-def augment(x, recipe, rng):
+def augment(x, crop, recipe, rng):
     """Random crops of `(n, frames, bands)` log-mels, heard differently."""
-    x = crop(x, recipe.crop, rng)
+    x = cropped(x, crop, rng)
     n, frames, bands = x.shape
     counts = x.any(axis=2, keepdims=True)
     present = np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -260,7 +273,7 @@ def augment(x, recipe, rng):
     return (x * counts).astype("float32")
 
 
-def crop(x, frames, rng):
+def cropped(x, frames, rng):
     """`frames` frames of each row from a random place that has some."""
     if frames >= x.shape[1]:
         return x
@@ -291,8 +304,12 @@ class SpeakerBatches(keras.utils.PyDataset):
         # At least two segments of each of them, so that there are matches.
         self.of_each = max(2, round(recipe.batch_size / len(self.rows)))
         self.at_once = min(len(self.rows), recipe.batch_size // self.of_each)
-        total = sum(map(len, self.rows))
-        self.steps = max(1, total // (self.at_once * self.of_each))
+        frames = parts[0].shape[0]
+        share = int(recipe.crop_share * frames)
+        self.crop = max(recipe.crop, min(recipe.longest_crop, share))
+        # An epoch sees about as many frames as there are.
+        crops = sum(map(len, self.rows)) * max(1, frames / self.crop)
+        self.steps = max(1, int(crops) // (self.at_once * self.of_each))
 
     def __len__(self):
         return self.steps
@@ -307,4 +324,5 @@ class SpeakerBatches(keras.utils.PyDataset):
             for part, row in map(rows.__getitem__, chosen):
                 x.append(self.parts[part].batch(row))
         y = np.repeat(speakers, self.of_each)
-        return augment(np.stack(x), self.recipe, self.rng), y
+        x = augment(np.stack(x), self.crop, self.recipe, self.rng)
+        return x, y

@@ -14,6 +14,7 @@ from tests.testing import only_on
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
+import speaker_names  # noqa: E402
 import speaker_plots  # noqa: E402
 import speaker_scores  # noqa: E402
 
@@ -260,8 +261,8 @@ def test_a_map_of_very_many_utterances_shows_some(monkeypatch):
 
 
 def test_letters_that_no_font_has_are_escaped(monkeypatch):
-    monkeypatch.setattr(speaker_plots, "installed", lambda: [])
-    fonts, names = speaker_plots.readable(
+    monkeypatch.setattr(speaker_names, "installed", lambda: [])
+    fonts, names = speaker_names.readable(
         ["Zoë", "Аня", "山田 x", "a\nb", "\udcff", "Zoe\u0308"]
     )
     assert fonts == ["DejaVu Sans"]
@@ -276,20 +277,20 @@ def test_a_glyph_for_a_line_feed_is_none(monkeypatch):
             return {10: 1, 97: 2, 0xE000: 3}
 
     monkeypatch.setattr(font_manager, "get_font", lambda path: Font())
-    assert speaker_plots.letters("a path of no font") == {"a"}
+    assert speaker_names.letters("a path of no font") == {"a"}
 
 
 def test_a_font_that_has_the_letters_is_found():
     """One that comes with Matplotlib has letters that DejaVu Sans lacks."""
     has = {
-        name: speaker_plots.letters(
+        name: speaker_names.letters(
             font_manager.findfont(name, fallback_to_default=False)
         )
         for name in ("DejaVu Sans", "STIXGeneral")
     }
     lacking = sorted(has["STIXGeneral"] - has["DejaVu Sans"])
     assert lacking
-    fonts, names = speaker_plots.readable([lacking[0], "a"])
+    fonts, names = speaker_names.readable([lacking[0], "a"])
     assert names == [lacking[0], "a"]
     assert len(fonts) == 2
 
@@ -297,7 +298,7 @@ def test_a_font_that_has_the_letters_is_found():
 @pytest.mark.parametrize("name", ["山田太郎", "Аня", "علی", "नमस्ते", "a\tb"])
 def test_no_name_is_drawn_as_boxes(name, tmp_path):
     # A missing glyph is a warning, and so an error here.
-    with speaker_plots.drawing([name] * 3) as names:
+    with speaker_names.drawing([name] * 3) as names:
         score, speaker = cosines(3)
         figure = speaker_plots.joint_maps(
             {"batch": (score, speaker, speaker > 1)}, names, similarity=True

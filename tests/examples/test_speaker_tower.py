@@ -106,8 +106,7 @@ def test_pooling_has_a_finite_gradient_where_nothing_varies():
 
 def test_the_tower_does_not_hear_how_far_a_segment_is_filled_up():
     data = voices()
-    # The reach of the convolutions: a frame so close to the end sees the end.
-    x = filled(data.segments, 2 + 2 + 3)
+    x = data.segments
     keras.utils.set_random_seed(0)
     tower = speaker_tower.build_tower(data, SMALL)
     for layer in tower.layers:  # as after training, zeros are moved
@@ -178,18 +177,18 @@ def test_the_learning_rate_rises_and_falls_to_nothing():
     [{}, {"equalizer": 0.0}, {"background": False}, {"masks": False}],
 )
 def test_a_disturbed_segment_keeps_its_shape_and_its_zeros(without):
-    recipe = dataclasses.replace(SMALL, crop=99, **without)
+    recipe = dataclasses.replace(SMALL, **without)
     x = voices(frames=30).segments
     original = x.copy()
-    found = speaker_tower.augment(x, recipe, np.random.default_rng(0))
+    found = speaker_tower.augment(x, 99, recipe, np.random.default_rng(0))
     assert (found.shape, found.dtype) == (x.shape, np.float32)
     np.testing.assert_array_equal(x, original)
     np.testing.assert_array_equal(found.any(axis=2), x.any(axis=2))
     assert np.isfinite(found).all()
     assert not np.array_equal(found, x)
-    again = speaker_tower.augment(x, recipe, np.random.default_rng(0))
+    again = speaker_tower.augment(x, 99, recipe, np.random.default_rng(0))
     np.testing.assert_array_equal(again, found)
-    other = speaker_tower.augment(x, recipe, np.random.default_rng(1))
+    other = speaker_tower.augment(x, 99, recipe, np.random.default_rng(1))
     assert not np.array_equal(other, found)
 
 
@@ -200,9 +199,9 @@ def test_what_each_disturbance_does():
     nothing = {"equalizer": 0.0, "background": False, "masks": False}
 
     def change(**given):
-        recipe = dataclasses.replace(SMALL, crop=99, **{**nothing, **given})
+        recipe = dataclasses.replace(SMALL, **{**nothing, **given})
         rng = np.random.default_rng(0)
-        return speaker_tower.augment(x, recipe, rng) - x
+        return speaker_tower.augment(x, 99, recipe, rng) - x
 
     assert not change().any()
     # A microphone is the same in every frame.
@@ -233,7 +232,7 @@ def test_a_crop_stays_within_the_utterance():
     lengths = np.repeat([3, 16, 25, 50], 50)
     for row, length in zip(x, lengths, strict=True):
         row[:length, 0] = 1 + np.arange(length)
-    found = speaker_tower.crop(x, 16, np.random.default_rng(0))[..., 0]
+    found = speaker_tower.cropped(x, 16, np.random.default_rng(0))[..., 0]
     assert found.shape == (200, 16)
     starts = found[:, 0].astype(int) - 1
     for row, start, length in zip(found, starts, lengths, strict=True):
@@ -245,7 +244,7 @@ def test_a_crop_stays_within_the_utterance():
     assert set(starts[lengths == 25]) == set(range(10))
     assert set(starts[lengths <= 16]) == {0}
     assert starts.max() <= 34
-    assert speaker_tower.crop(x, 50, None) is x
+    assert speaker_tower.cropped(x, 50, None) is x
 
 
 @numpy_only
@@ -279,6 +278,18 @@ def test_every_batch_holds_some_segments_of_some_speakers(
         )
         met |= set(rows)
     assert met == set(range(24))
+
+
+@numpy_only
+@pytest.mark.parametrize(
+    ("frames", "crop"), [(50, 90), (100, 90), (250, 150), (500, 200)]
+)
+def test_longer_segments_have_longer_crops_and_more_of_them(frames, crop):
+    data = voices(count=6, frames=frames)
+    recipe = dataclasses.replace(speaker_tower.RECIPES["log_mel"], batch_size=8)
+    batches = speaker_tower.SpeakerBatches([data], recipe, seed=0)
+    assert batches[0][0].shape == (8, min(crop, frames), BANDS)
+    assert len(batches) == int(24 * max(1, frames / crop)) // 8
 
 
 @numpy_only

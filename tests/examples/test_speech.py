@@ -262,7 +262,7 @@ def test_the_lowest_rate_decides_up_to_16_khz(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("seconds", "frames"),
-    [(0.3, 50), (0.5, 50), (0.51, 100), (2.3, 250), (2.95, 300), (4.0, 300)],
+    [(0.3, 50), (0.5, 50), (0.51, 100), (2.3, 250), (4.95, 500), (6.0, 500)],
 )
 def test_a_segment_holds_nearly_every_utterance(tmp_path, seconds, frames):
     folder_of(tmp_path, "ab")
