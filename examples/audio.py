@@ -7,6 +7,7 @@ SciPy reads WAV. FLAC, OGG and the rarer kinds of WAV need the package
 import contextlib
 import fractions
 import functools
+import os
 import warnings
 from pathlib import Path
 
@@ -29,6 +30,28 @@ SILENT = 1e-4  # of full scale
 
 class DataError(Exception):
     """Something about the data that the user can mend."""
+
+
+def files(directory):
+    """The audio files below a folder, in order, of kinds read here or not.
+
+    Links to folders are followed; a folder is looked into once. Names that
+    begin with a dot are left out: macOS leaves such files beside real ones.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise DataError(f"{directory} is not a folder")
+    found, seen = [], set()
+    for folder, inner, names in os.walk(directory, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        inner[:] = sorted(name for name in inner if name[0] != ".")
+        found += [Path(folder, name) for name in names if name[0] != "."]
+    kinds = SUFFIXES + OTHER_SUFFIXES
+    return sorted(path for path in found if path.suffix.lower() in kinds)
 
 
 def unreadable(path):

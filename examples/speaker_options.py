@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 
 import checks
 from speaker_tower import LOSSES, RECIPES, TOWERS
@@ -11,8 +12,8 @@ BACKENDS = ("as_norm", "cosine", "none")
 
 
 def number_or_names(words):
-    """`--unseen`: a number of speakers, or their names."""
-    if len(words) == 1 and words[0].lstrip("-").isdecimal():
+    """`--unseen`: a number of speakers, or their names. 007 is a name."""
+    if len(words) == 1 and re.fullmatch("-?(0|[1-9][0-9]*)", words[0]):
         return int(words[0])
     return words
 

@@ -84,6 +84,11 @@ def tune_threshold(score, speaker, similarity, objective=None):
     if objective is None:
         objective = "balanced" if np.mean(match) < 0.25 else "accuracy"
     bins = {"similarity": similarity, "resolution": 9}
+    lowest, highest = float(score.min()), float(score.max())
+    if similarity and -np.inf < lowest < highest < np.inf:
+        # Where a gap parts all matches from the others, its middle is meant.
+        # Of bins that are fine around 0, the middle one would be near 0.
+        bins["range"] = (lowest, highest)
     if objective == "equal_error":
         metric = keras_xent.metrics.EqualErrorRate(**bins)
     elif isinstance(objective, str):

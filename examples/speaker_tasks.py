@@ -10,6 +10,7 @@ import filecmp
 import unicodedata
 from pathlib import Path
 
+import audio
 import features
 import numpy as np
 from audio import SUFFIXES, DataError
@@ -92,10 +93,15 @@ def trials(voice, path, out=None, *, root=None):
         rows = zip(
             listed.match, listed.first, listed.second, score, strict=True
         )
-        with open(out, "w", encoding="utf-8") as file:
-            for flag, a, b, value in rows:
-                a, b = listed.names[a], listed.names[b]
-                file.write(f"{int(flag)} {a} {b} {value:.7g}\n")
+        lines = [
+            f"{int(flag)} {listed.names[a]} {listed.names[b]} {value:.7g}\n"
+            for flag, a, b, value in rows
+        ]
+        try:
+            with open(out, "w", encoding="utf-8") as file:
+                file.writelines(lines)
+        except OSError as error:
+            raise DataError(f"{out} cannot be written: {error}") from error
     return figures
 
 
@@ -255,12 +261,15 @@ def embeddings(voice, paths, out):
     _check_exists([path for path, _ in found])
     _check_out(out, [path for path, _ in found])
     vectors, kept = embed(voice, [path for path, _ in found], skip=True)
-    np.savez(
-        out,
-        embeddings=vectors,
-        paths=np.array([str(found[row][0]) for row in kept]),
-        speakers=np.array([found[row][1] for row in kept]),
-    )
+    try:
+        np.savez(
+            out,
+            embeddings=vectors,
+            paths=np.array([str(found[row][0]) for row in kept]),
+            speakers=np.array([found[row][1] for row in kept]),
+        )
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error}") from error
     print(f"{out}: {len(vectors)} embeddings of {vectors.shape[1]} numbers")
 
 
@@ -324,19 +333,16 @@ def linkage(score):
 
 
 def recordings(directory):
-    """All recordings below a folder, and the first folder that each is in."""
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise DataError(f"{directory} is not a folder")
+    """All recordings below a folder, and the first folder that each is in.
+
+    Of kinds that cannot be read, too: `embed` says so.
+    """
     found = []
-    for path in sorted(directory.rglob("*")):
+    for path in audio.files(directory):
         parts = path.relative_to(directory).parts
-        # macOS leaves files that begin with a dot beside real ones.
-        hidden = any(part.startswith(".") for part in parts)
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden:
-            speaker = parts[0] if len(parts) > 1 else ""
-            # File systems differ in how they spell an accent.
-            found.append((path, unicodedata.normalize("NFC", speaker)))
+        speaker = parts[0] if len(parts) > 1 else ""
+        # File systems differ in how they spell an accent.
+        found.append((path, unicodedata.normalize("NFC", speaker)))
     if not found:
         raise DataError(f"{directory} holds no {', '.join(SUFFIXES)}")
     return found

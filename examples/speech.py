@@ -181,21 +181,10 @@ def find_recordings(directory, skip):
 
     `skip(path, why)` is called for audio files that are left out.
     """
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise DataError(f"{directory} is not a folder")
     paths, others = [], []
-    for path in sorted(directory.rglob("*")):
-        suffix = path.suffix.lower()
-        if suffix not in audio.SUFFIXES + audio.OTHER_SUFFIXES:
-            continue
-        parts = path.relative_to(directory).parts
-        if path.is_dir() or any(part.startswith(".") for part in parts):
-            continue
-        if suffix in audio.SUFFIXES:
-            paths.append(path)
-        else:
-            others.append(path)
+    for path in audio.files(directory):
+        known = path.suffix.lower() in audio.SUFFIXES
+        (paths if known else others).append(path)
     for path in others:
         skip(path, audio.unreadable(path))
     if not paths:

@@ -222,3 +222,26 @@ def test_a_real_recording():
     rate, samples = audio.read(FSDD / "recordings" / "7_theo_3.wav")
     assert rate == 8000
     assert 0.01 < np.abs(samples).max() <= 1
+
+
+def test_files_are_found_through_links(tmp_path):
+    """As of speakers whose folders lie elsewhere, and with no end in a ring."""
+    for name in ["far/anna/2.wav", "far/anna/1.MP3", "near/bert/3.flac"]:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    near = tmp_path / "near"
+    for name in ["note.txt", "bert/._3.flac", "bert/album.wav/4.ogg"]:
+        (near / name).parent.mkdir(exist_ok=True)
+        (near / name).touch()
+    (near / "carl").symlink_to(tmp_path / "far" / "anna")
+    (near / "bert" / "ring").symlink_to(near)
+    (near / "bert" / "gone.wav").symlink_to(tmp_path / "nowhere")
+    found = [str(path.relative_to(near)) for path in audio.files(near)]
+    assert found == [
+        "bert/3.flac",
+        "bert/album.wav/4.ogg",
+        "bert/gone.wav",
+        "carl/1.MP3",
+        "carl/2.wav",
+    ]

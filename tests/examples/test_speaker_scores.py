@@ -135,6 +135,24 @@ def test_what_is_rare_weighs_as_much_unless_told(speakers, expected):
     assert found[None] == found[expected]
 
 
+@pytest.mark.parametrize(
+    "objective", ["accuracy", "balanced", "equal_error", 0.05]
+)
+def test_the_threshold_is_in_the_middle_of_a_gap(objective):
+    """Not near 0, only because some cosines are below it."""
+    speaker = np.array([0, 0, 1, 1])
+    score = np.where(speaker[:, None] == speaker, 0.9, -0.5)
+    found = speaker_scores.tune_threshold(score, speaker, True, objective)
+    assert found == pytest.approx(0.2, abs=1e-3)
+
+
+@pytest.mark.parametrize("flat", [0.3, np.nan])
+def test_scores_that_tell_nothing_have_a_threshold(flat):
+    score, speaker = np.full((4, 4), flat), np.array([0, 0, 1, 1])
+    found = speaker_scores.tune_threshold(score, speaker, True)
+    assert isinstance(found, float)
+
+
 @pytest.mark.parametrize("similarity", [False, True])
 def test_both_rates_at_the_threshold_are_counted(similarity):
     score, speaker = random_distances(4)

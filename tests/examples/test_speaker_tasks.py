@@ -167,6 +167,16 @@ def test_a_trial_list_is_relative_to_its_folder(voice, folder, capsys):
     assert len(voice.asked) == 12
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_no_traceback(voice, folder):
+    trials = folder / "list.txt"
+    trials.write_text(
+        "1 anna/room/0.wav anna/room/1.wav\n0 anna/room/0.wav bert/room/0.wav"
+    )
+    with pytest.raises(DataError, match="/dev/full cannot be written"):
+        speaker_tasks.trials(voice, trials, "/dev/full")
+
+
 def test_bad_lines_are_named_before_anything_is_embedded(voice, folder):
     path = folder / "trials.txt"
     good = "anna/room/0.wav"
@@ -312,6 +322,13 @@ def test_who_is_who_in_a_folder(voice, folder, tmp_path, capsys):
         "  anna/room/0.wav\n  anna/room/1.wav\n  anna/room/2.wav\n"
     ) in printed
     assert (tmp_path / "plots/dendrogram.png").stat().st_size > 5000
+
+
+def test_sound_of_another_kind_is_named(voice, folder, tmp_path, capsys):
+    (folder / "anna/room/4.mp3").write_text("broken")
+    paths, _ = speaker_tasks.cluster(voice, folder, tmp_path / "plots")
+    assert len(paths) == 12
+    assert "4.mp3: not a readable" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 12])
