@@ -36,6 +36,7 @@ VARIANTS = {
     "free scale of the logits": {"logit_scale": None},
     "twice the epochs": {"epochs": 40},
     "half the epochs": {"epochs": 10},
+    "no least number of steps": {"steps": 1},
     "softmax over the speakers": {"loss": "softmax"},
     "LSTM tower": {"tower": "lstm"},
 }

@@ -29,6 +29,7 @@ class Recipe:
     warmup: float = 0.1  # share of the steps; then it falls along a cosine
     batch_size: int = 216
     epochs: int = 20
+    steps: int = 20  # of an epoch at least: little data has to be seen often
     # The LSTM
     units: int = 32  # of each LSTM, in each direction
     noise: float = 1.0  # on the inputs, whose own deviation is 1
@@ -186,11 +187,11 @@ def tdnn(data, recipe):
 
 
 def fingerprint(x, recipe):
-    """Logits whose scale is fixed by batch normalization.
+    """Logits whose scale is that of a batch normalization.
 
     The pull of a match grows with the square of the logits, the push of the
     others ends at the margin. So a free scale shrinks until nothing is told
-    apart: with it the loss stalls. At a fixed one it cannot.
+    apart: with it the loss stalls. This one hardly moves.
     """
     x = keras.layers.Dense(recipe.size, use_bias=False)(x)
     if recipe.logit_scale is None:
@@ -284,7 +285,7 @@ def cropped(x, frames, rng):
 
 
 class SpeakerBatches(keras.utils.PyDataset):
-    """Batches of P speakers with K segments each, of different utterances.
+    """Batches of P speakers with K segments each.
 
     A batch drawn at random from many speakers has next to no pair that
     matches. Every batch has the same shape.
@@ -307,9 +308,10 @@ class SpeakerBatches(keras.utils.PyDataset):
         frames = parts[0].shape[0]
         share = int(recipe.crop_share * frames)
         self.crop = max(recipe.crop, min(recipe.longest_crop, share))
-        # An epoch sees about as many frames as there are.
+        # An epoch sees about as many frames as there are, or more.
         crops = sum(map(len, self.rows)) * max(1, frames / self.crop)
-        self.steps = max(1, int(crops) // (self.at_once * self.of_each))
+        batch = self.at_once * self.of_each
+        self.steps = max(recipe.steps, int(crops) // batch)
 
     def __len__(self):
         return self.steps

@@ -21,6 +21,7 @@ numpy_only = only_on("torch", "NumPy alone")
 BANDS = 64
 SMALL = dataclasses.replace(
     speaker_tower.RECIPES["log_mel"],
+    steps=1,
     channels=8,
     embedding=8,
     size=4,
@@ -290,6 +291,8 @@ def test_longer_segments_have_longer_crops_and_more_of_them(frames, crop):
     batches = speaker_tower.SpeakerBatches([data], recipe, seed=0)
     assert batches[0][0].shape == (8, min(crop, frames), BANDS)
     assert len(batches) == int(24 * max(1, frames / crop)) // 8
+    often = dataclasses.replace(recipe, steps=99)
+    assert len(speaker_tower.SpeakerBatches([data], often, seed=0)) == 99
 
 
 @numpy_only
