@@ -126,6 +126,25 @@ def test_the_vowels_as_they_come(capsys):
 
 
 @torch_only
+@pytest.mark.parametrize(("of_each", "matches"), [(2, 9), (3, 27), (4, 54)])
+def test_a_test_of_few_pairs_says_so(monkeypatch, capsys, of_each, matches):
+    corpus = siamese_speaker.speech.japanese_vowels()
+    corpus.test = corpus.small(of_each).test
+    monkeypatch.setattr(
+        siamese_speaker.speech, "japanese_vowels", lambda *_: corpus
+    )
+    main("--baseline")
+    found = re.search(
+        r"Only (\d+) pairs .* of one seen speaker: .* than (\d+)%",
+        capsys.readouterr().out,
+    )
+    assert bool(found) is (matches < 30)
+    if found:
+        assert int(found[1]) == matches
+        assert int(found[2]) == round(100 / matches)
+
+
+@torch_only
 def test_both_losses_with_the_threshold_of_strangers(simple, capsys):
     main("--small", "--epochs", 2, "--loss", "all", "--backend", "cosine")
     printed = capsys.readouterr().out
