@@ -188,6 +188,9 @@ def train_batch(parts, valid, corpus, recipe, options, seed, report):
     if not losses[-1] < HARDLY_FALLEN * losses[0] and len(losses) > 1:
         print(f"The loss went from {losses[0]:.3g} to {losses[-1]:.3g} only:")
         print(keras_xent.diagnose(model, *batches[0]))
+    # With the softmax, the fingerprint is that of the classes that it learned.
+    # A new model, so that it is saved without the loss.
+    tower = keras.Model(model.input, model.output, name="tower")
     backend = Backend(options.backend, tower, parts, recipe, seed)
     threshold = np.nan
     if valid is not None:

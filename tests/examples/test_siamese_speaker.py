@@ -157,6 +157,17 @@ def test_both_losses_with_the_threshold_of_strangers(simple, capsys):
 
 
 @torch_only
+@pytest.mark.parametrize("loss", siamese_speaker.LOSSES)
+def test_what_is_compared_is_what_was_trained(simple, capsys, loss):
+    """Not an output of the tower that the loss never saw."""
+    main("--small", "--epochs", 3, "--loss", loss)
+    printed = capsys.readouterr().out
+    while_training = re.findall(r"at threshold (\S+)", printed)[-1]
+    afterwards = table(printed)[0][3][0]
+    assert float(afterwards) == pytest.approx(float(while_training), rel=0.02)
+
+
+@torch_only
 @pytest.mark.parametrize(("rate", "speaks"), [(0.0, True), (0.01, False)])
 def test_a_loss_that_does_not_fall_is_diagnosed(
     simple, monkeypatch, capsys, rate, speaks
