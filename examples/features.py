@@ -23,7 +23,7 @@ BATCH = 60  # seconds of sound that go through the layer at once
 # Natural logarithms between -9.2 and 12 or so, in half precision: the error, at
 # most 0.004, is far below what differs from take to take, for half the space.
 DTYPE = np.dtype("float16")
-VERSION = 2  # of what is in a cached file; to be raised with any change of it
+VERSION = 3  # of what is in a cached file; to be raised with any change of it
 
 
 def log_mel_segments(
@@ -62,19 +62,24 @@ def waveform_segments(path, rate, frames, speed=1.0):
     """`(n, samples)`: a recording at `rate`, cut, each filled up with zeros.
 
     All pieces are of one length: a short rest would say little and count as
-    much as the others. Pieces of nothing but zeros are left out. At another
-    `speed` there are as many pieces as at its own.
+    much as the others. Pieces of one value are left out: with or without an
+    offset, they are digital silence. At another `speed` there are as many
+    pieces as at its own.
     """
     found, samples = audio.read(path)
     count = segment_count(len(samples), found, rate, frames)
     samples = audio.resample(samples, found, rate, speed)
     hop = rate // log_mel.HOP
     long = hop * min(frames, -(-len(samples) // (hop * count)))
+    samples = samples[: count * long]
+    # The last value goes on, so that the end is silent where it was.
+    end = np.pad(samples, (0, count * long - len(samples)), mode="edge")
+    heard = np.ptp(end.reshape(count, long), axis=1) >= audio.SILENT
     padded = np.zeros(count * long, "float32")
-    samples = samples[: len(padded)]
     padded[: len(samples)] = samples
-    pieces = padded.reshape(count, long)
-    pieces = pieces[pieces.any(axis=1)]
+    pieces = padded.reshape(count, long)[heard]
+    if not len(pieces):
+        raise DataError("every piece of it is silent")
     return np.pad(pieces, ((0, 0), (0, frames * hop - long)))
 
 

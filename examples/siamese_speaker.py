@@ -117,6 +117,8 @@ import keras_xent
 
 # Every pair of so many utterances is scored; more would say the same.
 MOST_COMPARED = 4_000
+# One error of fewer is more than 3 %, and luck decides.
+FEW_MATCHES = 30
 # A loss that falls by less than a tenth has taught nothing.
 HARDLY_FALLEN = 0.9
 
@@ -186,6 +188,9 @@ def train_batch(parts, valid, corpus, recipe, options, seed, report):
     if not losses[-1] < HARDLY_FALLEN * losses[0] and len(losses) > 1:
         print(f"The loss went from {losses[0]:.3g} to {losses[-1]:.3g} only:")
         print(keras_xent.diagnose(model, *batches[0]))
+    # With the softmax, the fingerprint is that of the classes that it learned.
+    # A new model, so that it is saved without the loss.
+    tower = keras.Model(model.input, model.output, name="tower")
     backend = Backend(options.backend, tower, parts, recipe, seed)
     threshold = np.nan
     if valid is not None:
@@ -325,6 +330,14 @@ def load_corpus(options, recipe):
     )
     if corpus.unseen is not None:
         print(f"never trained on: {describe(corpus.unseen, corpus)}")
+    for group, data in groups(corpus):
+        of_each = np.bincount(data.speaker)
+        matches = int((of_each * (of_each - 1) // 2).sum())
+        if matches < FEW_MATCHES:
+            print(
+                f"Only {matches} pairs of test utterances are of one {group} "
+                f"speaker: read no more into a rate than {1 / matches:.0%}"
+            )
     return corpus
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from audio import DataError
+from audio import DataError, info
 from features import progress, waveform_segments
 from keras import ops
 from log_mel import LogMel
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from speaker_tower import RECIPES, SERIALIZE, counted
+from speech import warn
 
 import keras_xent
 
@@ -330,6 +331,7 @@ class Voice:
         self.decision = model.get_layer("decision")
         self.rate = self.model.get_layer("log_mel").rate
         self.sign = 1 if self.decision.similarity else -1
+        self.warned = False
 
     @property
     def threshold(self):
@@ -340,11 +342,23 @@ class Voice:
         """One row for each recording."""
         rows = []
         for path in paths:
+            self._warn_of_low_rate(path)
             x = waveform_segments(path, self.rate, FRAMES)
             starts = range(0, len(x), FEW)
             found = in_batches(self.model, x.__getitem__, starts, FEW)
             rows.append(found.mean(axis=0))
         return unit(np.stack(rows)) if self.sign == 1 else np.stack(rows)
+
+    def _warn_of_low_rate(self, path):
+        """A model takes missing treble for a voice; said once."""
+        rate, _ = info(path)
+        if rate < self.rate and not self.warned:
+            self.warned = True
+            warn(
+                f"{path} has {rate} samples a second, and the model listens to "
+                f"{self.rate}: what is missing above {rate // 2} Hz sounds "
+                "like another voice. Train a model for recordings of that rate"
+            )
 
     def score(self, a, b):
         """How alike every row of `a` is to every row of `b`."""

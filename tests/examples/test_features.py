@@ -75,8 +75,10 @@ def test_the_features_are_those_of_the_layer(paths, monkeypatch):
         np.testing.assert_array_equal((array == 0).all(axis=-1), zero)
 
 
-def test_silence_within_a_recording_makes_no_segment(tmp_path):
-    quiet = np.concatenate([tone(0.4), np.zeros(3200), tone(0.4)])
+@pytest.mark.parametrize("offset", [0.0, 1 / 128])
+def test_silence_within_a_recording_makes_no_segment(tmp_path, offset):
+    """With 8 bits it is often the value beside 0."""
+    quiet = np.concatenate([tone(0.4), np.full(3200, offset), tone(0.4)])
     path = write(tmp_path / "a.wav", quiet)
     array, owner = features.log_mel_segments([path, path], 8000, 40)
     assert owner.tolist() == [0, 0, 1, 1]
@@ -87,6 +89,13 @@ def test_sound_in_the_last_moment_alone_is_kept(tmp_path):
     samples = np.concatenate([np.zeros(3200), tone(0.05)])
     path = write(tmp_path / "a.wav", samples)
     assert features.waveform_segments(path, 8000, 40).any(axis=1).all()
+
+
+def test_a_step_from_silence_to_silence_is_no_recording(tmp_path):
+    step = np.repeat([0.0, 0.5], 3200)
+    path = write(tmp_path / "a.wav", step)
+    with pytest.raises(DataError, match="silent"):
+        features.waveform_segments(path, 8000, 40)
 
 
 def test_files_of_any_rate_agree(tmp_path):

@@ -126,6 +126,25 @@ def test_the_vowels_as_they_come(capsys):
 
 
 @torch_only
+@pytest.mark.parametrize(("of_each", "matches"), [(2, 9), (3, 27), (4, 54)])
+def test_a_test_of_few_pairs_says_so(monkeypatch, capsys, of_each, matches):
+    corpus = siamese_speaker.speech.japanese_vowels()
+    corpus.test = corpus.small(of_each).test
+    monkeypatch.setattr(
+        siamese_speaker.speech, "japanese_vowels", lambda *_: corpus
+    )
+    main("--baseline")
+    found = re.search(
+        r"Only (\d+) pairs .* of one seen speaker: .* than (\d+)%",
+        capsys.readouterr().out,
+    )
+    assert bool(found) is (matches < 30)
+    if found:
+        assert int(found[1]) == matches
+        assert int(found[2]) == round(100 / matches)
+
+
+@torch_only
 def test_both_losses_with_the_threshold_of_strangers(simple, capsys):
     main("--small", "--epochs", 2, "--loss", "all", "--backend", "cosine")
     printed = capsys.readouterr().out
@@ -135,6 +154,17 @@ def test_both_losses_with_the_threshold_of_strangers(simple, capsys):
     losses = re.findall(r"epoch +2  loss (\S+)", printed)
     assert len(losses) == 4
     assert all(np.isfinite(float(loss)) for loss in losses)
+
+
+@torch_only
+@pytest.mark.parametrize("loss", siamese_speaker.LOSSES)
+def test_what_is_compared_is_what_was_trained(simple, capsys, loss):
+    """Not an output of the tower that the loss never saw."""
+    main("--small", "--epochs", 3, "--loss", loss)
+    printed = capsys.readouterr().out
+    while_training = re.findall(r"at threshold (\S+)", printed)[-1]
+    afterwards = table(printed)[0][3][0]
+    assert float(afterwards) == pytest.approx(float(while_training), rel=0.02)
 
 
 @torch_only
@@ -349,6 +379,7 @@ def test_what_is_not_given_suits_the_speech():
     assert (recorded.kind, recorded.backend) == ("log_mel", "as_norm")
     assert parse("--unseen", "3").unseen == 3
     assert parse("--unseen", "anna", "3").unseen == ["anna", "3"]
+    assert parse("--unseen", "007").unseen == ["007"]  # a folder's name
     assert parse("--objective", "0.1").objective == 0.1
     assert parse("--objective", "balanced").objective == "balanced"
     recipe = speaker_options.recipe_of(parse("--small", "--tower", "tdnn"))

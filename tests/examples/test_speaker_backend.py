@@ -358,6 +358,20 @@ def test_a_saved_model_scores_as_the_backend_does(
 
 
 @only_on("torch", "says the same on each backend")
+def test_a_recording_of_a_lower_rate_than_the_model_is_named_once(
+    tower, recorded, tmp_path, capsys
+):
+    backend = speaker_backend.Backend("none", tower, [recorded], SMALL, seed=0)
+    voice = speaker_backend.Voice(speaker_backend.pair_model(backend, RATE, 1))
+    voice.embed(recorded.paths[:1])
+    assert not capsys.readouterr().err
+    low = write(tmp_path / "low.wav", tone(120, 0.3, 0), RATE // 2)
+    voice.embed([low, low])
+    printed = capsys.readouterr().err
+    assert printed.count(f"low.wav has {RATE // 2} samples a second") == 1
+
+
+@only_on("torch", "says the same on each backend")
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         speaker_backend.load(tmp_path / "none.keras")
