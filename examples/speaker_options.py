@@ -2,20 +2,12 @@
 
 import argparse
 import dataclasses
-import re
 
 import checks
 from speaker_tower import LOSSES, RECIPES, TOWERS
 
 MODES = ("batch", "pairs", "naive")
 BACKENDS = ("as_norm", "cosine", "none")
-
-
-def number_or_names(words):
-    """`--unseen`: a number of speakers, or their names. 007 is a name."""
-    if len(words) == 1 and re.fullmatch("-?(0|[1-9][0-9]*)", words[0]):
-        return int(words[0])
-    return words
 
 
 def objective(word):
@@ -127,8 +119,6 @@ def parse(arguments):
             "--baseline trains nothing that could be saved or drawn; leave it "
             "out, or --save and --plots"
         )
-    if options.unseen is not None:
-        options.unseen = number_or_names(options.unseen)
     recordings = options.data or options.download
     if options.save and not recordings:
         parser.error(

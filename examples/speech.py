@@ -303,6 +303,11 @@ def _draw_unseen(names, unseen, rng):
         unseen = len(names) // 3 if len(names) >= 6 else 0
     if isinstance(unseen, str):
         unseen = [unseen]
+    if isinstance(unseen, list) and len(unseen) == 1:
+        # From a command line. Speakers are often named by numbers.
+        word = str(unseen[0])
+        if word not in names and word.lstrip("-").isdecimal():
+            unseen = int(word)
     if isinstance(unseen, (int, np.integer)):
         count, drawn = unseen, None
     else:

@@ -273,6 +273,26 @@ def test_a_segment_holds_nearly_every_utterance(tmp_path, seconds, frames):
     assert corpus.test.shape == corpus.training.shape
 
 
+@pytest.mark.parametrize(
+    ("unseen", "drawn"), [(["2"], 2), (["3", "5"], 2), (["7", "1", "2"], 3)]
+)
+def test_a_word_is_a_name_if_it_can_be_and_else_a_number(
+    tmp_path, unseen, drawn
+):
+    folder_of(tmp_path, "13579" if "2" not in unseen[1:] else "12579")
+    corpus = wav_folder(tmp_path, unseen=unseen)
+    left = {corpus.names[one] for one in np.unique(corpus.unseen.speaker)}
+    assert len(left) == drawn
+    if len(unseen) > 1:
+        assert left == set(unseen)
+
+
+def test_the_name_of_one_speaker_is_no_number(tmp_path):
+    folder_of(tmp_path, "13579")
+    with pytest.raises(DataError, match="1 unseen speakers"):
+        wav_folder(tmp_path, unseen=["3"])
+
+
 def test_one_long_utterance_does_not_make_all_segments_long(tmp_path):
     folder_of(tmp_path, "abcd")
     write(tmp_path / "a" / "long.wav", tone(2.9))
