@@ -78,6 +78,7 @@ recognition, Interspeech 2017.
 
 import dataclasses
 import os
+import sys
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -380,6 +381,9 @@ def trainings(options, recipe):
 
 
 def main(arguments=None):
+    # Speakers have names that not every terminal can show.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser, options = parse(arguments)
     recipe = recipe_of(options)
     try:

@@ -344,6 +344,9 @@ class Voice:
         for path in paths:
             self._warn_of_low_rate(path)
             x = waveform_segments(path, self.rate, FRAMES)
+            # Whole seconds, so that there are few shapes to compile.
+            end = np.flatnonzero(x.any(axis=0))[-1]
+            x = x[:, : self.rate * (1 + end // self.rate)]
             starts = range(0, len(x), FEW)
             found = in_batches(self.model, x.__getitem__, starts, FEW)
             rows.append(found.mean(axis=0))

@@ -57,6 +57,7 @@ RECIPES = {
     "cepstrum": Recipe(
         tower="lstm",
         size=16,
+        logit_scale=None,
         margin=2.0,
         learning_rate=0.01,
         warmup=0.0,
@@ -90,11 +91,7 @@ def lstm(data, recipe):
         )(x)
     x = layers.GlobalAveragePooling1D()(x)
     x = layers.Dense(32, activation="tanh", name="embedding")(x)
-    # Near 0 the distance is flat: fingerprints that are alike at the start
-    # hardly get a gradient, and stay alike. Large logits keep them apart.
-    large = keras.initializers.VarianceScaling(10.0, "fan_avg", "uniform")
-    logits = layers.Dense(recipe.size, kernel_initializer=large)(x)
-    return keras.Model(inputs, logits, name="tower")
+    return keras.Model(inputs, fingerprint(x, recipe), name="tower")
 
 
 MOST_SEGMENTS = 10_000  # enough for mean and deviation
@@ -187,15 +184,18 @@ def tdnn(data, recipe):
 
 
 def fingerprint(x, recipe):
-    """Logits whose scale is that of a batch normalization.
+    """Logits, by default with the scale of a batch normalization.
 
     The pull of a match grows with the square of the logits, the push of the
     others ends at the margin. So a free scale shrinks until nothing is told
-    apart: with it the loss stalls. This one hardly moves.
+    apart: on recordings the loss stalls. This one hardly moves.
     """
-    x = keras.layers.Dense(recipe.size, use_bias=False)(x)
     if recipe.logit_scale is None:
-        return x
+        # Near 0 the distance is flat: fingerprints that are alike at the start
+        # hardly get a gradient, and stay alike. Large logits keep them apart.
+        large = keras.initializers.VarianceScaling(10.0, "fan_avg", "uniform")
+        return keras.layers.Dense(recipe.size, kernel_initializer=large)(x)
+    x = keras.layers.Dense(recipe.size, use_bias=False)(x)
     return keras.layers.BatchNormalization(
         gamma_initializer=keras.initializers.Constant(recipe.logit_scale)
     )(x)
