@@ -5,6 +5,10 @@ Every row is the mean over seeds; every training runs in a process of its own.
 The speakers of `--unseen` are never trained on.
 
     python benchmarks/speaker_model.py --data DIR --unseen 6 --seeds 3
+    python benchmarks/speaker_model.py --data DIR --unseen 6 --sounds
+
+With `--sounds` it is the baseline's equal error rate with other waveforms: with
+pre-emphasis, and with the silence at both ends trimmed.
 """
 
 import argparse
@@ -14,6 +18,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import numpy as np
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -42,14 +48,73 @@ VARIANTS = {
 }
 
 
+def pre_emphasised(samples, rate):
+    return np.append(samples[:1], samples[1:] - 0.97 * samples[:-1])
+
+
+def trimmed(decibels):
+    """Without what lies so far below the loudest 25 ms, at both ends."""
+
+    def trim(samples, rate):
+        frame = rate // 40
+        count = len(samples) // frame
+        if count < 4:
+            return samples
+        frames = samples[: count * frame].reshape(count, frame)
+        power = np.square(frames).mean(axis=1)
+        loud = np.flatnonzero(power > power.max() * 10 ** (-decibels / 10))
+        return samples[loud[0] * frame : (loud[-1] + 1) * frame]
+
+    return trim
+
+
+SOUNDS = {
+    "as recorded": lambda samples, rate: samples,
+    "pre-emphasis of 0.97": pre_emphasised,
+    "trimmed 25 dB below the loudest": trimmed(25),
+    "trimmed 35 dB below the loudest": trimmed(35),
+    "trimmed 45 dB below the loudest": trimmed(45),
+}
+
+
+def measure_sound(options, sound, seed):
+    """Equal error rates of the baseline with other waveforms."""
+    import audio
+    import siamese_speaker
+    import speaker_backend
+
+    read = audio.read
+
+    def changed(path):
+        rate, samples = read(path)
+        return rate, SOUNDS[sound](samples, rate)
+
+    audio.read = changed
+    arguments = arguments_of(options, seed)
+    parsed = siamese_speaker.parse(arguments)[1]
+    recipe = siamese_speaker.recipe_of(parsed)
+    recipe = siamese_speaker.dataclasses.replace(recipe, speeds=())
+    corpus = siamese_speaker.load_corpus(parsed, recipe)
+    start = time.perf_counter()
+    name = speaker_backend.BASELINES[0]
+    baseline = speaker_backend.Baseline(name, corpus.training, seed)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, **error_rates(corpus, baseline.compare, True)}
+
+
+def arguments_of(options, seed):
+    arguments = ["--data", options.data, "--seed", str(seed)]
+    if options.unseen:
+        arguments += ["--unseen", *options.unseen]
+    return arguments
+
+
 def measure(options, changes, seed):
     """Equal error rates of one training, and its seconds."""
     import siamese_speaker
     import speaker_scores
 
-    arguments = ["--data", options.data, "--seed", str(seed)]
-    if options.unseen:
-        arguments += ["--unseen", *options.unseen]
+    arguments = arguments_of(options, seed)
     if options.cache:
         arguments += ["--cache", options.cache]
     arguments += ["--backend", changes.pop("backend", "as_norm")]
@@ -63,17 +128,23 @@ def measure(options, changes, seed):
     trained = siamese_speaker.train_batch(
         parts, None, corpus, recipe, parsed, seed, report
     )
+    seconds = time.perf_counter() - start
     backend = trained.backend
-    figures = {"seconds": time.perf_counter() - start}
+    rates = error_rates(corpus, backend.compare, backend.similarity)
+    return {"seconds": seconds, **rates}
+
+
+def error_rates(corpus, compare, similarity):
+    """The equal error rates of the seen and of the unseen speakers."""
+    import siamese_speaker
+    import speaker_scores
+
+    rates = {}
     for group, data in siamese_speaker.groups(corpus):
-        match, score = speaker_scores.every_pair(
-            backend.compare(data), data.speaker
-        )
-        metric, _ = speaker_scores.verification(
-            match, score, backend.similarity
-        )
-        figures[group] = float(metric.result())
-    return figures
+        match, score = speaker_scores.every_pair(compare(data), data.speaker)
+        metric, _ = speaker_scores.verification(match, score, similarity)
+        rates[group] = float(metric.result())
+    return rates
 
 
 def main():
@@ -84,14 +155,20 @@ def main():
     add("--cache", help="as of the example")
     add("--seeds", type=int, default=3)
     add("--only", nargs="+", choices=VARIANTS, help="these rows")
+    add("--sounds", action="store_true", help="of the baseline")
     add("--case", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
-        changes = dict(VARIANTS[options.case[0]])
-        print(json.dumps(measure(options, changes, int(options.case[1]))))
+        name, seed = options.case[0], int(options.case[1])
+        if name in SOUNDS:
+            figures = measure_sound(options, name, seed)
+        else:
+            figures = measure(options, dict(VARIANTS[name]), seed)
+        print(json.dumps(figures))
         return
     print("| | seen | unseen | s |\n| --- | --- | --- | --- |")
-    for variant in options.only or VARIANTS:
+    rows = SOUNDS if options.sounds else options.only or VARIANTS
+    for variant in rows:
         found = []
         for seed in range(options.seeds):
             command = [sys.executable, *sys.argv]
