@@ -16,9 +16,10 @@ from tests.testing import BACKEND, normal
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 import language_model
-import siamese_speaker
 import speaker_pairs
+import speaker_tower
 import word_window
+from utterances import Utterances
 
 # The arguments that make it small, and the module of its `preprocess_input`.
 ZOO = {
@@ -77,11 +78,9 @@ SEGMENTS = VOICE[SPEAKER] + normal(16, 6, 12)
 
 
 def tower(units=8):
-    data = SimpleNamespace(segments=SEGMENTS)
-    recipe = dataclasses.replace(
-        siamese_speaker.RECIPES["cepstrum"], units=units
-    )
-    return siamese_speaker.build_tower(data, "cepstrum", recipe), recipe
+    data = Utterances(SEGMENTS, np.arange(16), SPEAKER)
+    recipe = dataclasses.replace(speaker_tower.RECIPES["cepstrum"], units=units)
+    return speaker_tower.build_tower(data, recipe), recipe
 
 
 def test_speakers_by_the_batch():
