@@ -40,6 +40,11 @@ VARIANTS = {
     "crops of 0.6 s": {"crop": 60, "crop_share": 0.0},
     "margin 4": {"margin": 4.0},
     "free scale of the logits": {"logit_scale": None},
+    "tower alone, symmetric KL divergence, free scale, margin 4": {
+        "backend": "none",
+        "logit_scale": None,
+        "margin": 4.0,
+    },
     "twice the epochs": {"epochs": 40},
     "half the epochs": {"epochs": 10},
     "no least number of steps": {"steps": 1},
