@@ -102,9 +102,13 @@ def measure_sound(options, sound, seed):
     corpus = siamese_speaker.load_corpus(parsed, recipe)
     start = time.perf_counter()
     name = speaker_backend.BASELINES[0]
-    baseline = speaker_backend.Baseline(name, corpus.training, seed)
+    baseline = speaker_backend.Baseline(corpus.training, seed)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, **error_rates(corpus, baseline.compare, True)}
+
+    def compare(data):
+        return baseline.compare(data)[name]
+
+    return {"seconds": seconds, **error_rates(corpus, compare, True)}
 
 
 def arguments_of(options, seed):

@@ -296,19 +296,21 @@ def run_baseline(corpus, options, seed):
     """The same figures without deep learning."""
     parted = corpus.validation_speakers(seed) or corpus.hold_out(seed)
     data, valid = parted[:2]
+    held_out = speaker_backend.Baseline(data, seed).compare(valid)
+    baseline = speaker_backend.Baseline(corpus.training, seed)
+    found = [
+        (group, data.speaker, baseline.compare(data))
+        for group, data in groups(corpus)
+    ]
     results = []
     for name in speaker_backend.BASELINES:
-        held_out = speaker_backend.Baseline(name, data, seed).compare(valid)
         threshold = tune_threshold(
-            held_out, valid.speaker, True, options.objective
+            held_out[name], valid.speaker, True, options.objective
         )
-        baseline = speaker_backend.Baseline(name, corpus.training, seed)
-        for group, data_of_group in groups(corpus):
-            found = baseline.compare(data_of_group)
-            speaker = data_of_group.speaker
-            results.append(
-                Result(name, group, seed, found, speaker, threshold, True)
-            )
+        results += [
+            Result(name, group, seed, scores[name], speaker, threshold, True)
+            for group, speaker, scores in found
+        ]
     return results
 
 
@@ -403,8 +405,7 @@ def main(arguments=None):
             results += found
             histories.setdefault(name, trained.history)
             first = first or trained
-    for seed in seeds[:1]:
-        results += run_baseline(corpus, options, seed)
+    results += run_baseline(corpus, options, options.seed)
     if options.save:
         first.save(options.save, corpus.rate)
     print_table(results)

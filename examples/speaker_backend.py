@@ -159,21 +159,14 @@ class CohortScore(keras.layers.Layer):
 
     def call(self, embeddings):
         a, b = embeddings
-        mean_a, deviation_a = self.moments(a)
-        mean_b, deviation_b = self.moments(b)
         cosine = ops.sum(a * b, axis=1, keepdims=True)
-        return (
-            (cosine - mean_a) / deviation_a + (cosine - mean_b) / deviation_b
-        ) / 2
+        return normalised(cosine, self.moments(a), self.moments(b))
 
     def every(self, a, b):
         """The scores of every row of `a` with every row of `b`."""
-        mean_a, deviation_a = self.moments(a)
-        mean_b, deviation_b = map(ops.transpose, self.moments(b))
         cosine = ops.matmul(a, ops.transpose(b))
-        return (
-            (cosine - mean_a) / deviation_a + (cosine - mean_b) / deviation_b
-        ) / 2
+        of_columns = map(ops.transpose, self.moments(b))
+        return normalised(cosine, self.moments(a), of_columns)
 
     def moments(self, rows):
         cosines = ops.matmul(rows, ops.transpose(self.cohort))
@@ -186,6 +179,14 @@ class CohortScore(keras.layers.Layer):
     def get_config(self):
         config = {"size": self.size, "nearest": self.nearest}
         return {**super().get_config(), **config}
+
+
+def normalised(cosine, of_a, of_b):
+    """The mean over both sides, each in its own means and deviations."""
+    (mean_a, deviation_a), (mean_b, deviation_b) = of_a, of_b
+    return (
+        (cosine - mean_a) / deviation_a + (cosine - mean_b) / deviation_b
+    ) / 2
 
 
 def cohort_score(embeddings, nearest, seed):
@@ -237,8 +238,10 @@ class Backend:
         self.distance = keras_xent.ops.pairwise_symmetric_kl
         if name == "none":
             self.model = tower
+            self.score = keras_xent.layers.SymmetricKLDistance(name="score")
             return
         self.model = embedding_model(tower, parts, recipe)
+        self.score = keras.layers.Dot(axes=1, name="score")
         if name == "as_norm":
             training = embed(self.model, part(parts[0], MOST_UTTERANCES))
             self.score = cohort_score(training, recipe.cohort, seed)
@@ -270,31 +273,31 @@ class Baseline:
     the cosine with normalised scores.
     """
 
-    def __init__(self, name, data, seed):
-        self.name = name
+    def __init__(self, data, seed):
         inputs = keras.Input((None, data.shape[1]))
         outputs = LongTermStatistics(few=True)(inputs)
         self.statistics = keras.Model(inputs, outputs)
         data = part(data, MOST_UTTERANCES)
+        means = self.means(data)
         self.kernel, self.bias = discriminant(
-            self.means(data), data.speaker, BASELINE_SHRINKAGE
+            means, data.speaker, BASELINE_SHRINKAGE
         )
         self.score = cohort_score(
-            self.embed(data), RECIPES["log_mel"].cohort, seed
+            self.project(means), RECIPES["log_mel"].cohort, seed
         )
 
     def means(self, data):
         return data.average(predict(self.statistics, data))
 
-    def embed(self, data):
-        return unit(self.means(data) @ self.kernel + self.bias)
+    def project(self, means):
+        return unit(means @ self.kernel + self.bias)
 
     def compare(self, data):
-        """Scores between all the utterances, a matrix."""
-        rows = self.embed(data)
-        if self.name == "baseline":
-            return rows @ rows.T
-        return keras.ops.convert_to_numpy(self.score.every(rows, rows))
+        """Scores between all the utterances, a matrix by each name."""
+        rows = self.project(self.means(data))
+        scores = rows @ rows.T, self.score.every(rows, rows)
+        scores = map(keras.ops.convert_to_numpy, scores)
+        return dict(zip(BASELINES, scores, strict=True))
 
 
 # The saved model
@@ -308,14 +311,7 @@ def pair_model(backend, rate, threshold):
         waveform, backend.model(log_mel(waveform)), name="embedding"
     )
     a, b = (keras.Input((None,), name=name) for name in "ab")
-    score = (
-        getattr(backend, "score", None)
-        or {
-            "none": keras_xent.layers.SymmetricKLDistance(name="score"),
-            "cosine": keras.layers.Dot(axes=1, name="score"),
-        }[backend.name]
-    )
-    found = score([embedding(a), embedding(b)])
+    found = backend.score([embedding(a), embedding(b)])
     decide = keras_xent.layers.MatchDecision(
         threshold, similarity=backend.similarity, name="decision"
     )

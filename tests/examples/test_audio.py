@@ -22,6 +22,14 @@ pytestmark = only_on("torch", "examples are tested on one backend")
 FSDD = ROOT.parent / "shared" / "data" / "fsdd"
 
 
+def overtones(pitch, seconds, seed, rate=8000):
+    """Not a voice, but a sound with overtones and a little noise."""
+    time = np.arange(round(rate * seconds)) / rate
+    parts = [np.sin(2 * np.pi * pitch * k * time) / k for k in (1, 2, 3)]
+    noise = np.random.default_rng(seed).normal(size=len(time))
+    return 0.2 * sum(parts) + 0.01 * noise
+
+
 def tone(seconds=0.3, rate=8000, pitch=440.0, loudness=0.5):
     return loudness * np.sin(
         2 * np.pi * pitch * np.arange(round(seconds * rate)) / rate

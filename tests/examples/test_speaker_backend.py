@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from tests.examples.test_audio import write
+from tests.examples.test_audio import overtones, write
 from tests.examples.test_speaker_tower import (
     BANDS,
     SMALL,
@@ -267,23 +267,14 @@ def test_the_baseline_is_that_of_scikit_learn():
         speaker_backend.unit(lda.transform((one - mean) / deviation)[:, :3])
         for one in (means[0], averaged)
     )
-    plain, normalised = (
-        speaker_backend.Baseline(name, training, seed=0).compare(data)
-        for name in speaker_backend.BASELINES
-    )
+    baseline = speaker_backend.Baseline(training, seed=0)
+    plain, normalised = baseline.compare(data).values()
     np.testing.assert_allclose(plain, rows @ rows.T, atol=2e-3)
     expected = naive_scores(rows, rows, cohort, 24)
     np.testing.assert_allclose(normalised, expected, rtol=5e-3, atol=2e-2)
 
 
 # The saved model
-
-
-def tone(pitch, seconds, seed):
-    time = np.arange(round(RATE * seconds)) / RATE
-    parts = [np.sin(2 * np.pi * pitch * k * time) / k for k in (1, 2, 3)]
-    noise = np.random.default_rng(seed).normal(size=len(time))
-    return 0.2 * sum(parts) + 0.01 * noise
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +284,7 @@ def paths(tmp_path_factory):
         write(
             folder / f"{pitch}_{take}.wav",
             # One segment, two, and three.
-            tone(pitch + take, [0.2, 0.4, 0.5][take], take),
+            overtones(pitch + take, [0.2, 0.4, 0.5][take], take),
             RATE,
         )
         for pitch in (120, 180, 240)
@@ -365,7 +356,7 @@ def test_a_recording_of_a_lower_rate_than_the_model_is_named_once(
     voice = speaker_backend.Voice(speaker_backend.pair_model(backend, RATE, 1))
     voice.embed(recorded.paths[:1])
     assert not capsys.readouterr().err
-    low = write(tmp_path / "low.wav", tone(120, 0.3, 0), RATE // 2)
+    low = write(tmp_path / "low.wav", overtones(120, 0.3, 0), RATE // 2)
     voice.embed([low, low])
     printed = capsys.readouterr().err
     assert printed.count(f"low.wav has {RATE // 2} samples a second") == 1
