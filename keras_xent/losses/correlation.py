@@ -10,6 +10,7 @@ from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss
 from keras_xent.ops import checks, rows
 from keras_xent.ops.rank import check_temperature
+from keras_xent.ops.select import where
 
 
 class ListLoss(RowLoss):
@@ -54,12 +55,12 @@ class ListLoss(RowLoss):
             if weight is None:
                 weight = keras_ops.ones_like(y_pred, dtype="float32")
             if keep is not None:
-                weight = keras_ops.where(keep, weight, 0)
+                weight = where(keep, weight, 0)
             losses = self.list_losses(y_true, y_pred, weight)
             counted = keras_ops.any(weight != 0, axis=axis)
             if of_lists is not None:
-                losses = keras_ops.where(of_lists == 0, 0, losses)
-            losses = keras_ops.where(counted, losses, 0)
+                losses = where(of_lists == 0, 0, losses)
+            losses = where(counted, losses, 0)
             return self._reduce(
                 losses, of_lists, counted if mask is not None else None
             )

@@ -10,6 +10,7 @@ from keras_xent._types import ClassIds, ClassWeight, DType, Reduction
 from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss, as_list
 from keras_xent.ops import checks, crossentropy, rows, sigmoid
+from keras_xent.ops.select import where
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -337,13 +338,13 @@ def rows_of_outputs(losses, weight, mask):
     if not weighted:
         weight = keras.ops.cast(mask, losses.dtype)
     elif mask is not None:
-        weight = keras.ops.where(mask, weight, 0)
+        weight = where(mask, weight, 0)
     weight = keras.ops.cast(weight, losses.dtype)
-    losses = keras.ops.where(weight == 0, 0, weight * losses)
+    losses = where(weight == 0, 0, weight * losses)
     count = keras.ops.sum(keras.ops.cast(weight != 0, losses.dtype), axis=-1)
     total = keras.ops.sum(weight, axis=-1)
     losses = keras.ops.sum(losses, axis=-1)
-    losses = losses / keras.ops.where(count == 0, 1, total)
+    losses = losses / where(count == 0, 1, total)
     weight = total / keras.ops.maximum(count, 1) if weighted else None
     mask = None if mask is None else keras.ops.any(mask, axis=-1)
     return losses, weight, mask

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_xent._keras import get_mask
 from keras_xent.ops import checks, rows
+from keras_xent.ops.select import where
 
 
 def flat_entries(match, score, sample_weight=None):
@@ -112,8 +113,8 @@ def all_pairs(ids, embeddings, sample_weight, pairwise):
     order = ops.arange(ops.shape(ids)[0], dtype="int32")
     once = order[:, None] < order[None, :]
     # The product of two negative weights must not look like a good one.
-    good = ops.where(weight >= 0, weight, np.nan)
-    product = ops.where(once, good[:, None] * good[None, :], 0.0)
+    good = where(weight >= 0, weight, np.nan)
+    product = where(once, good[:, None] * good[None, :], 0.0)
     # A distance may look at all rows at once, so junk must not reach it.
     counted = ops.not_equal(weight, 0.0)[:, None]
     embeddings = ops.where(counted, embeddings, ops.zeros_like(embeddings))
@@ -123,7 +124,7 @@ def all_pairs(ids, embeddings, sample_weight, pairwise):
             "`distance` must return one score for each pair of rows, [n, n]. "
             f"Received shape {tuple(score.shape)}."
         )
-    return ops.where(known, flag, -1.0), score, product
+    return where(known, flag, -1.0), score, product
 
 
 def check_flags(match, sample_weight):

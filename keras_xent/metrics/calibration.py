@@ -12,6 +12,7 @@ from keras_xent.metrics.merging import checked_alike
 from keras_xent.metrics.reliability_diagram import Binning, ReliabilityDiagram
 from keras_xent.ops import checks
 from keras_xent.ops.moments import or_one
+from keras_xent.ops.select import where
 
 Norm = typing.Literal["l1", "l2", "max"]
 
@@ -121,7 +122,7 @@ class ExpectedCalibrationError(keras.metrics.Metric):
             error = ops.sqrt(ops.sum(gap * (gap / filled)) / total)
         else:
             error = ops.max(gap / filled)
-        return ops.where((total > 0) & (total < np.inf), error, np.nan)
+        return where((total > 0) & (total < np.inf), error, np.nan)
 
     def merge_state(self, metrics):
         """Adds what other metrics of the same configuration have seen."""

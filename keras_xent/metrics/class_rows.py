@@ -13,6 +13,7 @@ from keras_xent.ops.probabilities import (
     class_probabilities,
     yes_probability,
 )
+from keras_xent.ops.select import where
 
 
 class ClassRows(typing.NamedTuple):
@@ -60,7 +61,7 @@ class ClassRows(typing.NamedTuple):
     def weighted(self, values):
         """weight · values, in which 0 · ∞ and 0 · NaN are 0."""
         product = self.weight * ops.cast(values, "float32")
-        return ops.where(self.weight == 0, 0.0, product)
+        return where(self.weight == 0, 0.0, product)
 
 
 class ClassMetric(SummedMetric):
@@ -104,7 +105,7 @@ class ClassMetric(SummedMetric):
         NaN if nothing was counted, or more than float32 holds.
         """
         amount, size = ops.unstack(self._sums.result(), 2)
-        return ops.where(size < np.inf, amount / size, np.nan)
+        return where(size < np.inf, amount / size, np.nan)
 
     def get_config(self):
         return {
@@ -179,10 +180,10 @@ def class_rows(
     weight = ops.reshape(rows.full_weight(sample_weight, mask, places), (-1,))
     counted = crossentropy.is_counted(targets, ignored)
     if counted is not None:
-        weight = ops.where(counted, weight, 0.0)
+        weight = where(counted, weight, 0.0)
     keep = weight != 0
     good = possible & (weight > 0) & (weight < np.inf)
-    weight = ops.where(keep, ops.where(good, weight, np.nan), 0.0)
+    weight = where(keep, where(good, weight, np.nan), 0.0)
     one_each = targets if len(targets.shape) == 1 else targets[:, 0]
     weight = checks.sizes_agree(weight, one_each, weight)
     return ClassRows(

@@ -10,6 +10,7 @@ from keras_xent.metrics.joint_histogram import JointHistogram
 from keras_xent.metrics.merging import checked_alike
 from keras_xent.metrics.pair_buffer import PairBuffer
 from keras_xent.ops.correlation import spearman_correlation
+from keras_xent.ops.select import where
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -86,10 +87,10 @@ class SpearmanCorrelation(keras.metrics.Metric):
     def result(self):
         if self.capacity is None:
             value = spearman_of_counts(self.state.masses())
-            return ops.where(self.state.usable(), value, np.nan)
+            return where(self.state.usable(), value, np.nan)
         targets, scores, weights = self.state.pairs()
         value = spearman_correlation(targets, scores, sample_weight=weights)
-        return ops.where(self.state.whole(), value, np.nan)
+        return where(self.state.whole(), value, np.nan)
 
     def merge_state(self, metrics):
         """Adds what other metrics of the same configuration have seen."""
@@ -113,14 +114,14 @@ def spearman_of_counts(counts):
         Scalar. NaN unless two rows and two columns hold something.
     """
     total = ops.sum(counts)
-    shares = counts / ops.where(total > 0, total, 1)
+    shares = counts / where(total > 0, total, 1)
     left, left_square = _places(ops.sum(shares, axis=1))
     right, right_square = _places(ops.sum(shares, axis=0))
     product = ops.sum(shares * right[None, :], axis=1)
     square = left_square * right_square
     varies = square > 0
-    rho = ops.sum(product * left) / ops.sqrt(ops.where(varies, square, 1))
-    return ops.where(varies, rho, np.nan)
+    rho = ops.sum(product * left) / ops.sqrt(where(varies, square, 1))
+    return where(varies, rho, np.nan)
 
 
 def _places(shares):
@@ -130,4 +131,4 @@ def _places(shares):
     square = ops.sum(shares * ops.square(place))
     # What one bin holds does not vary, whatever rounding says.
     several = ops.sum(ops.cast(shares > 0, "int32")) > 1
-    return place, ops.where(several, square, 0)
+    return place, where(several, square, 0)

@@ -9,6 +9,8 @@ from keras_xent.metrics.alignment import flat_pairs
 from keras_xent.metrics.score_histogram import order_key
 from keras_xent.metrics.sums import SummedMetric
 from keras_xent.ops import checks
+from keras_xent.ops.segments import segment_sum
+from keras_xent.ops.select import where
 
 # float32 has 23 bits of mantissa, and 127 stands for the exponent 0.
 _MANTISSA_BITS = 23
@@ -97,13 +99,11 @@ class JointHistogram(SummedMetric):
         known = ~(ops.isnan(target) | ops.isnan(score))
         usable = known & (weight >= 0) & (weight < np.inf)
         cell = self.bins * self._bin(target) + self._bin(score)
-        cell = ops.where(usable, cell, self._cells)
+        cell = where(usable, cell, self._cells)
         # segment_sum leaves out what has the id -1.
-        cell = ops.where(ops.equal(weight, 0), -1, cell)
-        amount = ops.where(usable, weight, 1.0)
-        self._sums.update_state(
-            ops.segment_sum(amount, cell, num_segments=self._cells + 1)
-        )
+        cell = where(ops.equal(weight, 0), -1, cell)
+        amount = where(usable, weight, 1.0)
+        self._sums.update_state(segment_sum(amount, cell, self._cells + 1))
 
     def masses(self):
         """The weight in each cell, float32 `[bins, bins]`: targets, scores."""
@@ -120,7 +120,7 @@ class JointHistogram(SummedMetric):
         return ops.equal(self._sums.result()[self._cells], 0)
 
     def result(self):
-        return ops.where(self.usable(), ops.sum(self.masses()), np.nan)
+        return where(self.usable(), ops.sum(self.masses()), np.nan)
 
     def get_config(self):
         return {**super().get_config(), "resolution": self.resolution}

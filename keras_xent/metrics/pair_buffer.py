@@ -7,6 +7,7 @@ from keras_xent._types import DType
 from keras_xent.metrics.alignment import flat_pairs
 from keras_xent.metrics.merging import checked_alike
 from keras_xent.ops import checks
+from keras_xent.ops.select import where
 
 # A float32 counter of pairs is exact so far.
 _MOST_PAIRS = 2**24
@@ -78,7 +79,7 @@ class PairBuffer(keras.metrics.Metric):
         # Keras tries metrics out on PyTorch, where a state can be garbage then,
         # as of 3.16 (no upstream issue found).
         kept = counts & (place >= 0) & (place < self.capacity)
-        place = ops.where(kept, place, self.capacity)
+        place = where(kept, place, self.capacity)
         pairs = ops.stack([target, score, weight], axis=1)
         self._pairs.assign(
             ops.scatter_update(

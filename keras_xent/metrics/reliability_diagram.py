@@ -9,6 +9,8 @@ from keras import ops
 from keras_xent._types import ClassIds, DType
 from keras_xent.metrics.class_rows import ClassMetric
 from keras_xent.ops import checks
+from keras_xent.ops.segments import segment_sum
+from keras_xent.ops.select import where
 
 # Bins of equal mass are put together from bins of the log-odds of the
 # confidence, 64 to a unit. Inside one the confidence varies by less than
@@ -136,12 +138,12 @@ class ReliabilityDiagram(ClassMetric):
         if len(confidence.shape) == 2:
             rows = rows._replace(weight=rows.weight[:, None])
         # NaN, a confidence that is none, must not be lost in any sum.
-        known = ops.where(confidence >= 0, ops.ones_like(confidence), np.nan)
+        known = where(confidence >= 0, ops.ones_like(confidence), np.nan)
         parts = [ops.reshape(rows.weighted(known * x), (-1,)) for x in parts]
-        added = ops.segment_sum(
+        added = segment_sum(
             ops.stack(parts, axis=1),
             ops.reshape(slot, (-1,)),
-            num_segments=(self.class_wise or 1) * self._slots,
+            (self.class_wise or 1) * self._slots,
         )
         self._sums.update_state(added)
 
@@ -174,7 +176,7 @@ class ReliabilityDiagram(ClassMetric):
             log_odds = ops.log(p) - ops.log1p(-p)
             place = (log_odds + _LARGEST_LOG_ODDS) * _PER_UNIT
         # NaN is no integer, and its weight is NaN already.
-        place = ops.where(place >= 0, place, 0.0)
+        place = where(place >= 0, place, 0.0)
         place = ops.minimum(place, float(self._slots - 1))
         return ops.cast(ops.floor(place), "int32")
 
@@ -190,8 +192,8 @@ class ReliabilityDiagram(ClassMetric):
         if self.binning == "equal_mass":
             first = ops.arange(count, dtype="int32")[:, None] * self.bins
             bins = self._bin_of_slots() + first
-            sums = ops.segment_sum(
-                sums, ops.reshape(bins, (-1,)), num_segments=count * self.bins
+            sums = segment_sum(
+                sums, ops.reshape(bins, (-1,)), count * self.bins
             )
         return ops.reshape(sums, (count, self.bins, 3))
 
@@ -207,9 +209,9 @@ class ReliabilityDiagram(ClassMetric):
         total = before[:, -1:, None]
         before = (before - inside[:, :, -1])[:, :, None]
         middle = before + inside - blocks / 2
-        total = ops.where(total > 0, total, 1.0)
+        total = where(total > 0, total, 1.0)
         place = ops.reshape(middle / total * self.bins, (-1, FINE_BINS))
-        place = ops.where(place >= 0, place, 0.0)
+        place = where(place >= 0, place, 0.0)
         place = ops.minimum(place, float(self.bins - 1))
         return ops.cast(ops.floor(place), "int32")
 

@@ -10,6 +10,8 @@ from keras_xent._types import DType, Tensor, TensorLike
 from keras_xent.metrics.alignment import flat_entries
 from keras_xent.metrics.merging import checked_alike
 from keras_xent.ops import checks, exact_sum
+from keras_xent.ops.segments import segment_sum
+from keras_xent.ops.select import where
 
 # float32: a sign, 8 bits of exponent, 23 of mantissa. The bits of |score| are
 # what is left without the sign, and those of infinity come right before NaN.
@@ -177,22 +179,20 @@ class ScoreHistogram(keras.metrics.Metric):
         if weight is not None:
             right = ops.logical_and(weight >= 0.0, weight < np.inf)
             usable = ops.logical_and(usable, right)
-            amount = ops.where(usable, weight, 1.0)
+            amount = where(usable, weight, 1.0)
         key = order_key(score)
         is_nan = ops.abs(key) > _INFINITY
         row = ops.cast(is_match, "int32") * self.bins
-        slot = row + self._bin(key, ops.where(is_nan, 0.0, score))
-        slot = ops.where(is_nan, self._slots, slot)
-        slot = ops.where(usable, slot, self._slots + 1)
+        slot = row + self._bin(key, where(is_nan, 0.0, score))
+        slot = where(is_nan, self._slots, slot)
+        slot = where(usable, slot, self._slots + 1)
         if weight is not None:
             # segment_sum leaves out what has the id -1.
-            slot = ops.where(ops.equal(weight, 0.0), -1, slot)
+            slot = where(ops.equal(weight, 0.0), -1, slot)
         values = (
             amount if zero_one else ops.stack(exact_sum.digits(amount), axis=1)
         )
-        sums = ops.segment_sum(
-            values, slot, num_segments=self._slots + _EXTRA_SLOTS
-        )
+        sums = segment_sum(values, slot, self._slots + _EXTRA_SLOTS)
         if zero_one:
             self._add_whole(sums)
             return

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_xent.metrics.merging import checked_alike
+from keras_xent.ops.select import where
 
 
 class Sums(keras.metrics.Metric):
@@ -105,4 +106,4 @@ def two_sum(a, b):
     shown = total - a
     lost = (a - (total - shown)) + (b - shown)
     # From an infinity on, the difference would be NaN.
-    return total, ops.where(ops.isfinite(total), lost, 0.0)
+    return total, where(ops.isfinite(total), lost, 0.0)

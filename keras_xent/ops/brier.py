@@ -6,6 +6,7 @@ from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.probabilities import class_probabilities, yes_probability
 from keras_xent.ops.public import public_op
+from keras_xent.ops.select import where
 
 
 @public_op
@@ -68,5 +69,5 @@ def brier_score(
     targets = ops.cast(ops.convert_to_tensor(targets), p.dtype)
     checks.same_shape("targets", targets.shape, "predictions", p.shape)
     possible = (targets >= 0) & (targets <= 1)
-    score = ops.where(possible, ops.square(p - targets), float("nan"))
+    score = where(possible, ops.square(p - targets), float("nan"))
     return score if axis is None else ops.sum(score, axis=axis)

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent.ops.select import where
+
 INT32_MAX = 2**31 - 1
 
 
@@ -285,7 +287,7 @@ def sizes_agree(result, a, b):
         strict=True,
     ):
         if None in known:
-            result = ops.where(ops.equal(x, y), result, np.nan)
+            result = where(ops.equal(x, y), result, np.nan)
     return result
 
 

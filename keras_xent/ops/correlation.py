@@ -12,6 +12,7 @@ from keras_xent.ops import checks
 from keras_xent.ops.moments import deviations, or_one
 from keras_xent.ops.public import public_op
 from keras_xent.ops.rank import average_rank, entry_weights, soft_rank
+from keras_xent.ops.select import where
 
 
 @public_op
@@ -64,9 +65,7 @@ def pearson_correlation(
     a, b, weight, good = _lists(a, b, axis, sample_weight, mask)
     a, a_varies = _unit(a, weight)
     b, b_varies = _unit(b, weight)
-    return ops.where(
-        good & a_varies & b_varies, ops.sum(a * b, axis=-1), np.nan
-    )
+    return where(good & a_varies & b_varies, ops.sum(a * b, axis=-1), np.nan)
 
 
 @public_op
@@ -250,8 +249,8 @@ def _loss(targets, scores, axis, weight, mask):
     a, a_varies = _unit(a, weight)
     b, b_varies = _unit(b, weight)
     loss = 0.5 * ops.sum(ops.square(a - b), axis=-1)
-    loss = ops.where(a_varies & b_varies, loss, 1)
-    return ops.where(good, loss, np.nan)
+    loss = where(a_varies & b_varies, loss, 1)
+    return where(good, loss, np.nan)
 
 
 def _lists(a, b, axis, weight, mask):
@@ -272,7 +271,7 @@ def _lists(a, b, axis, weight, mask):
     # Blanked out, not multiplied by 0: no NaN gets into a gradient.
     keep = good & (weight != 0)
     a, b = (ops.where(keep, x, ops.zeros_like(x)) for x in (a, b))
-    return a, b, ops.where(keep, weight, 0), ops.squeeze(good, axis=-1)
+    return a, b, where(keep, weight, 0), ops.squeeze(good, axis=-1)
 
 
 def _unit(x, weight):
@@ -282,4 +281,4 @@ def _unit(x, weight):
     square = ops.sum(ops.square(vector), axis=-1, keepdims=True)
     varies = square > 0
     unit = vector / ops.sqrt(or_one(square))
-    return ops.where(varies, unit, 0), ops.squeeze(varies, axis=-1)
+    return where(varies, unit, 0), ops.squeeze(varies, axis=-1)

@@ -20,6 +20,7 @@ from keras_xent._types import ClassIds, ClassWeight, Tensor, TensorLike
 from keras_xent._warnings import warn
 from keras_xent.ops import checks, extrema
 from keras_xent.ops.public import public_op
+from keras_xent.ops.select import where
 
 # Each backend has a formula that beats the others; forward + backward on
 # [1024, 32768], first prototypes, two cores. TensorFlow's fused kernel takes
@@ -136,7 +137,7 @@ def softmax_crossentropy(
         losses = -ops.sum(targets * _bounded(log_p), axis=axis)
     if z_loss:
         losses = losses + _z_loss(log_sum, z_loss, axis)
-    losses = ops.where(lowest >= 0, losses, np.nan)
+    losses = where(lowest >= 0, losses, np.nan)
     losses = checks.sizes_agree(losses, given, logits)
     return _several_classes(losses, logits, axis)
 
@@ -222,15 +223,15 @@ def sparse_softmax_crossentropy(
     labels = integer_labels(labels, logits.shape, axis)
     counted = is_counted(labels, ignored)
     if counted is not None:
-        labels = ops.where(counted, labels, 0)
-        logits = ops.where(ops.expand_dims(counted, axis), logits, 0)
+        labels = where(counted, labels, 0)
+        logits = where(ops.expand_dims(counted, axis), logits, 0)
 
     losses = _negative_log_likelihood(labels, logits, axis)
     if focal_gamma:
         losses = _surprise(-losses, focal_gamma)
     if class_weight is not None:
         weight = _weight_of(labels, class_weight, logits.dtype)
-        losses = ops.where(weight == 0, 0, weight * losses)
+        losses = where(weight == 0, 0, weight * losses)
     if label_smoothing or z_loss:
         log_p, log_sum = _log_softmax(logits, axis)
         losses = (1 - label_smoothing) * losses
@@ -243,7 +244,7 @@ def sparse_softmax_crossentropy(
         if z_loss:
             losses = losses + _z_loss(log_sum, z_loss, axis)
     losses = _several_classes(losses, logits, axis)
-    return losses if counted is None else ops.where(counted, losses, 0)
+    return losses if counted is None else where(counted, losses, 0)
 
 
 def check_options(
@@ -306,12 +307,12 @@ def integer_labels(labels, shape, axis):
         return labels
     if dtype in ("uint32", "uint64"):
         fits = ops.less_equal(labels, checks.INT32_MAX)
-        return ops.where(fits, ops.cast(labels, "int32"), NO_CLASS)
+        return where(fits, ops.cast(labels, "int32"), NO_CLASS)
     if "float" not in dtype:
         return ops.cast(labels, "int32")
     labels = ops.cast(labels, "float64" if dtype == "float64" else "float32")
     whole = (labels == ops.floor(labels)) & (abs(labels) <= checks.INT32_MAX)
-    labels = ops.where(whole, labels, NO_CLASS)
+    labels = where(whole, labels, NO_CLASS)
     return ops.cast(labels, "int32")
 
 
@@ -371,7 +372,7 @@ def _negative_log_likelihood(labels, logits, axis):
     losses = ops.sparse_categorical_crossentropy(
         existing, logits, from_logits=True
     )
-    return ops.where(existing == labels, losses, np.nan)
+    return where(existing == labels, losses, np.nan)
 
 
 def _gathered(labels, logits, axis):
@@ -381,8 +382,8 @@ def _gathered(labels, logits, axis):
     chosen = ops.take_along_axis(logits, labels, axis)
     top, defined = _top(logits, axis)
     total = ops.sum(ops.exp(logits - top), axis=axis, keepdims=True)
-    losses = (top - chosen) + ops.log(ops.where(defined, total, 1))
-    return ops.squeeze(ops.where(defined, losses, np.nan), axis)
+    losses = (top - chosen) + ops.log(where(defined, total, 1))
+    return ops.squeeze(where(defined, losses, np.nan), axis)
 
 
 def _log_softmax(logits, axis):
@@ -391,10 +392,10 @@ def _log_softmax(logits, axis):
     Rows without a finite maximum give NaN and pass no gradient.
     """
     top, defined = _top(logits, axis)
-    shifted = ops.where(defined, logits - top, 0)
+    shifted = where(defined, logits - top, 0)
     log_total = ops.log(ops.sum(ops.exp(shifted), axis=axis, keepdims=True))
-    log_p = ops.where(defined, shifted - log_total, np.nan)
-    return log_p, ops.where(defined, top + log_total, np.nan)
+    log_p = where(defined, shifted - log_total, np.nan)
+    return log_p, where(defined, top + log_total, np.nan)
 
 
 def _top(logits, axis):
@@ -402,7 +403,7 @@ def _top(logits, axis):
     top = extrema.largest(logits, -np.inf, axis=axis, keepdims=True)
     top = ops.stop_gradient(top)
     defined = ops.isfinite(top)
-    return ops.where(defined, top, 0), defined
+    return where(defined, top, 0), defined
 
 
 def _surprise(log_p, focal_gamma):
@@ -411,8 +412,8 @@ def _surprise(log_p, focal_gamma):
     if not focal_gamma:
         return -log_p
     certain = log_p >= 0
-    rest = -ops.expm1(ops.where(certain, -1, log_p))
-    return ops.where(certain, 0, rest**focal_gamma * -log_p)
+    rest = -ops.expm1(where(certain, -1, log_p))
+    return where(certain, 0, rest**focal_gamma * -log_p)
 
 
 def _bounded(log_p):
@@ -436,14 +437,14 @@ def _weight_of(labels, class_weight, dtype):
     weights = ops.convert_to_tensor(class_weight, dtype=dtype)
     existing = labels % len(class_weight)
     weights = ops.take(weights, ops.cast(existing, "int32"))
-    return ops.where(existing == labels, weights, np.nan)
+    return where(existing == labels, weights, np.nan)
 
 
 def _several_classes(losses, logits, axis):
     """NaN for one class, which may be unknown until the data flows."""
     if logits.shape[axis] is not None:
         return losses
-    return ops.where(ops.shape(logits)[axis] > 1, losses, np.nan)
+    return where(ops.shape(logits)[axis] > 1, losses, np.nan)
 
 
 def _along(class_weight, logits, axis):

@@ -5,6 +5,7 @@ from keras import ops
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, extrema, pairwise_divergence
 from keras_xent.ops.public import public_op
+from keras_xent.ops.select import where
 
 
 @public_op
@@ -45,7 +46,7 @@ def pairwise_euclidean(a: TensorLike, b: TensorLike | None = None) -> Tensor:
     """
     a, b = _matrices(a, b)
     # Without what is not finite, so that such a row spoils no other.
-    finite = ops.where(ops.isfinite(a), a, 0.0)
+    finite = where(ops.isfinite(a), a, 0.0)
     rows = ops.cast(ops.shape(a)[0], a.dtype)
     center = ops.sum(finite, axis=0, keepdims=True) / rows
     center = ops.stop_gradient(center)
@@ -65,7 +66,7 @@ def pairwise_euclidean(a: TensorLike, b: TensorLike | None = None) -> Tensor:
     # `<= 0` and not `> 0`: NaN must pass. The inner `where` keeps the infinite
     # slope of the root at 0 out of the gradient.
     none = square <= 0.0
-    return ops.where(none, 0.0, ops.sqrt(ops.where(none, 1.0, square)))
+    return where(none, 0.0, ops.sqrt(where(none, 1.0, square)))
 
 
 @public_op
@@ -177,11 +178,11 @@ def _unit_rows(x):
         extrema.largest(ops.abs(x), 0, axis=1, keepdims=True)
     )
     zero = ops.equal(largest, 0.0)
-    x = x / ops.where(zero, 1.0, largest)
+    x = x / where(zero, 1.0, largest)
     square = ops.sum(ops.square(x), axis=1, keepdims=True)
-    return x / ops.sqrt(ops.where(zero, 1.0, square))
+    return x / ops.sqrt(where(zero, 1.0, square))
 
 
 def _zero_diagonal(x):
     index = ops.arange(ops.shape(x)[0], dtype="int32")
-    return ops.where(index[:, None] == index[None, :], 0.0, x)
+    return where(index[:, None] == index[None, :], 0.0, x)

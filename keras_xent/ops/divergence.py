@@ -16,6 +16,7 @@ from keras_xent._warnings import warn
 from keras_xent.ops import checks
 from keras_xent.ops.crossentropy import SUM_TOLERANCE
 from keras_xent.ops.public import public_op
+from keras_xent.ops.select import where
 from keras_xent.ops.temperature import check_temperature
 
 # Where activations, not logits, are compared, an entry may be 0, and log 0 is
@@ -161,8 +162,8 @@ def symmetric_kl(
     larger = ops.where(pair.gap < 0, pair.q, pair.p)
     # An entry that one row has not at all, also where the other underflows.
     apart = size == np.inf
-    size = ops.where(apart, 1, size)
-    terms = ops.where(apart, np.inf, larger * -ops.expm1(-size) * size)
+    size = where(apart, 1, size)
+    terms = where(apart, np.inf, larger * -ops.expm1(-size) * size)
     return temperature**2 * ops.sum(terms, axis=pair.axis)
 
 
@@ -267,7 +268,7 @@ def _mixed_terms(p, q, gap, beta):
     # logarithms. m is share + rest · e^−size times the larger; near 1 that is
     # said without it, so that nothing cancels.
     near = size < 1
-    near_one = ops.log1p(rest * ops.expm1(ops.where(near, -size, -1)))
+    near_one = ops.log1p(rest * ops.expm1(where(near, -size, -1)))
     far = ops.log(share + rest * ops.exp(-size))
     above = -ops.where(near, near_one, far)
     below = above - size
@@ -307,7 +308,7 @@ def _pair(a, b, from_logits, temperature, axis):
     p, q = ops.exp(log_p), ops.exp(log_q)
     log_p = checks.sizes_agree(log_p, a, b)
     absent = (log_p == -np.inf) & (log_q == -np.inf)
-    log_p, log_q = (ops.where(absent, 0, x) for x in (log_p, log_q))
+    log_p, log_q = (where(absent, 0, x) for x in (log_p, log_q))
     return _Pair(p, q, log_p - log_q, axis)
 
 
@@ -340,7 +341,7 @@ def given(name, x, from_logits, axis=-1):
             f"from_logits=True."
         )
     x = checks.logits(x, name)
-    return ops.where(x >= 0, x, np.nan)
+    return where(x >= 0, x, np.nan)
 
 
 def _look_like_probabilities(values, axis):
@@ -358,7 +359,7 @@ def _look_like_probabilities(values, axis):
 
 def log_of_activations(x):
     """log x, where entries below SMALLEST_IN_LOG still get its gradient."""
-    lifted = ops.where(x < SMALLEST_IN_LOG, SMALLEST_IN_LOG - x, 0)
+    lifted = where(x < SMALLEST_IN_LOG, SMALLEST_IN_LOG - x, 0)
     lifted = ops.stop_gradient(lifted)
     return ops.log(x + lifted)
 
@@ -369,11 +370,11 @@ def _terms(p, q, gap):
     p alone: infinite. q alone: q.
     """
     alone, missing = gap == np.inf, gap == -np.inf
-    safe = ops.where(alone | missing, 0, gap)
+    safe = where(alone | missing, 0, gap)
     # Each side where its exponential cannot overflow. Not by `abs`, which has
     # another gradient at 0.
     down = ops.expm1(ops.where(safe > 0, -safe, safe))
     excess = ops.where(safe > 0, p * down, -q * down)
     terms = p * safe + excess
     terms = ops.where(missing, q, terms)
-    return ops.where(alone, np.inf, terms)
+    return where(alone, np.inf, terms)

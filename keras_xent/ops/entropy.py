@@ -10,6 +10,7 @@ from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.probabilities import class_probabilities
 from keras_xent.ops.public import public_op
+from keras_xent.ops.select import where
 
 NATS_PER = {"nats": 1.0, "bits": math.log(2)}
 
@@ -75,7 +76,7 @@ def entropy(
         p = ops.exp(log_p)
     else:
         p = class_probabilities(x, False, axis, "x")
-        log_p = ops.log(ops.where(p == 0, 1, p))
+        log_p = ops.log(where(p == 0, 1, p))
     # 0 · ∞ is 0, in the gradient as well.
-    terms = p * ops.where(p == 0, 0, log_p)
+    terms = p * where(p == 0, 0, log_p)
     return -ops.sum(terms, axis=axis) / NATS_PER[unit]

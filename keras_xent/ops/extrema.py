@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_xent.ops.select import where
+
 BACKEND = keras.backend.backend()
 
 
@@ -19,8 +21,7 @@ def largest(x, start, axis=None, keepdims=False):
         return ops.sum(x, axis=axis, keepdims=keepdims) + start
     top = ops.max(x, axis=axis, keepdims=keepdims)
     # `maximum` would make float32 of float64.
-    start = ops.convert_to_tensor(start, dtype=top.dtype)
-    return ops.where(top <= start, start, top)
+    return where(top <= start, start, top)
 
 
 def smallest(x, start, axis=None, keepdims=False):

@@ -10,6 +10,7 @@ from keras_xent.ops.pairwise_divergence import (
     pairwise_symmetric_kl,
 )
 from keras_xent.ops.public import public_op
+from keras_xent.ops.select import where
 
 # softness · softplus(x / softness) is within softness · log 2 of the hard
 # hinge. Below this the difference is far below float32, and x / softness would
@@ -75,9 +76,9 @@ def softplus_hinge(
     )
     match = ops.cast(ops.convert_to_tensor(match), distance.dtype)
     checks.same_shape("match", match.shape, "distance", distance.shape)
-    match = ops.where((match >= 0) & (match <= 1), match, np.nan)
-    pull = ops.where(match == 0, 0, distance)
-    push = ops.where(match == 1, 0, hinge(margin - distance, softness))
+    match = where((match >= 0) & (match <= 1), match, np.nan)
+    pull = where(match == 0, 0, distance)
+    push = where(match == 1, 0, hinge(margin - distance, softness))
     costs = match * pull + (1 - match) * push
     return checks.sizes_agree(costs, match, distance)
 
@@ -158,14 +159,14 @@ def symmetric_kl_hinge(
     possible = ops.all(weight >= 0)
     # Only their ratios count here; their products must not leave float32.
     largest = extrema.largest(weight, 0)
-    weight = weight / ops.where(largest > 0, largest, 1)
+    weight = weight / where(largest > 0, largest, 1)
 
     index = ops.arange(ops.shape(logits)[0], dtype="int32")
     same = labels[:, None] == labels[None, :]
     itself = index[:, None] == index[None, :]
-    partner = ops.where(itself, 0, weight[None, :])
-    match = ops.where(same, partner, 0)
-    other = ops.where(same, 0, partner)
+    partner = where(itself, 0, weight[None, :])
+    match = where(same, partner, 0)
+    other = where(same, 0, partner)
 
     if directed:
         one_way = pairwise_kl(logits)
@@ -183,11 +184,11 @@ def symmetric_kl_hinge(
         matches, others = 2 * matches, 2 * others
     else:
         matches = others = matches + others
-    cost = ops.where(match == 0, 0, match * divergence)
+    cost = where(match == 0, 0, match * divergence)
     rows = ops.sum(cost, axis=1) * _share(ops.sum(weight), matches)
-    cost = ops.where(other == 0, 0, other * lacking)
+    cost = where(other == 0, 0, other * lacking)
     rows = rows + ops.sum(cost, axis=1) * _share(ops.sum(weight), others)
-    rows = ops.where((labels == labels) & possible, rows, np.nan)
+    rows = where((labels == labels) & possible, rows, np.nan)
     return checks.sizes_agree(rows, labels, weight)
 
 
@@ -207,7 +208,7 @@ def check_hinge(margin, softness):
 def _share(total, pairs):
     """total / pairs, 0 where there are no pairs."""
     some = pairs > 0
-    return ops.where(some, total / ops.where(some, pairs, 1), 0)
+    return where(some, total / where(some, pairs, 1), 0)
 
 
 def _column_of_ids(labels, logits):

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent.ops.roc import crossing_of_segment, prefix_sums
+from keras_xent.ops.segments import segment_sum
 
 # The equal error rate of the hull: steps on some points, then on all. Each step
 # takes the corner that is farthest out, so few lead there: fewer than these on
@@ -169,5 +170,5 @@ def _some_points(curve):
     place = ops.cast(ops.floor(place * (_SOME / 3.0)), "int32")
     # NaN, where there is no curve, must not become an index.
     place = ops.clip(place, 0, _SOME)
-    count = ops.segment_sum(ops.ones_like(place), place, num_segments=_SOME + 1)
+    count = segment_sum(ops.ones_like(place), place, _SOME + 1)
     return ops.clip(ops.cumsum(count) - 1, 0, bins)

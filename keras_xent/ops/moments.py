@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent.ops import extrema
+from keras_xent.ops.select import where
 
 
 def deviations(x, weight):
@@ -24,27 +25,23 @@ def deviations(x, weight):
         the deviations only.
     """
     counts = (weight > 0) & ops.isfinite(x)
-    share = ops.where(counts, weight, 0)
+    share = where(counts, weight, 0)
     each_list = {"axis": -1, "keepdims": True}
     share = share / or_one(extrema.largest(share, 0, **each_list))
     fixed = ops.stop_gradient(x)
-    low = extrema.smallest(
-        ops.where(counts, fixed, np.inf), np.inf, **each_list
-    )
-    high = extrema.largest(
-        ops.where(counts, fixed, -np.inf), -np.inf, **each_list
-    )
+    low = extrema.smallest(where(counts, fixed, np.inf), np.inf, **each_list)
+    high = extrema.largest(where(counts, fixed, -np.inf), -np.inf, **each_list)
     some = low < high
     # Halves, because the range itself may lie beyond the largest float.
-    unit = ops.where(some, 0.5 * high - 0.5 * low, 0)
-    low = ops.where(some, low, 0)
+    unit = where(some, 0.5 * high - 0.5 * low, 0)
+    low = where(some, low, 0)
     counts = counts & some
-    inside = ops.where(counts, 0.5 * x - 0.5 * low, 0) / or_one(unit)
+    inside = where(counts, 0.5 * x - 0.5 * low, 0) / or_one(unit)
     total = or_one(ops.sum(share, axis=-1, keepdims=True))
     mean = ops.sum(share * inside, axis=-1, keepdims=True) / total
-    return ops.where(counts, inside - mean, 0), share, unit
+    return where(counts, inside - mean, 0), share, unit
 
 
 def or_one(x):
     """`x` where it is positive, else 1: what can be divided by."""
-    return ops.where(x > 0, x, 1)
+    return where(x > 0, x, 1)

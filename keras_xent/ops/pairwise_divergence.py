@@ -12,6 +12,7 @@ from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.divergence import given, log_of_activations
 from keras_xent.ops.public import public_op
+from keras_xent.ops.select import where
 
 # Bounds the logarithm of the mean probability of a class that no row of the
 # batch uses (float32 underflows to 0 there, and log 0 is −∞). e^−100 is below
@@ -171,11 +172,9 @@ def _relative_rows(a, b, from_logits):
     p = [_probabilities(x, from_logits) for x in matrices]
     count = sum(ops.shape(x)[0] for x in matrices)
     # Without what is not finite: such a row must spoil no other.
-    center = sum(
-        ops.sum(ops.where(ops.isfinite(x), x, 0), axis=0) for x, _ in p
-    )
+    center = sum(ops.sum(where(ops.isfinite(x), x, 0), axis=0) for x, _ in p)
     center = ops.log(center / ops.cast(count, center.dtype))
-    center = ops.where(center < LOWEST_LOG_MEAN, LOWEST_LOG_MEAN, center)
+    center = where(center < LOWEST_LOG_MEAN, LOWEST_LOG_MEAN, center)
     rows = [_relative(*x, ops.stop_gradient(center)) for x in p]
     return rows[0], rows[-1]
 
@@ -183,7 +182,7 @@ def _relative_rows(a, b, from_logits):
 def _relative(p, log_p, center):
     log_p = log_p - center
     total = ops.sum(p, axis=1)
-    mean = ops.sum(p * log_p, axis=1) / ops.where(total > 0, total, 1)
+    mean = ops.sum(p * log_p, axis=1) / where(total > 0, total, 1)
     mean = ops.stop_gradient(mean)
     return _Rows(p, log_p - mean[:, None], mean, total)
 
@@ -205,7 +204,7 @@ def _never_negative(divergence, zero_diagonal):
     if not zero_diagonal:
         return divergence
     index = ops.arange(ops.shape(divergence)[0], dtype="int32")
-    return ops.where(_gap(index, index) == 0, 0, divergence)
+    return where(_gap(index, index) == 0, 0, divergence)
 
 
 def _probabilities(x, from_logits):

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_xent.ops import checks, extrema
 from keras_xent.ops.crossentropy import SUM_TOLERANCE
+from keras_xent.ops.select import where
 
 CURE = "If these are logits, pass from_logits=True."
 
@@ -31,7 +32,7 @@ def class_probabilities(x, from_logits, axis=-1, name="logits"):
         return ops.softmax(checks.logits(x, name), axis=axis)
     check_distributions(name, x, axis)
     p = checks.logits(x, name)
-    return ops.where(is_distribution(p, axis, keepdims=True), p, np.nan)
+    return where(is_distribution(p, axis, keepdims=True), p, np.nan)
 
 
 def is_distribution(p, axis, keepdims=False):
@@ -47,7 +48,7 @@ def yes_probability(x, from_logits, name="logits"):
         return ops.sigmoid(checks.logits(x, name))
     check_distributions(name, x, None)
     p = checks.logits(x, name)
-    return ops.where((p >= 0) & (p <= 1), p, np.nan)
+    return where((p >= 0) & (p <= 1), p, np.nan)
 
 
 def check_distributions(name, x, axis):

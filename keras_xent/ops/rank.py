@@ -12,6 +12,8 @@ multiply and add, so that time is O(n log n) and memory O(n). The gradient is
 the same pair of recurrences, with the gradients of the ranks for weights.
 """
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -21,6 +23,7 @@ from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.moments import deviations, or_one
 from keras_xent.ops.public import public_op
+from keras_xent.ops.select import where
 
 # The default temperature in standard deviations. Of 1000 normal scores, about a
 # quarter then lies within one temperature of a score in the middle: wide enough
@@ -101,8 +104,8 @@ def soft_rank(
         temperature = _usual_temperature(ops.stop_gradient(x), weight)
     temperature = temperature * ops.ones_like(good, dtype=x.dtype)
     ranks = _keras.own_gradient(_soft_ranks)(x, weight, temperature)
-    ranks = ops.where(weight > 0, ranks, 0)
-    return _keras.moveaxis(ops.where(good, ranks, np.nan), -1, axis)
+    ranks = where(weight > 0, ranks, 0)
+    return _keras.moveaxis(where(good, ranks, np.nan), -1, axis)
 
 
 @public_op
@@ -156,8 +159,8 @@ def average_rank(
     x, ordered = _take(x, order), _take(weight, order)
     equal = ops.cast(x[..., 1:] == x[..., :-1], dtype)
     ranks = _take(_ranks(ordered, _kernel_sums(equal, ordered)), place)
-    ranks = ops.where(weight > 0, ranks, 0)
-    return _keras.moveaxis(ops.where(good, ranks, np.nan), -1, axis)
+    ranks = where(weight > 0, ranks, 0)
+    return _keras.moveaxis(where(good, ranks, np.nan), -1, axis)
 
 
 def check_temperature(temperature):
@@ -183,7 +186,7 @@ def entry_weights(x, weight, mask, dtype):
     if mask is not None:
         mask = ops.convert_to_tensor(mask)
         checks.same_shape("mask", mask.shape, "x", x.shape)
-        weight = ops.where(ops.cast(mask, "bool"), weight, 0)
+        weight = where(ops.cast(mask, "bool"), weight, 0)
     return weight
 
 
@@ -197,7 +200,7 @@ def _tidy(x, weight):
     x = ops.where(weight == 0, zero, x)
     right = (weight >= 0) & (weight < np.inf) & (x == x)
     good = ops.all(right, axis=-1, keepdims=True)
-    return ops.where(good, x, zero), ops.where(good, weight, 0), good
+    return ops.where(good, x, zero), where(good, weight, 0), good
 
 
 def _usual_temperature(x, weight):
@@ -217,7 +220,7 @@ def _soft_ranks(x, weight, temperature):
     x, weight = _take(x, order), _take(weight, order)
     # Two infinities are 0 apart, not NaN.
     equal = x[..., 1:] == x[..., :-1]
-    gap = ops.where(equal, 0, x[..., 1:] - x[..., :-1])
+    gap = where(equal, 0, x[..., 1:] - x[..., :-1])
     factor = ops.exp(-gap / temperature)
     sums = _kernel_sums(factor, weight)
 
@@ -230,7 +233,7 @@ def _soft_ranks(x, weight, temperature):
         before, after = _kernel_sums(factor, upstream)
         gradient = upstream * (sums[0] + sums[1]) - weight * (before + after)
         gradient = gradient / (2 * temperature)
-        gradient = ops.where(ops.isfinite(x), gradient, 0)
+        gradient = where(ops.isfinite(x), gradient, 0)
         return _take(gradient, place), None, None
 
     return _take(_ranks(weight, sums), place), grad
@@ -277,18 +280,17 @@ def _order(x):
     """The places to take sorted entries from, and to put them back."""
     order = ops.argsort(x, axis=-1)
     # Written where they belong: a second sort would take most of the time.
-    shape, size = ops.shape(x), ops.size(x)
+    shape = ops.shape(x)
+    # `ops.size` is a tensor on PyTorch, and on the device.
+    size = ops.size(x) if None in x.shape else math.prod(shape)
     start = ops.arange(size, dtype=order.dtype)
     count = ops.cast(shape[-1], order.dtype)
     row = start - start % count
-    place = ops.segment_sum(
-        start - row,
-        ops.reshape(order, (-1,)) + row,
-        # Of 0, Keras takes the maximum, on PyTorch, as of 3.16 (no upstream
-        # issue found).
-        num_segments=size + 1,
+    flat = ops.reshape(order, (-1,))
+    place = ops.scatter_update(
+        ops.zeros_like(flat), (flat + row)[:, None], start - row
     )
-    return order, ops.reshape(place[:size], shape)
+    return order, ops.reshape(place, shape)
 
 
 def _take(x, places):

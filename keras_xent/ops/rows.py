@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent.ops import checks
+from keras_xent.ops.select import where
 
 
 def spread(weight, like, axis=None, name="sample_weight"):
@@ -77,7 +78,7 @@ def full_weight(sample_weight, mask, like):
     """Weights of the entries of `like` without gradient; 0 where masked."""
     weight = spread(1.0 if sample_weight is None else sample_weight, like)
     if mask is not None:
-        weight = ops.where(spread(mask, like, None, "mask") != 0, weight, 0.0)
+        weight = where(spread(mask, like, None, "mask") != 0, weight, 0.0)
     return ops.stop_gradient(weight)
 
 

@@ -27,6 +27,7 @@ from keras import ops
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, crossentropy
 from keras_xent.ops.public import public_op
+from keras_xent.ops.select import where
 
 # Where 64 numbers lie among 10**6 ends. Under TensorFlow's XLA `searchsorted`
 # compares each with all, 22 ms, and a bisection takes 0.3 ms; written out on
@@ -317,9 +318,9 @@ def draw(labels, table, seed):
         labels, (*labels.shape, classes), len(labels.shape)
     )
     exists = (labels >= 0) & (labels < classes)
-    true_count = ops.take(counts, ops.where(exists, labels, 0))
+    true_count = ops.take(counts, where(exists, labels, 0))
     return Candidates(
-        ids, ops.where(exists, true_count, np.nan), ops.take(counts, ids)
+        ids, where(exists, true_count, np.nan), ops.take(counts, ids)
     )
 
 

@@ -8,6 +8,7 @@ from keras import ops
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.public import public_op
+from keras_xent.ops.select import where
 
 # float32's largest number stands for ∞ where 0 · ∞ has to be 0.
 LARGEST = float(np.finfo("float32").max)
@@ -86,8 +87,8 @@ def sigmoid_crossentropy(
     checks.same_shape("targets", targets.shape, "logits", logits.shape)
     known = is_known(targets, ignored)
     if known is not None:
-        targets = ops.where(known, targets, 0)
-        logits = ops.where(known, logits, 0)
+        targets = where(known, targets, 0)
+        logits = where(known, logits, 0)
 
     yes = targets
     if label_smoothing:
@@ -108,9 +109,9 @@ def sigmoid_crossentropy(
         )
     losses = yes * miss + no * alarm
     possible = ops.clip(targets, 0, 1) == targets
-    losses = ops.where(possible, losses, np.nan)
+    losses = where(possible, losses, np.nan)
     losses = checks.sizes_agree(losses, targets, logits)
-    return losses if known is None else ops.where(known, losses, 0)
+    return losses if known is None else where(known, losses, 0)
 
 
 def check_options(label_smoothing, focal_gamma):

@@ -7,6 +7,7 @@ from keras_xent import _keras
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, crossentropy, extrema, probabilities
 from keras_xent.ops.public import public_op
+from keras_xent.ops.select import where
 
 # Bounds of log β, β = 1 / T in units of the largest spread of logits in a row:
 # e^87 is below the largest float32, and e^−60 is no difference at all.
@@ -90,14 +91,14 @@ def fit_temperature(
     """
     below, target, weight = _rows(targets, logits, sample_weight, axis)
     present = below > -np.inf
-    spread = extrema.largest(ops.where(present, -below, 0), 0)
-    unit = ops.where(spread > 0, spread, 1)
-    below = ops.where(present, below, 0) / unit
+    spread = extrema.largest(where(present, -below, 0), 0)
+    unit = where(spread > 0, spread, 1)
+    below = where(present, below, 0) / unit
     target = target / unit
 
     def slopes(beta):
         """First and second derivative by β."""
-        e = ops.where(present, ops.exp(beta * below), 0)
+        e = where(present, ops.exp(beta * below), 0)
         p = e / ops.sum(e, axis=1, keepdims=True)
         mean = ops.sum(p * below, axis=1, keepdims=True)
         variance = ops.sum(p * ops.square(below - mean), axis=1)
@@ -110,7 +111,7 @@ def fit_temperature(
         low = ops.where(first < 0, x, low)
         high = ops.where(first < 0, high, x)
         second = second * beta
-        newton = x - first / ops.where(second > 0, second, 1)
+        newton = x - first / where(second > 0, second, 1)
         good = (second > 0) & (newton > low) & (newton < high)
         good = good & (2 * ops.abs(first) <= ops.abs(last * second))
         new = ops.where(good, newton, (low + high) / 2)
@@ -177,10 +178,10 @@ def _rows(targets, logits, sample_weight, axis):
         weight = ops.cast(given, target.dtype)
     possible = possible & (weight > 0) & (weight < np.inf)
     weight = ops.where(
-        possible, weight, ops.where(weight == 0, ops.zeros_like(weight), np.nan)
+        possible, weight, where(weight == 0, ops.zeros_like(weight), np.nan)
     )
-    target = ops.where(possible, target, 0)
-    below = ops.where(ops.expand_dims(possible, axis), below, 0)
+    target = where(possible, target, 0)
+    below = where(ops.expand_dims(possible, axis), below, 0)
     count = below.shape[axis]
     if axis != last:
         below = _keras.moveaxis(below, axis, -1)
@@ -199,7 +200,7 @@ def _two_classes(targets, logits, axis):
         targets = ops.squeeze(targets, axis)
     checks.same_shape("targets", targets.shape, "logits", logits.shape)
     yes, x = ops.reshape(targets, (-1,)), ops.reshape(logits, (-1,))
-    yes = ops.where((yes >= 0) & (yes <= 1), yes, np.nan)
+    yes = where((yes >= 0) & (yes <= 1), yes, np.nan)
     return (
         ops.stack([1 - yes, yes], axis=1),
         ops.stack([ops.zeros_like(x), x], axis=1),
@@ -215,14 +216,14 @@ def _target(targets, below, axis, on_host):
     if dense:
         targets = crossentropy.distribution(targets, below, axis)
         good = probabilities.is_distribution(targets, axis)
-        terms = targets * ops.where(targets == 0, 0, below)
-        return ops.where(good, ops.sum(terms, axis=axis), np.nan)
+        terms = targets * where(targets == 0, 0, below)
+        return where(good, ops.sum(terms, axis=axis), np.nan)
     if on_host:
         checks.label_range(targets, count)
     else:
         checks.int32_range(targets)
     labels = crossentropy.integer_labels(targets, below.shape, axis)
     there = (labels >= 0) & (labels < count)
-    index = ops.expand_dims(ops.where(there, labels, 0), axis)
+    index = ops.expand_dims(where(there, labels, 0), axis)
     target = ops.squeeze(ops.take_along_axis(below, index, axis=axis), axis)
-    return ops.where(there, target, np.nan)
+    return where(there, target, np.nan)
