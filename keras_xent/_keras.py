@@ -17,6 +17,7 @@ import keras
 __all__ = [
     "MetricGroup",
     "announce",
+    "autocast_dtype",
     "batches_of_call",
     "compiled_losses",
     "compiled_metrics",
@@ -125,6 +126,19 @@ def full_precision():
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+def autocast_dtype(x):
+    """What `torch.autocast` would multiply a tensor in; None where it is off.
+
+    None on other backends, too. Keras has no word for it.
+    """
+    if BACKEND != "torch":
+        return None
+    torch, device = sys.modules["torch"], x.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    return keras.backend.standardize_dtype(torch.get_autocast_dtype(device))
 
 
 def records_backward_pass():

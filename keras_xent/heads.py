@@ -11,6 +11,7 @@ import typing
 import keras
 
 from keras_xent import _keras
+from keras_xent.ops.logits import LinearLogits
 
 NOTE = "_keras_xent_head"
 
@@ -23,8 +24,10 @@ class Note(typing.NamedTuple):
 
     Attributes:
         head: The layer.
-        weights: Its weights by their names in
-            `ops.linear_softmax_crossentropy`.
+        matrix: The weights of its classes, by their name in
+            `ops.linear_softmax_crossentropy`: "kernel" or "class_vectors".
+        logits: What it makes of their product with the features, as
+            `ops.logits.LinearLogits`.
         features: What it multiplied; None where that is the output itself.
         seed: A `DrawnSeed` of this call's own for a loss that draws, or None.
             A generator of the loss would not do: Keras keeps the state of
@@ -33,7 +36,8 @@ class Note(typing.NamedTuple):
     """
 
     head: object
-    weights: dict
+    matrix: dict
+    logits: object = LinearLogits(None)
     features: object = None
     seed: object = None
 

@@ -172,6 +172,8 @@ class Op:
     gradient: bool = True
     # Whether it is written with a gradient of its own.
     own_gradient: bool = False
+    # Whether it multiplies factors in the dtype that they have.
+    products: bool = False
 
     def __str__(self):
         return self.function.__name__
@@ -184,6 +186,13 @@ class Op:
             else DATA[kind](rows, seed + i)
             for i, kind in enumerate(self.data)
         ]
+
+    def exact(self):
+        """The operation with its products in float32 at least."""
+        if not self.products:
+            return self
+        kwargs = {**self.kwargs, "precision": "float32"}
+        return dataclasses.replace(self, kwargs=kwargs)
 
     def __call__(self, *tensors):
         return self.function(*tensors, **self.kwargs)
@@ -215,11 +224,15 @@ def _sampled(function):
     """Over two sampled classes of four, given the counts of the labels."""
 
     @functools.wraps(function)
-    def of_counts(counts, labels, features):
+    def of_counts(counts, labels, features, **options):
         ids, half = np.array([1, 3]), np.full(2, 0.5, "float32")
         candidates = (ids, counts, half)
         return function(
-            labels, features, class_vectors=_MATRIX, candidates=candidates
+            labels,
+            features,
+            class_vectors=_MATRIX,
+            candidates=candidates,
+            **options,
         )
 
     return of_counts
@@ -232,16 +245,16 @@ OPS = [
     Op(ops.fit_temperature, ["class ids", "logits"], gradient=False),
     Op(ops.jensen_shannon, ["logits", "logits"]),
     Op(ops.kl_divergence, ["logits", "logits"]),
-    Op(ops.linear_softmax_crossentropy, ["class ids", "logits"], {"kernel": _MATRIX.T}, own_gradient=True),
+    Op(ops.linear_softmax_crossentropy, ["class ids", "logits"], {"kernel": _MATRIX.T}, own_gradient=True, products=True),
     Op(ops.log_uniform_sample, ["class ids"], {"num_sampled": 2, "classes": 4, "seed": 0}, gradient=False),
-    Op(_sampled(ops.nce_loss), ["counts", "class ids", "logits"]),
+    Op(_sampled(ops.nce_loss), ["counts", "class ids", "logits"], products=True),
     Op(ops.pairwise_cosine, ["logits"]),
     Op(ops.pairwise_euclidean, ["logits"]),
     Op(ops.pairwise_kl, ["logits"]),
     Op(ops.pairwise_symmetric_kl, ["logits"]),
     Op(ops.pearson_correlation, ["numbers", "numbers"]),
     Op(ops.pearson_loss, ["numbers", "scores"]),
-    Op(_sampled(ops.sampled_softmax_crossentropy), ["counts", "class ids", "logits"]),
+    Op(_sampled(ops.sampled_softmax_crossentropy), ["counts", "class ids", "logits"], products=True),
     Op(ops.sigmoid_crossentropy, ["targets", "logits"]),
     Op(ops.soft_rank, ["scores"], own_gradient=True),
     Op(ops.softmax_crossentropy, ["targets", "logits"]),

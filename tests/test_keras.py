@@ -14,7 +14,14 @@ from keras import layers, ops
 
 import keras_xent
 from keras_xent import _keras
-from tests.testing import BACKEND, gradient, only_on, to_numpy, with_mask
+from tests.testing import (
+    BACKEND,
+    autocast,
+    gradient,
+    only_on,
+    to_numpy,
+    with_mask,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOOR = ROOT / "keras_xent" / "_keras.py"
@@ -235,6 +242,7 @@ def test_variables_are_read_in_their_own_dtype():
     assert found == ["bfloat16", "float32"]
 
 
+@pytest.mark.device
 def test_autocast_does_not_reach_inside():
     with _keras.full_precision():
         assert ops.matmul(ROWS, ROWS.T).shape == (2, 2)
@@ -242,11 +250,27 @@ def test_autocast_does_not_reach_inside():
         return
     import torch
 
-    x = torch.ones(2, 2)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    x = ops.ones((2, 2))
+    with autocast():
         assert (x @ x).dtype is torch.bfloat16
         with _keras.full_precision():
             assert (x @ x).dtype is torch.float32
+
+
+def test_the_dtype_of_autocast_is_known():
+    x = ops.convert_to_tensor(ROWS)
+    assert _keras.autocast_dtype(x) is None
+    if BACKEND != "torch":
+        return
+    import torch
+
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype=dtype):
+            assert f"torch.{_keras.autocast_dtype(x)}" == str(dtype)
+            # Where Keras traces shapes there is nothing to multiply.
+            assert _keras.autocast_dtype(x.to("meta")) is None
+            with _keras.full_precision():
+                assert _keras.autocast_dtype(x) is None
 
 
 def test_an_axis_is_moved_under_vmap_as_well():

@@ -11,7 +11,7 @@ TOP = re.compile(r"top_([1-9]\d*)_accuracy")
 
 
 class HeadMetric(keras.metrics.Mean):
-    """The mean of what the `ops.blockwise.Terms` of a pass say of each row.
+    """The mean of what the `ops.reductions.Terms` of a pass say of each row.
 
     Attributes:
         direction: Whether "up" or "down" is better.

@@ -12,6 +12,7 @@ from keras_xent._types import Tensor, TensorLike
 from keras_xent.layers.head_metrics import head_metrics
 from keras_xent.layers.low_rank import Initializer, LowRankLayer
 from keras_xent.ops import linear
+from keras_xent.ops.logits import LinearLogits
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -46,6 +47,9 @@ class LinearHead(LowRankLayer):
         use_bias: Whether to add a bias.
         softcap: c > 0 keeps the logits within ±c. `None` takes that of a
             `ReversibleEmbedding` (`logit_soft_cap`), if there is one.
+        precision: In what products of features and weights are made. `None` is
+            the dtype of the features, as in a Dense layer: bfloat16 under
+            `mixed_bfloat16`. `"float32"` makes them in float32 at least.
         metrics: Any of "accuracy" (the share of rows whose label has the
             largest logit), "top_5_accuracy", or another number for the 5 (the
             share of rows in which fewer than 5 other classes have a larger
@@ -103,6 +107,7 @@ class LinearHead(LowRankLayer):
         tied_to: keras.layers.Embedding | str | None = None,
         use_bias: bool = False,
         softcap: float | None = None,
+        precision: str | None = None,
         metrics: Sequence[str] | str | None = (),
         sampled: bool = False,
         seed: int | None = None,
@@ -114,6 +119,8 @@ class LinearHead(LowRankLayer):
     ) -> None:
         super().__init__(**kwargs)
         linear.check_softcap(softcap)
+        linear.check_precision(precision)
+        self.precision = precision
         self.tied_to = _checked_embedding(tied_to)
         self.units = _checked_units(units, tied_to)
         self.use_bias = bool(use_bias)
@@ -176,7 +183,7 @@ class LinearHead(LowRankLayer):
 
     @property
     def needs_all_terms(self) -> bool:
-        """Whether a metric asks for all of the `ops.blockwise.Terms`."""
+        """Whether a metric asks for all of the `ops.reductions.Terms`."""
         return any(x.needs_all_terms for x in self._trackers.metrics)
 
     @property
@@ -204,54 +211,56 @@ class LinearHead(LowRankLayer):
             inputs = ops.cast(inputs, self.compute_dtype)
         self._check_features(inputs)
         with _keras.without_autocast():
-            weights = self._weights_of_classes()
+            matrix, logits = self._matrix(), self._logits()
         # A tensor of its own: two heads on the same features leave two notes.
         features = ops.copy(inputs)
         if _is_true(training):
             seed = None
             if self.sampled:
                 seed = heads.DrawnSeed(self._seed_generator.next())
-            note = heads.Note(self, weights, seed=seed)
+            note = heads.Note(self, matrix, logits, seed=seed)
             heads.leave_note(features, note)
             return features
-        if "kernel" in weights:
-            kernel = ops.cast(weights["kernel"], features.dtype)
-        else:
-            vectors = ops.cast(weights["class_vectors"], features.dtype)
-            kernel = ops.transpose(vectors)
-        logits = ops.matmul(features, kernel)
-        if "bias" in weights:
-            logits = logits + ops.cast(weights["bias"], features.dtype)
-        if self.softcap is not None:
-            logits = self.softcap * ops.tanh(logits / self.softcap)
-        heads.leave_note(logits, heads.Note(self, weights, features))
-        return logits
+        dtype = linear.products_dtype(features, self.precision)
+        # On TensorFlow the variables are still to be read.
+        with _keras.without_autocast(), _keras.full_precision():
+            kernel = ops.cast(*matrix.values(), dtype)
+            if "class_vectors" in matrix:
+                kernel = ops.transpose(kernel)
+            products = ops.matmul(ops.cast(features, dtype), kernel)
+            result = ops.cast(logits.dense(products), features.dtype)
+        heads.leave_note(result, heads.Note(self, matrix, logits, features))
+        return result
 
-    def _weights_of_classes(self):
-        """Weights by their names in `ops.linear_softmax_crossentropy`."""
-        weights = {}
-        if self.bias is not None:
-            weights["bias"] = self.bias
+    def _logits(self):
+        """What the head makes of a product."""
+        bias = self.bias
+        if bias is not None:
+            bias = ops.convert_to_tensor(bias)
+        return LinearLogits(bias, self.softcap)
+
+    def _matrix(self):
+        """The weights of the classes by their name in the loss."""
         if self.tied_to is None:
             name = "class_vectors" if self.sampled else "kernel"
-            weights[name] = self._merged_kernel()
-        elif getattr(self.tied_to, "quantization_mode", None) is not None:
+            return {name: self._merged_kernel()}
+        if getattr(self.tied_to, "quantization_mode", None) is not None:
             raise ValueError(
                 f"The embedding {self.tied_to.name!r} is quantized, and its "
                 "integers are no weights of classes. Quantize a model whose "
                 "head has a kernel of its own, or none."
             )
-        elif getattr(self.tied_to, "tie_weights", True):
-            weights["class_vectors"] = self.tied_to.embeddings
-        else:
-            weights["kernel"] = self.tied_to.reverse_embeddings
-        return {k: ops.convert_to_tensor(x) for k, x in weights.items()}
+        if getattr(self.tied_to, "tie_weights", True):
+            vectors = self.tied_to.embeddings
+            return {"class_vectors": ops.convert_to_tensor(vectors)}
+        kernel = self.tied_to.reverse_embeddings
+        return {"kernel": ops.convert_to_tensor(kernel)}
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
 
     def update_metrics(self, terms, weight):
-        """Adds the rows of a pass, in the `ops.blockwise.Terms` of them."""
+        """Adds the rows of a pass, in the `ops.reductions.Terms` of them."""
         for metric in self._trackers.metrics:
             metric.update(terms, weight)
 
@@ -265,6 +274,7 @@ class LinearHead(LowRankLayer):
             "tied_to": tied_to,
             "use_bias": self.use_bias,
             "softcap": self._softcap,
+            "precision": self.precision,
             "metrics": list(self.metric_names),
             "sampled": self.sampled,
             "seed": self.seed,

@@ -7,6 +7,7 @@ from keras import ops
 from keras_xent._keras import get_mask, reduce_weighted_values
 from keras_xent.losses import kinds
 from keras_xent.ops import checks, rows
+from keras_xent.ops.select import where
 
 
 class RowLoss(keras.losses.Loss):
@@ -62,17 +63,19 @@ class RowLoss(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         return self._apply(self.row_losses, y_true, y_pred, sample_weight)
 
-    def _apply(self, row_losses, y_true, y_pred, sample_weight):
-        """The reduced loss, from a function as `row_losses` is one."""
+    def _apply(self, row_losses, y_true, y_pred, sample_weight, total=None):
+        """The reduced loss, from a function as `row_losses` is one.
+
+        `total` is a faster way to it where the losses of the rows become one
+        number: given what they are multiplied with as well, it adds them up.
+        """
         mask = get_mask(y_pred)
         rows.known_rank("y_true", y_true)
         with keras.name_scope(self.name):
             if not hasattr(y_pred, "shape"):
                 y_pred = ops.convert_to_tensor(y_pred)
-            weight = None
-            if sample_weight is None and mask is None:
-                losses = row_losses(y_true, y_pred, None)
-            else:
+            weight, keep, effective = None, None, None
+            if sample_weight is not None or mask is not None:
                 axis = self.row_axis(y_pred)
                 weight, mask, keep = rows.weights_and_mask(
                     y_pred, axis, sample_weight, mask
@@ -81,16 +84,52 @@ class RowLoss(keras.losses.Loss):
                 y_pred = ops.convert_to_tensor(y_pred)
                 y_pred = rows.blank(y_pred, keep, axis)
                 y_true = rows.blank(ops.convert_to_tensor(y_true), keep, axis)
-                effective = 1 if weight is None else weight
-                effective = ops.where(keep, effective, 0)
-                losses = row_losses(
-                    y_true, y_pred, ops.cast(effective, "float32")
-                )
-                losses = ops.where(keep, losses, 0)
+                effective = ops.cast(keep, "float32")
+                if weight is not None:
+                    effective = where(keep, weight, 0)
+            if self.reduction in (None, "none") or len(y_pred.shape) < 2:
+                total = None
+            if total is None:
+                losses = row_losses(y_true, y_pred, effective)
+                if keep is not None:
+                    losses = where(keep, losses, 0)
             counted = self.row_mask(y_true, y_pred)
             if counted is not None:
                 mask = counted if mask is None else mask & counted
-            return self._reduce(losses, weight, mask)
+            if total is None:
+                return self._reduce(losses, weight, mask)
+            wide = keras.backend.standardize_dtype(y_pred.dtype) == "float64"
+            dtype = "float64" if wide else "float32"
+            ones = ops.ones_like(y_pred[..., 0], dtype=dtype)
+            scales = self._row_scales(ones, weight, mask)
+            loss = total(y_true, y_pred, effective, row_weights=scales)
+            return ops.cast(loss, self.dtype)
+
+    def _row_scales(self, ones, weight, mask):
+        """What the reduction multiplies the loss of each row with.
+
+        `ones` is a loss of 1 for each row.
+        """
+        if weight is not None:
+            weight = ops.cast(weight, ones.dtype)
+        scales = ones if weight is None else weight
+        if mask is not None:
+            scales = scales * ops.cast(mask, ones.dtype)
+        # By absolute values: weights may cancel, and be divided by all the same
+        # by how many there are.
+        signed = self.reduction == "mean_with_sample_weight" or weight is None
+        sizes = scales if signed else abs(scales)
+        of_ones = reduce_weighted_values(
+            ones,
+            sample_weight=weight if signed else abs(weight),
+            mask=mask,
+            reduction=self.reduction,
+            dtype=ones.dtype,
+        )
+        all_of_them = ops.sum(sizes)
+        some = all_of_them != 0
+        factor = ops.sum(of_ones) / where(some, all_of_them, 1)
+        return scales * where(some, factor, 0)
 
     def _reduce(self, losses, weight, mask):
         loss = reduce_weighted_values(

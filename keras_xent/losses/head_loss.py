@@ -47,7 +47,10 @@ class HeadLoss(RowLoss):
                 _keras.set_mask(y_pred, mask)
         # Bound to this call: one loss may serve several heads.
         row_losses = functools.partial(self.row_losses, note=note)
-        return self._apply(row_losses, y_true, y_pred, sample_weight)
+        total = None
+        if note is not None and note.features is None:
+            total = self.total_of(note)
+        return self._apply(row_losses, y_true, y_pred, sample_weight, total)
 
     def row_losses(self, y_true, y_pred, weight, note=None):
         """One loss per row.
@@ -57,6 +60,14 @@ class HeadLoss(RowLoss):
         """
         raise NotImplementedError
 
+    def total_of(self, note):
+        """A faster way to the reduced loss in training, None for none.
+
+        A function as `row_losses`, which is given what the reduction multiplies
+        the loss of each row with as well, and returns their sum.
+        """
+        return None
+
     def row_mask(self, y_true, y_pred):
         axis = len(y_pred.shape) - 1
         return crossentropy.rows_counted(
@@ -64,15 +75,20 @@ class HeadLoss(RowLoss):
         )
 
     def linear_losses(self, note, y_true, features, **options):
-        """The losses over all classes, and the `blockwise.Terms`."""
+        """The losses over all classes, and the `reductions.Terms`."""
         return linear.losses_and_terms(
             y_true,
             features,
-            **note.weights,
+            **note.matrix,
+            **{"logits": note.logits, "precision": self.products(note)}
+            | options,
             ignore_class=self.ignore_class,
             all_terms=note.head.needs_all_terms,
-            **options,
         )
+
+    def products(self, note):
+        """The precision of the products, the loss's or the head's."""
+        return self.precision or note.head.precision
 
     def update_metrics(self, head, terms, y_true, y_pred, weight):
         """Adds the rows that count to the metrics of the head."""

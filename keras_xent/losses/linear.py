@@ -1,12 +1,16 @@
 """Cross-entropy of a linear classifier whose logits never exist."""
 
+import dataclasses
+import functools
+
 import keras
 
 from keras_xent import ops
 from keras_xent._types import ClassIds, ClassWeight, DType, Reduction
 from keras_xent.losses.base import as_list
 from keras_xent.losses.head_loss import HeadLoss
-from keras_xent.ops import linear
+from keras_xent.ops import checks, linear
+from keras_xent.ops.logits import LinearLogits
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -38,8 +42,14 @@ class LinearCrossentropy(HeadLoss):
         z_loss: The weight z ≥ 0 of the squared log Σ exp(logits).
         softcap: c > 0 keeps the logits within ±c. Better given to the head,
             whose predictions keep to it as well; `None` takes the head's.
-        block_size: The number of classes in a block. `None` chooses it so that
-            a block of logits takes 8 MB, but not fewer than 256 classes.
+        precision: In what products of features and weights are made. `None` is
+            as the head has it: the dtype of the features, or that of
+            `torch.autocast` where it is on. `"float32"` makes them in float32
+            at least.
+        block_size: The number of classes in a block, or of rows where the
+            gradients are made in the forward pass. `None` chooses it: 8 MB of
+            logits on a CPU, but not fewer than 256 classes, and a few hundred
+            on a GPU.
         reduction: How the losses of the rows become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of rows that
             are not masked), `"sum"`, `"mean_with_sample_weight"` (over the sum
@@ -82,6 +92,7 @@ class LinearCrossentropy(HeadLoss):
         class_weight: ClassWeight = None,
         z_loss: float = 0.0,
         softcap: float | None = None,
+        precision: str | None = None,
         block_size: int | None = None,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "linear_crossentropy",
@@ -90,6 +101,8 @@ class LinearCrossentropy(HeadLoss):
         class_weight = linear.check_options(
             label_smoothing, class_weight, z_loss, softcap
         )
+        linear.check_softcap(softcap)
+        linear.check_precision(precision)
         linear.check_block_size(block_size)
         super().__init__(
             ignore_class=ignore_class,
@@ -97,6 +110,7 @@ class LinearCrossentropy(HeadLoss):
             class_weight=as_list(class_weight),
             z_loss=z_loss,
             softcap=softcap,
+            precision=precision,
             block_size=block_size,
             reduction=reduction,
             name=name,
@@ -104,28 +118,39 @@ class LinearCrossentropy(HeadLoss):
         )
 
     def row_losses(self, y_true, y_pred, weight, note=None):
-        options = dict(self.options)
         if note is None:
-            return _of_logits(y_true, y_pred, options)
-        del options["ignore_class"]
-        options["softcap"] = self._softcap(note.head)
-        losses, terms = self.linear_losses(note, y_true, y_pred, **options)
+            options = dict(self.options)
+            for name in ("softcap", "precision", "block_size"):
+                del options[name]
+            logits = checks.logits(y_pred)
+            logits = LinearLogits(softcap=self.softcap).dense(logits)
+            return ops.sparse_softmax_crossentropy(y_true, logits, **options)
+        return self._of_features(y_true, y_pred, weight, note)
+
+    def total_of(self, note):
+        return functools.partial(self._of_features, note=note, summed=True)
+
+    def _of_features(self, y_true, y_pred, weight, note, **how):
+        losses, terms = self.linear_losses(
+            note,
+            y_true,
+            y_pred,
+            logits=self._logits(note),
+            label_smoothing=self.label_smoothing,
+            class_weight=self.class_weight,
+            z_loss=self.z_loss,
+            block_size=self.block_size,
+            **how,
+        )
         self.update_metrics(note.head, terms, y_true, y_pred, weight)
         return losses
 
-    def _softcap(self, head):
-        given = {self.softcap, head.softcap} - {None}
-        if len(given) > 1:
+    def _logits(self, note):
+        if self.softcap is None:
+            return note.logits
+        if note.head.softcap not in (None, self.softcap):
             raise ValueError(
-                f"The head has softcap={head.softcap}, the loss "
+                f"The head has softcap={note.head.softcap}, the loss "
                 f"softcap={self.softcap}. Give it to the head only."
             )
-        return given.pop() if given else None
-
-
-def _of_logits(y_true, logits, options):
-    del options["block_size"]
-    softcap = options.pop("softcap")
-    if softcap is not None:
-        logits = softcap * keras.ops.tanh(logits / softcap)
-    return ops.sparse_softmax_crossentropy(y_true, logits, **options)
+        return dataclasses.replace(note.logits, softcap=self.softcap)

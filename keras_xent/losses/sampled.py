@@ -9,7 +9,8 @@ from keras_xent import ops
 from keras_xent._types import ClassIds, DType, Reduction
 from keras_xent.losses.base import as_list
 from keras_xent.losses.head_loss import HeadLoss
-from keras_xent.ops import blockwise, checks, rows, sampled, sampling
+from keras_xent.ops import checks, linear, reductions, rows, sampled, sampling
+from keras_xent.ops.select import where
 
 DISTRIBUTIONS = ("log_uniform", "uniform")
 
@@ -32,10 +33,12 @@ class SampledLoss(HeadLoss):
         remove_accidental_hits,
         subtract_log_q,
         ignore_class,
+        precision,
         reduction,
         name,
         dtype,
     ):
+        linear.check_precision(precision)
         sampling.check_num_sampled(num_sampled)
         checks.number("power", power, 0)
         named = isinstance(distribution, str)
@@ -55,6 +58,7 @@ class SampledLoss(HeadLoss):
             remove_accidental_hits=remove_accidental_hits,
             subtract_log_q=bool(subtract_log_q),
             ignore_class=ignore_class,
+            precision=precision,
             reduction=reduction,
             name=name,
             dtype=dtype,
@@ -104,17 +108,19 @@ class SampledLoss(HeadLoss):
         losses = self.sampled_losses(
             labels,
             features,
-            **note.weights,
+            **note.matrix,
+            bias=note.logits.bias,
             candidates=sampling.draw(labels, self._table(units), note.seed),
             remove_accidental_hits=self._removes_hits(),
             subtract_log_q=self.subtract_log_q,
-            softcap=note.head.softcap,
+            softcap=note.logits.softcap,
+            precision=self.products(note),
         )
         if counted is not None:
-            losses = keras.ops.where(counted, losses, 0)
+            losses = where(counted, losses, 0)
         # A sample knows neither the accuracy nor the perplexity.
         unknown = losses * np.nan
-        terms = blockwise.Terms(*[unknown for _ in blockwise.Terms._fields])
+        terms = reductions.Terms(*[unknown for _ in reductions.Terms._fields])
         self.update_metrics(note.head, terms, y_true, features, weight)
         return losses
 
@@ -132,12 +138,7 @@ class SampledLoss(HeadLoss):
             ]
             return sum(losses) / len(losses)
         losses, terms = zip(
-            *(
-                self.linear_losses(
-                    note, labels, y_pred, softcap=note.head.softcap
-                )
-                for labels in columns
-            ),
+            *(self.linear_losses(note, labels, y_pred) for labels in columns),
             strict=True,
         )
         self.update_metrics(
@@ -199,6 +200,8 @@ class SampledSoftmaxCrossentropy(SampledLoss):
             logits from which it is missing.
         ignore_class: A class id, or a list of them: such rows have no loss and
             do not count in the mean.
+        precision: In what products of features and weights are made, as in
+            `LinearCrossentropy`.
         reduction: How the losses of the rows become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of rows that
             are not masked), `"sum"`, `"mean_with_sample_weight"` (over the sum
@@ -251,6 +254,7 @@ class SampledSoftmaxCrossentropy(SampledLoss):
         remove_accidental_hits: bool | None = None,
         subtract_log_q: bool = True,
         ignore_class: ClassIds = None,
+        precision: str | None = None,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "sampled_softmax_crossentropy",
         dtype: DType = None,
@@ -263,6 +267,7 @@ class SampledSoftmaxCrossentropy(SampledLoss):
             remove_accidental_hits=remove_accidental_hits,
             subtract_log_q=subtract_log_q,
             ignore_class=ignore_class,
+            precision=precision,
             reduction=reduction,
             name=name,
             dtype=dtype,
@@ -302,6 +307,8 @@ class NoiseContrastiveEstimation(SampledLoss):
             logits from which it is missing.
         ignore_class: A class id, or a list of them: such rows have no loss and
             do not count in the mean.
+        precision: In what products of features and weights are made, as in
+            `LinearCrossentropy`.
         reduction: How the losses of the rows become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of rows that
             are not masked), `"sum"`, `"mean_with_sample_weight"` (over the sum
@@ -352,6 +359,7 @@ class NoiseContrastiveEstimation(SampledLoss):
         remove_accidental_hits: bool | None = False,
         subtract_log_q: bool = True,
         ignore_class: ClassIds = None,
+        precision: str | None = None,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "noise_contrastive_estimation",
         dtype: DType = None,
@@ -364,6 +372,7 @@ class NoiseContrastiveEstimation(SampledLoss):
             remove_accidental_hits=remove_accidental_hits,
             subtract_log_q=subtract_log_q,
             ignore_class=ignore_class,
+            precision=precision,
             reduction=reduction,
             name=name,
             dtype=dtype,

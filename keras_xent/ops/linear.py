@@ -4,12 +4,18 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent import _keras
 from keras_xent._types import ClassIds, ClassWeight, Tensor, TensorLike
-from keras_xent.ops import blockwise, checks, crossentropy
-from keras_xent.ops.public import public_op
+from keras_xent.ops import blockwise, checks, crossentropy, devices, rows
+from keras_xent.ops.description import COLUMNS
+from keras_xent.ops.logits import LinearLogits
+from keras_xent.ops.public import product_op
+from keras_xent.ops.reductions import OnlineSoftmax, SoftmaxLoss, Terms
+from keras_xent.ops.select import where
+from keras_xent.ops.targets import OneTarget
 
 
-@public_op
+@product_op
 def linear_softmax_crossentropy(
     labels: TensorLike,
     features: TensorLike,
@@ -22,6 +28,9 @@ def linear_softmax_crossentropy(
     class_weight: ClassWeight = None,
     z_loss: float = 0.0,
     softcap: float | None = None,
+    sample_weight: TensorLike | None = None,
+    reduction: str | None = None,
+    precision: str | None = None,
     block_size: int | None = None,
 ) -> Tensor:
     """Cross-entropy of integer labels and the softmax of features · kernel.
@@ -35,7 +44,9 @@ def linear_softmax_crossentropy(
 
     It equals `sparse_softmax_crossentropy(labels, x)`, but the logits x never
     exist as a whole, neither forwards nor backwards: they are made block by
-    block, twice. Memory beyond the inputs and their gradients is a few blocks.
+    block. Memory beyond the inputs and their gradients is a few blocks. With a
+    `reduction` the weight of each row is known at once, and on a GPU the
+    gradients are made in the forward pass, which saves one of four products.
 
     Args:
         labels: Integer tensor `(...)` of class ids from 0. Floats that hold
@@ -54,20 +65,30 @@ def linear_softmax_crossentropy(
             class ids to such numbers; a class that is not in it weighs 1.
         z_loss: z ≥ 0, keeps log Σ exp(x) near 0.
         softcap: c > 0 keeps the logits within ±c; None leaves them.
-        block_size: The number of classes in a block. `None` chooses it so that
-            a block of logits takes 8 MB, but not fewer than 256 classes.
+        sample_weight: One number per example, which its loss is multiplied
+            with; 0 leaves it out, even where it is infinite.
+        reduction: `None` for one loss per example, `"sum"`, or `"mean"`, over
+            the number of examples that are not ignored.
+        precision: In what the products are made. `None` is the dtype of the
+            features, or that of `torch.autocast` where it is on; `"float32"`
+            makes all of them in float32 at least. Sums, exponentials and their
+            gradients are in float32 at least with either.
+        block_size: The number of classes in a block, or of rows where the
+            gradients are made in the forward pass. `None` chooses it: 8 MB of
+            logits on a CPU, but not fewer than 256 classes, and a few hundred
+            on a GPU.
 
     Returns:
         The loss of every example in nats: the shape of `features` without its
-        last axis, float32, or float64 for float64 factors. Factors in float16
-        or bfloat16 are multiplied and summed in float32; their gradients come
-        back in their own dtype. A label that does not exist gives NaN.
+        last axis, or one number with a `reduction`; float32, or float64 for
+        float64 features. The gradients come back in the dtypes of the factors.
+        A label that does not exist gives NaN.
 
     Raises:
         ValueError: if the shapes do not fit, the factors are not floating
-            point, there is one class only, an option is out of range, not
-            exactly one of `kernel` and `class_vectors` is given, or `labels`
-            in host memory hold a number that is no class id.
+            point, there is one class only, an option is out of range or
+            unknown, not exactly one of `kernel` and `class_vectors` is given,
+            or `labels` in host memory hold a number that is no class id.
 
     References:
         [Wijmans et al., 2024](https://arxiv.org/abs/2411.09009), Cut
@@ -87,20 +108,54 @@ def linear_softmax_crossentropy(
     >>> print([f"{float(value):.4f}" for value in loss])
     ['0.3490', '1.5514']
     """
+    checks.choice("reduction", reduction, (None, "sum", "mean"))
+    check_softcap(softcap)
+    features, *_ = factors(features, kernel, class_vectors)
+    row_weights = None
+    if sample_weight is not None or reduction is not None:
+        counted = crossentropy.rows_counted(
+            labels, features.shape, len(features.shape) - 1, ignore_class
+        )
+        row_weights, keep = _row_weights(
+            features, sample_weight, counted, reduction == "mean"
+        )
+        features = features if keep is None else rows.blank(features, keep, -1)
     losses, _ = losses_and_terms(
         labels,
         features,
         kernel=kernel,
         class_vectors=class_vectors,
-        bias=bias,
+        logits=LinearLogits(bias, softcap),
         ignore_class=ignore_class,
         label_smoothing=label_smoothing,
         class_weight=class_weight,
         z_loss=z_loss,
-        softcap=softcap,
+        row_weights=row_weights,
+        summed=reduction is not None,
+        precision=precision,
         block_size=block_size,
     )
     return losses
+
+
+def _row_weights(features, sample_weight, counted, mean):
+    """What the loss of each row is multiplied with, and which rows count."""
+    dtype = sums_dtype(features)
+    weights, keep = ops.ones_like(features[..., 0], dtype=dtype), None
+    number = weights if counted is None else ops.cast(counted, dtype)
+    if sample_weight is not None:
+        given = ops.convert_to_tensor(sample_weight)
+        if not checks.fits(given.shape, features.shape[:-1]):
+            raise ValueError(
+                "`sample_weight` must hold one number per example, shape "
+                f"{tuple(features.shape[:-1])}. Received shape "
+                f"{tuple(given.shape)}."
+            )
+        weights = ops.cast(given, dtype)
+        keep = weights != 0
+    if mean:
+        weights = weights / ops.maximum(ops.sum(number), 1)
+    return weights, keep
 
 
 def losses_and_terms(
@@ -109,88 +164,126 @@ def losses_and_terms(
     *,
     kernel=None,
     class_vectors=None,
-    bias=None,
+    logits,
     ignore_class=None,
     label_smoothing=0.0,
     class_weight=None,
     z_loss=0.0,
-    softcap=None,
+    row_weights=None,
+    summed=False,
+    precision=None,
     block_size=None,
     all_terms=False,
 ):
-    """As `linear_softmax_crossentropy`, with the `blockwise.Terms` as well.
+    """The losses of the rows, or their sum, and the `reductions.Terms`.
 
-    Of the terms `entropy` and `above` are there with `all_terms` only.
+    Args:
+        labels, features, **options: As in `linear_softmax_crossentropy`.
+        logits: What the product is made to, as `logits.LinearLogits`.
+        row_weights: One number per row, which its loss is multiplied with.
+        summed: Whether to return the sum. Its terms have no gradient.
+        all_terms: Whether to give `entropy` and `above` as well.
     """
     features, matrix, columns, count = factors(features, kernel, class_vectors)
-    bias = checked_bias(bias, count)
+    logits = checked_logits(logits, count)
     class_weight = check_options(
-        label_smoothing, class_weight, z_loss, softcap, count
+        label_smoothing, class_weight, z_loss, None, count
     )
     check_block_size(block_size)
     ignored = checks.id_tuple("ignore_class", ignore_class)
     checks.label_range(labels, count, ignored)
+    dtype = products_dtype(features, precision)
 
     shape = (*features.shape[:-1], count)
     labels = crossentropy.integer_labels(labels, shape, len(shape) - 1)
     labels = fold(labels)
-    rows = ops.shape(features)[:-1]
+    leading = ops.shape(features)[:-1]
     features = ops.reshape(features, (-1, features.shape[-1]))
     labels = ops.reshape(labels, (-1,))
     counted = crossentropy.is_counted(labels, ignored)
     exists = (labels >= 0) & (labels < count)
-    known = ops.where(exists, labels, 0)
+    known = where(exists, labels, 0)
     if counted is not None:
-        features = ops.where(counted[:, None], features, 0)
+        features = where(counted[:, None], features, 0)
         exists = exists | ~counted
 
-    shares = None
-    if label_smoothing:
-        dtype = checks.logits(features).dtype
-        shares = _shares(count, bias, class_weight, dtype)
-    description = blockwise.SoftmaxLogits(labels, softcap, shares)
-    if all_terms:
-        description.bar = _own_logits(
-            known, features, matrix, columns, bias, description
-        )
-    terms = blockwise.crossentropy_terms(
-        features,
-        matrix,
-        bias,
-        description,
-        columns=columns,
-        block_size=block_size,
-    )
-    losses = terms.nll
-    if class_weight is not None:
-        weight = ops.take(ops.cast(class_weight, losses.dtype), known)
-        losses = ops.where(weight == 0, 0, weight * losses)
-    losses = (1 - label_smoothing) * losses if label_smoothing else losses
-    if label_smoothing:
-        losses = losses + label_smoothing * terms.spread
-    if z_loss:
-        losses = losses + z_loss * ops.square(terms.log_sum)
-    losses = ops.where(exists, losses, np.nan)
-    terms = terms._replace(nll=ops.where(exists, terms.nll, np.nan))
+    wide = sums_dtype(features, dtype)
+    if row_weights is None:
+        weights = ops.ones_like(labels, dtype=wide)
+    else:
+        weights = ops.reshape(ops.cast(row_weights, wide), (-1,))
     if counted is not None:
-        losses = ops.where(counted, losses, 0)
-    terms = blockwise.Terms(
-        *(None if x is None else ops.reshape(x, rows) for x in terms)
+        weights = where(counted, weights, 0)
+    # A label that does not exist has a loss of NaN, and no gradient.
+    missing = ~exists & (weights != 0)
+    weights = where(exists, weights, 0)
+
+    shares, bar = None, None
+    if label_smoothing:
+        shares = _shares(count, logits, class_weight, wide)
+    if all_terms:
+        bar = _own_logits(known, features, matrix, columns, logits, dtype)
+    own = weights * (1 - label_smoothing)
+    if class_weight is not None:
+        own = own * ops.take(ops.cast(class_weight, wide), known)
+    what = blockwise.What(
+        logits,
+        OneTarget(labels),
+        OnlineSoftmax(shares, bar),
+        SoftmaxLoss(
+            own,
+            weights * label_smoothing if label_smoothing else None,
+            weights * z_loss if z_loss else None,
+        ),
     )
-    return ops.reshape(losses, rows), terms
+    how = {"columns": columns, "block_size": block_size, "dtype": dtype}
+    if summed and blockwise.gradients_forwards(features):
+        losses, terms = blockwise.weighted_sum(features, matrix, what, **how)
+        broken = where(missing, np.nan, ops.zeros_like(weights))
+        losses = losses + ops.sum(broken)
+    else:
+        terms = blockwise.row_terms(features, matrix, what, **how)
+        losses = where(missing, np.nan, what.loss.of(terms))
+        losses = ops.sum(losses) if summed else ops.reshape(losses, leading)
+    terms = Terms(*terms)
+    terms = terms._replace(nll=where(exists, terms.nll, np.nan))
+    terms = Terms(
+        *(None if x is None else ops.reshape(x, leading) for x in terms)
+    )
+    return losses, terms
 
 
-def _own_logits(labels, features, matrix, columns, bias, description):
+def _own_logits(labels, features, matrix, columns, logits, dtype):
     """The logit of each row's label, without a gradient."""
-    features = checks.logits(features)
-    vectors = ops.cast(ops.take(matrix, labels, axis=columns), features.dtype)
+    wide = sums_dtype(features, dtype)
+    features = ops.cast(ops.cast(features, dtype), wide)
+    vectors = ops.cast(ops.take(matrix, labels, axis=columns), dtype)
     if columns == 1:
         vectors = ops.transpose(vectors)
-    # As a block of one row: a column has its own bias.
-    products = ops.sum(features * vectors, axis=1)[None, :]
-    if bias is not None:
-        bias = ops.cast(ops.take(bias, labels), features.dtype)
-    return ops.stop_gradient(description.logits(products, bias, 0)[0])
+    products = ops.sum(features * ops.cast(vectors, wide), axis=1)
+    # Rounded as the products of the blocks are.
+    products = ops.cast(ops.cast(products, dtype), wide)
+    return ops.stop_gradient(logits.take(labels).dense(products))
+
+
+def products_dtype(features, precision):
+    """The dtype in which products with these features are made."""
+    check_precision(precision)
+    dtype = keras.backend.standardize_dtype(features.dtype)
+    if dtype == "float64":
+        return dtype
+    if precision is not None:
+        return "float32"
+    dtype = _keras.autocast_dtype(features) or dtype
+    if dtype == "float16" and devices.slow_float16(features):
+        return "float32"
+    return dtype
+
+
+def sums_dtype(features, dtype=None):
+    """float64 for float64 features, or else float32."""
+    dtype = dtype or keras.backend.standardize_dtype(features.dtype)
+    return "float64" if dtype == "float64" else "float32"
 
 
 def factors(features, kernel, class_vectors):
@@ -215,17 +308,18 @@ def factors(features, kernel, class_vectors):
     return features, matrix, columns, count
 
 
-def checked_bias(bias, count):
-    """The bias as a tensor of one number per class, or None."""
-    if bias is None:
-        return None
-    bias = _floats(bias, "bias")
-    if not checks.fits(bias.shape, (count,)):
-        raise ValueError(
-            f"`bias` must hold one number per class, shape ({count},). "
-            f"Received shape {tuple(bias.shape)}."
-        )
-    return bias
+def checked_logits(logits, count):
+    """The description with tensors of one number per class."""
+    checked = {}
+    for name, x in logits.tensors().items():
+        checked[name] = x = _floats(x, name)
+        each = logits.kind(name) == COLUMNS
+        if each and not checks.fits(x.shape, (count,)):
+            raise ValueError(
+                f"`{name}` must hold one number per class, shape ({count},). "
+                f"Received shape {tuple(x.shape)}."
+            )
+    return logits.holding(checked)
 
 
 def check_options(label_smoothing, class_weight, z_loss, softcap, classes=None):
@@ -246,6 +340,11 @@ def check_softcap(softcap):
             "`softcap` must be above 0: it keeps the logits within ±softcap. "
             f"Received {softcap}; pass None for no cap."
         )
+
+
+def check_precision(precision):
+    """Raises unless the precision is None or "float32"."""
+    checks.choice("precision", precision, (None, "float32"))
 
 
 def check_block_size(block_size):
@@ -290,16 +389,17 @@ def fold(labels):
     if keras.backend.standardize_dtype(labels.dtype) == "int32":
         return labels
     fits = abs(labels) <= checks.INT32_MAX
-    return ops.where(fits, ops.cast(labels, "int32"), crossentropy.NO_CLASS)
+    return where(fits, ops.cast(labels, "int32"), crossentropy.NO_CLASS)
 
 
-def _shares(count, bias, class_weight, dtype):
-    """s_k = w_k / K over the K classes with a finite bias."""
+def _shares(count, logits, class_weight, dtype):
+    """s_k = w_k / K over the K classes that are not masked out."""
     shares = np.ones(count) if class_weight is None else class_weight
     shares = ops.convert_to_tensor(shares, dtype=dtype)
-    if bias is None:
+    masked = logits.masked()
+    if masked is None:
         return shares / count
-    finite = ops.cast(bias > -np.inf, dtype)
+    finite = ops.cast(~masked, dtype)
     return shares * finite / ops.sum(finite)
 
 

@@ -1,5 +1,6 @@
 """What makes a function of tensors one of the public operations."""
 
+import contextlib
 import functools
 import importlib
 import typing
@@ -19,15 +20,27 @@ def public_op(function: Function) -> Function:
     computed in the dtype of what it is given, float32 at least, whatever
     `torch.autocast` says.
     """
+    return _public(function, _keras.full_precision)
 
+
+def product_op(function: Function) -> Function:
+    """As `public_op`, for one that multiplies large factors.
+
+    It asks for itself in which dtype `torch.autocast` would do so, and keeps
+    all else in float32 at least.
+    """
+    return _public(function, contextlib.nullcontext)
+
+
+def _public(function, scope):
     @functools.wraps(function)
     def op(*args, **kwargs):
         if _any_symbolic(args) or _any_symbolic(kwargs):
             return Step(function.__name__)(*args, **kwargs)
-        with _keras.full_precision():
+        with scope():
             return function(*args, **kwargs)
 
-    return typing.cast(Function, op)
+    return typing.cast(typing.Any, op)
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")

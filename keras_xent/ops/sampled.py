@@ -10,15 +10,18 @@ import typing
 import numpy as np
 from keras import ops
 
+from keras_xent import _keras
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, crossentropy, linear, sigmoid
-from keras_xent.ops.public import public_op
+from keras_xent.ops.logits import LinearLogits
+from keras_xent.ops.public import product_op
+from keras_xent.ops.select import where
 
 # Class ids, and the expected counts of the labels and of those ids.
 Candidates: typing.TypeAlias = tuple[TensorLike, TensorLike, TensorLike]
 
 
-@public_op
+@product_op
 def sampled_softmax_crossentropy(
     labels: TensorLike,
     features: TensorLike,
@@ -30,6 +33,7 @@ def sampled_softmax_crossentropy(
     remove_accidental_hits: bool = True,
     subtract_log_q: bool = True,
     softcap: float | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     """Softmax cross-entropy over the true classes and a sample of the others.
 
@@ -64,13 +68,14 @@ def sampled_softmax_crossentropy(
             without its hits it would be learned as more frequent than it is.
         subtract_log_q: Whether log E is taken off.
         softcap: c > 0 keeps the logits within ±c; None leaves them.
+        precision: In what the products with the sample are made, as in
+            `linear_softmax_crossentropy`.
 
     Returns:
         The loss of every row in nats: the shape of `features` without its last
-        axis, float32, or float64 for float64 factors. float16 and bfloat16 are
-        multiplied and summed in float32; the gradients come back in the dtype
-        of the factors. A label that does not exist, or that the distribution
-        never draws, gives NaN.
+        axis, float32, or float64 for float64 features. The gradients come back
+        in the dtypes of the factors. A label that does not exist, or that the
+        distribution never draws, gives NaN.
 
     Raises:
         ValueError: if the shapes do not fit, the factors are not floating
@@ -106,6 +111,7 @@ def sampled_softmax_crossentropy(
         remove_accidental_hits,
         subtract_log_q,
         softcap,
+        precision,
     )
     logits = ops.concatenate([true, sampled], axis=-1)
     several = true.shape[-1]
@@ -120,11 +126,11 @@ def sampled_softmax_crossentropy(
         losses = crossentropy.softmax_crossentropy(
             share * ops.ones_like(logits), logits
         )
-    losses = ops.where(ops.all(possible, axis=-1), losses, np.nan)
+    losses = where(ops.all(possible, axis=-1), losses, np.nan)
     return ops.reshape(losses, rows)
 
 
-@public_op
+@product_op
 def nce_loss(
     labels: TensorLike,
     features: TensorLike,
@@ -136,6 +142,7 @@ def nce_loss(
     remove_accidental_hits: bool = False,
     subtract_log_q: bool = True,
     softcap: float | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     """Noise-contrastive estimation: tell the true class from a sample.
 
@@ -166,10 +173,12 @@ def nce_loss(
             class of the row is no noise to it. NCE proper leaves it in.
         subtract_log_q: Whether log E is taken off.
         softcap: c > 0 keeps the logits within ±c; None leaves them.
+        precision: In what the products with the sample are made, as in
+            `linear_softmax_crossentropy`.
 
     Returns:
         The loss of every row in nats: the shape of `features` without its last
-        axis, float32, or float64 for float64 factors. A label that does not
+        axis, float32, or float64 for float64 features. A label that does not
         exist, or that the distribution never draws, gives NaN.
 
     Raises:
@@ -208,6 +217,7 @@ def nce_loss(
         remove_accidental_hits,
         subtract_log_q,
         softcap,
+        precision,
     )
     yes = ops.ones_like(true) / true.shape[-1]
     losses = ops.sum(
@@ -216,7 +226,7 @@ def nce_loss(
         sigmoid.sigmoid_crossentropy(ops.zeros_like(sampled), sampled),
         axis=-1,
     )
-    losses = ops.where(ops.all(possible, axis=-1), losses, np.nan)
+    losses = where(ops.all(possible, axis=-1), losses, np.nan)
     return ops.reshape(losses, rows)
 
 
@@ -230,6 +240,7 @@ def _logits(
     remove_accidental_hits,
     subtract_log_q,
     softcap,
+    precision,
 ):
     """Logits of the true classes `(n, T)` and of the sample `(n, s)`.
 
@@ -239,47 +250,46 @@ def _logits(
     features, matrix, columns, count = linear.factors(
         features, kernel, class_vectors
     )
-    bias = linear.checked_bias(bias, count)
     linear.check_softcap(softcap)
+    logits = linear.checked_logits(LinearLogits(bias, softcap), count)
+    dtype = linear.products_dtype(features, precision)
+    wide = linear.sums_dtype(features, dtype)
     labels = true_classes(labels, features.shape, count)
     ids, exist, *expected = _checked_candidates(candidates, labels.shape, count)
     rows = ops.shape(features)[:-1]
-    features = checks.logits(ops.reshape(features, (-1, features.shape[-1])))
+    features = ops.reshape(features, (-1, features.shape[-1]))
+    features = ops.cast(features, dtype)
     several = labels.shape[-1]
     labels = ops.reshape(labels, (-1, several))
     exists = (labels >= 0) & (labels < count)
-    labels = ops.where(exists, labels, 0)
+    labels = where(exists, labels, 0)
 
     # One gather for both: on JAX and PyTorch its gradient is a whole matrix.
     chosen = ops.concatenate([ops.reshape(labels, (-1,)), ids])
     vectors = ops.take(matrix, chosen, axis=columns)
-    vectors = ops.cast(vectors, features.dtype)
+    vectors = ops.cast(vectors, dtype)
     if columns == 1:
         vectors = ops.transpose(vectors)
     first = ops.shape(chosen)[0] - ids.shape[0]
-    true = ops.reshape(vectors[:first], (-1, several, features.shape[-1]))
-    true = ops.sum(features[:, None, :] * true, axis=-1)
-    sampled = features @ ops.transpose(vectors[first:])
-    if bias is not None:
-        bias = ops.cast(ops.take(bias, chosen), features.dtype)
-        true = true + ops.reshape(bias[:first], (-1, several))
-        sampled = sampled + bias[first:]
-    if softcap is not None:
-        true = softcap * ops.tanh(true / softcap)
-        sampled = softcap * ops.tanh(sampled / softcap)
-    sampled = ops.where(exist, sampled, np.nan)
-    true_count, sampled_count = (
-        ops.cast(counts, features.dtype) for counts in expected
-    )
+    own = ops.reshape(vectors[:first], (-1, several, features.shape[-1]))
+    true = ops.cast(features, wide)[:, None, :] * ops.cast(own, wide)
+    true = ops.sum(true, axis=-1)
+    with _keras.full_precision():
+        sampled = features @ ops.transpose(vectors[first:])
+    sampled = ops.cast(sampled, wide)
+    true = logits.take(labels).dense(true)
+    sampled = logits.take(ids).dense(sampled)
+    sampled = where(exist, sampled, np.nan)
+    true_count, sampled_count = (ops.cast(counts, wide) for counts in expected)
     true_count = ops.reshape(true_count, (-1, several))
     # Neither a class that does not exist nor one that is never drawn.
     possible = exists & (true_count > 0)
     if subtract_log_q:
-        true = true - ops.log(ops.where(possible, true_count, 1))
+        true = true - ops.log(where(possible, true_count, 1))
         sampled = sampled - ops.log(sampled_count)
     if remove_accidental_hits:
         hit = ops.any(labels[:, :, None] == ids[None, None, :], axis=1)
-        sampled = ops.where(hit & exist, -np.inf, sampled)
+        sampled = where(hit & exist, -np.inf, sampled)
     return true, sampled, possible, rows
 
 
@@ -340,7 +350,7 @@ def _checked_candidates(candidates, shape, count):
             f"(s,). Received shapes {tuple(ids.shape)}, "
             f"{tuple(true_count.shape)} and {tuple(sampled_count.shape)}."
         )
-    return ops.where(exist, ids, 0), exist, true_count, sampled_count
+    return where(exist, ids, 0), exist, true_count, sampled_count
 
 
 def _check_ids(ids, count):

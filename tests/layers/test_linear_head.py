@@ -16,7 +16,7 @@ from keras_xent.losses import (
     SampledSoftmaxCrossentropy,
     SparseSoftmaxCrossentropy,
 )
-from tests.testing import BACKEND, normal, to_numpy, with_mask
+from tests.testing import BACKEND, normal, only_on, to_numpy, with_mask
 
 WORDS, SIZE, STEPS, ROWS = 12, 4, 3, 7
 TOKENS = np.random.default_rng(0).integers(1, WORDS, (ROWS, STEPS))
@@ -148,6 +148,7 @@ def test_configuration_survives_the_round_trip():
         WORDS,
         use_bias=True,
         softcap=2.0,
+        precision="float32",
         metrics=["accuracy", "top_5_accuracy"],
         lora_rank=2,
         lora_alpha=3.5,
@@ -164,6 +165,76 @@ def test_configuration_survives_the_round_trip():
         head.kernel_initializer.get_config()
     )
     assert (again.units, again.softcap, again.name) == (WORDS, 2.0, "mine")
+    assert again.precision == "float32"
+
+
+def test_a_head_and_losses_of_before_there_was_a_precision_load():
+    for thing in (
+        LinearHead(WORDS),
+        LinearCrossentropy(),
+        SampledSoftmaxCrossentropy(3),
+    ):
+        config = thing.get_config()
+        del config["precision"]
+        assert type(thing).from_config(config).precision is None
+
+
+@pytest.mark.parametrize("precision", [None, "float32"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_predict_and_evaluate_agree_with_soft_cap_and_masked_class(
+    policy, precision
+):
+    keras.utils.set_random_seed(0)
+    head = LinearHead(
+        WORDS,
+        use_bias=True,
+        softcap=0.5,
+        precision=precision,
+        metrics=["accuracy"],
+        dtype=policy,
+    )
+    model = keras.Sequential([keras.Input((SIZE,)), head])
+    bias = normal(WORDS).copy()
+    bias[3] = -np.inf
+    head.bias.assign(bias)
+    x, labels = normal(ROWS, SIZE, seed=1), np.array([0, 1, 2, 4, 5, 6, 7])
+    kernel = to_numpy(head._kernel)
+    if policy == "mixed_bfloat16":
+        # The features are rounded in any case.
+        x = to_numpy(keras.ops.cast(x, "bfloat16"))
+        if precision is None:
+            kernel = to_numpy(keras.ops.cast(kernel, "bfloat16"))
+    exact = 0.5 * np.tanh((x @ kernel + bias) / 0.5)
+    exact[:, 3] = -np.inf
+    model.compile(loss=LinearCrossentropy())
+    loss, accuracy = model.evaluate(x, labels, verbose=0)
+    expected = SparseSoftmaxCrossentropy()(labels, exact)
+    exactly = policy == "float32" or precision is not None
+    rel = 1e-6 if exactly else 5e-3
+    assert loss == pytest.approx(float(expected), rel=rel)
+    logits = model.predict(x, verbose=0)
+    tolerance = 1e-5 if policy == "float32" else 2**-8
+    np.testing.assert_allclose(
+        logits.astype("float32"), exact, rtol=tolerance, atol=tolerance
+    )
+    top = np.mean(exact.argmax(1) == labels)
+    assert accuracy == pytest.approx(top, abs=1e-6)
+
+
+@only_on("torch", "autocast is PyTorch's")
+@pytest.mark.parametrize("precision", [None, "float32"])
+def test_autocast_reaches_logits_unless_they_have_a_precision(precision):
+    import torch
+
+    head = LinearHead(WORDS, precision=precision)
+    x = normal(ROWS, SIZE)
+    expected = to_numpy(head(x).detach())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = head(x).detach()
+    assert result.dtype == torch.float32
+    same = np.array_equal(to_numpy(result), expected)
+    assert same == (precision is not None)
+    np.testing.assert_allclose(to_numpy(result), expected, rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +251,7 @@ def test_configuration_survives_the_round_trip():
         ({"units": 9, "metrics": [5]}, "'top_k_accuracy'.*5"),
         ({"units": 9, "lora_rank": 0}, "`lora_rank`"),
         ({"units": 2, "softcap": 0}, "`softcap`"),
+        ({"units": 2, "precision": "high"}, "`precision` must be .*'float32'"),
     ],
 )
 def test_wrong_arguments_are_an_error(kwargs, message):

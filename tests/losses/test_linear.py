@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_xent import ops
 from keras_xent.layers import LinearHead
 from keras_xent.losses import LinearCrossentropy, SparseSoftmaxCrossentropy
-from tests.testing import BACKEND, gradient, normal, to_numpy
+from tests.testing import BACKEND, gradient, normal, only_on, to_numpy
 
 WORDS, SIZE, STEPS, ROWS = 20, 4, 3, 8
 TOKENS = np.random.default_rng(0).integers(1, WORDS, (ROWS, STEPS))
@@ -209,6 +210,12 @@ def test_a_soft_cap_may_be_the_heads_or_the_losses(where):
         np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
+def test_integers_are_no_logits_with_a_soft_cap_either():
+    logits = np.arange(2 * WORDS).reshape(2, WORDS)
+    with pytest.raises(ValueError, match="floating point"):
+        LinearCrossentropy(softcap=5.0)(np.array([0, 1]), logits)
+
+
 def test_two_soft_caps_are_an_error():
     features = built_head(softcap=0.5)(normal(ROWS, SIZE), training=True)
     loss = LinearCrossentropy(softcap=0.75)
@@ -275,6 +282,7 @@ def test_one_loss_may_serve_several_heads():
         ("class_weight", [-1.0, 1.0]),
         ("z_loss", -1.0),
         ("softcap", 0),
+        ("precision", "bfloat16"),
         ("block_size", 0),
         ("ignore_class", "pad"),
     ],
@@ -325,19 +333,73 @@ def test_a_dict_of_class_weights_is_saved_and_weighs():
         )
 
 
-def test_autocast_rounds_nothing():
-    if BACKEND != "torch":
-        pytest.skip("only PyTorch changes dtypes from outside")
+@only_on("torch", "autocast is PyTorch's")
+@pytest.mark.parametrize("where", ["head", "loss", None])
+def test_autocast_makes_the_products_in_its_dtype(where):
+    """Unless head or loss have a precision, which leaves nothing to it."""
     import torch
 
-    head, labels = built_head(), TOKENS[:, 0]
+    exact = where is not None
+    head = built_head(precision="float32" if where == "head" else None)
+    loss = LinearCrossentropy(precision="float32" if where == "loss" else None)
+    labels = TOKENS[:, 0]
 
     def step(enabled):
         x = torch.tensor(normal(ROWS, SIZE), requires_grad=True)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            value = LinearCrossentropy()(labels, head(x, training=True))
+            value = loss(labels, head(x, training=True))
             value.backward()
-        return value, x.grad
+        gradients = [head._kernel.value.grad, head.bias.value.grad, x.grad]
+        for weight in head.weights:
+            weight.value.grad = None
+        return [value.detach(), *gradients]
 
-    for result, expected in zip(step(True), step(False), strict=True):
-        assert torch.equal(result, expected)
+    def rounded():
+        x, kernel, bias = (
+            torch.tensor(x, requires_grad=True)
+            for x in (normal(ROWS, SIZE), *head.get_weights())
+        )
+        value = ops.linear_softmax_crossentropy(
+            labels, x.bfloat16(), kernel=kernel, bias=bias, reduction="mean"
+        )
+        value.backward()
+        return [value.detach(), kernel.grad, bias.grad, x.grad]
+
+    results = step(True)
+    expected = step(False) if exact else rounded()
+    # To the last digit but that of the features: the one who rounded them has
+    # rounded their gradient as well.
+    for result, truth in zip(results[:3], expected, strict=False):
+        assert result.dtype == torch.float32
+        assert torch.equal(result, truth)
+    assert results[3].dtype == torch.float32
+    np.testing.assert_allclose(
+        results[3], expected[3], rtol=0 if exact else 2**-8
+    )
+    assert torch.equal(results[0], step(False)[0]) == exact
+
+
+@pytest.mark.parametrize("where", ["head", "loss", None])
+def test_the_precision_of_head_or_loss_is_that_of_the_products(where):
+    policy = "mixed_bfloat16"
+    head = built_head(
+        precision="float32" if where == "head" else None, dtype=policy
+    )
+    loss = LinearCrossentropy(precision="float32" if where == "loss" else None)
+    x = keras.ops.cast(normal(ROWS, SIZE), "bfloat16")
+    labels = TOKENS[:, 0]
+    kernel, bias = (to_numpy(w) for w in head.weights)
+    if where is None:
+        kernel = to_numpy(keras.ops.cast(kernel, "bfloat16"))
+    exact = to_numpy(x) @ kernel + bias
+    expected = float(to_numpy(SparseSoftmaxCrossentropy()(labels, exact)))
+    result = float(to_numpy(loss(labels, head(x, training=True))))
+    # Rounded products or, of a float32 kernel, not even that.
+    rel = 1e-6 if where else 5e-3
+    assert result == pytest.approx(expected, rel=rel)
+    logits = to_numpy(head(x))
+    np.testing.assert_allclose(logits, exact, rtol=2**-6, atol=2**-6)
+    if where == "head":
+        # Rounded once, at the end.
+        once = to_numpy(keras.ops.cast(exact, "bfloat16"))
+        assert np.mean(logits == once) > 0.99

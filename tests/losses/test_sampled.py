@@ -158,6 +158,35 @@ def test_with_replacement_the_optimum_is_the_distribution_of_the_labels():
     assert slope(remove=True) > 0.01
 
 
+@each_loss
+@pytest.mark.parametrize("where", ["head", "loss", None])
+def test_the_precision_of_head_or_loss_is_that_of_the_products(cls, where):
+    """On the sample in training, and on all classes otherwise."""
+
+    def value(precision, training, policy):
+        keras.utils.set_random_seed(4)
+        head = LinearHead(
+            CLASSES,
+            sampled=True,
+            seed=0,
+            dtype=policy,
+            precision=precision if where == "head" else None,
+        )
+        # Both policies have the same, in bfloat16 and in float32.
+        x = keras.ops.cast(normal(ROWS, SIZE), "bfloat16")
+        x = x if policy == "mixed_bfloat16" else keras.ops.cast(x, "float32")
+        loss = cls(8, precision=precision if where == "loss" else None)
+        return float(to_numpy(loss(LABELS, head(x, training=training))))
+
+    for training in (True, False):
+        exact = value(None, training, "float32")
+        result = value("float32", training, "mixed_bfloat16")
+        low = value(None, training, "mixed_bfloat16")
+        assert low == pytest.approx(exact, rel=1e-2)
+        assert low != pytest.approx(exact, rel=1e-6)
+        assert result == pytest.approx(exact if where else low, rel=1e-6)
+
+
 def test_a_tied_head_takes_the_rows_of_its_embedding():
     keras.utils.set_random_seed(0)
     words = keras.Input((3,), dtype="int32")
@@ -232,6 +261,7 @@ def test_ignored_rows_have_no_loss_and_no_gradient_even_where_they_are_nan():
         ({"num_sampled": 2, "distribution": [1, 1]}, "fewer classes"),
         ({"num_sampled": 1, "distribution": [1, 1], "power": -1}, "`power`"),
         ({"num_sampled": 1, "ignore_class": 0.5}, "`ignore_class`"),
+        ({"num_sampled": 1, "precision": "bfloat16"}, "`precision`"),
     ],
     ids=str,
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from keras_xent import ops
 from tests.testing import (
     BACKEND,
+    assert_all_close,
     compiled,
     finite_differences,
     gradient,
@@ -676,16 +677,19 @@ def test_agrees_with_tensorflow():
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.device
 @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's functions")
 @pytest.mark.parametrize("axis", [1, 2])
 def test_agrees_with_torch(axis):
     import torch
     from torch.nn import functional
 
-    logits = torch.tensor(normal(4, 5, 3, scale=3.0))
-    labels = torch.arange(12).reshape(4, 3) % 5
-    targets = torch.softmax(torch.tensor(normal(4, 5, 3, seed=2)), 1)
-    weight = torch.tensor([1.0, 2.0, 0.5, 3.0, 1.0])
+    # By Keras, so that theirs are on the device of ours.
+    logits = keras.ops.convert_to_tensor(normal(4, 5, 3, scale=3.0))
+    labels = keras.ops.convert_to_tensor(np.arange(12).reshape(4, 3) % 5)
+    targets = keras.ops.convert_to_tensor(normal(4, 5, 3, seed=2))
+    targets = torch.softmax(targets, 1)
+    weight = keras.ops.convert_to_tensor([1.0, 2.0, 0.5, 3.0, 1.0])
 
     def moved(x):
         return x.moveaxis(1, axis)
@@ -718,12 +722,11 @@ def test_agrees_with_torch(axis):
         (
             ops.sigmoid_crossentropy(targets, logits, pos_weight=2.0),
             functional.binary_cross_entropy_with_logits(
-                logits, targets, reduction="none", pos_weight=torch.tensor(2.0)
+                logits, targets, reduction="none", pos_weight=2 * weight[0]
             ),
         ),
     ]
-    for ours, theirs in pairs:
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert_all_close(*zip(*pairs, strict=True))
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="optax")

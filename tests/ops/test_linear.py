@@ -10,6 +10,7 @@ import scipy.stats
 
 from keras_xent import ops
 from keras_xent.ops.linear import losses_and_terms
+from keras_xent.ops.logits import LinearLogits
 from tests.testing import (
     BACKEND,
     assert_all_close,
@@ -257,13 +258,14 @@ def test_empty_and_single_row_batches_are_defined(rows, block_size):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("block_size", [3, None])
-def test_low_precision_factors_are_multiplied_and_summed_in_float32(
+def test_in_precision_float32_low_factors_are_multiplied_as_they_are(
     dtype, block_size
 ):
     labels, *factors = problem()
     low = [keras.ops.cast(x, dtype) for x in factors]
+    options = {"precision": "float32", "block_size": block_size}
     results, value = gradients(
-        lambda *factors: linear(labels, *factors, block_size=block_size), *low
+        lambda *factors: linear(labels, *factors, **options), *low
     )
     exact = [to_numpy(keras.ops.cast(x, "float32")) for x in low]
     expected, _ = gradients(
@@ -621,6 +623,14 @@ def test_the_number_of_rows_may_be_unknown(jit_compile, block_size, rows):
         ({"block_size": 2.5}, "`block_size`"),
         ({"block_size": True}, "`block_size`"),
         ({"ignore_class": 1.5}, "`ignore_class`"),
+        ({"precision": "bfloat16"}, "`precision` must be .*'float32'"),
+        ({"reduction": "none"}, "`reduction` must be .*'sum', 'mean'"),
+        (
+            {"sample_weight": np.ones(ROWS - 1)},
+            r"`sample_weight` .*one number per example.*\(6,\).*\(5,\)",
+        ),
+        ({"sample_weight": np.ones((ROWS, 1))}, "one number per example"),
+        ({"sample_weight": 2.0}, "one number per example"),
     ],
 )
 def test_what_does_not_fit_is_an_error_that_names_it(kwargs, message):
@@ -650,29 +660,6 @@ def test_compiled_and_rematerialized_losses_can_be_differentiated():
     for transformed in (jax.jit(total), jax.checkpoint(total)):
         result = jax.grad(transformed)(kernel, features, labels)
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("backward_inside", [True, False])
-def test_autocast_rounds_neither_the_loss_nor_its_gradients(backward_inside):
-    if BACKEND != "torch":
-        pytest.skip("only PyTorch changes dtypes from outside")
-    import torch
-
-    labels, *factors = problem()
-
-    def step(enabled):
-        given = [torch.tensor(x, requires_grad=True) for x in factors]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            value = linear(labels, *given, block_size=3).sum()
-            if backward_inside:
-                value.backward()
-        if not backward_inside:
-            value.backward()
-        return [value, *(x.grad for x in given)]
-
-    for result, expected in zip(step(True), step(False), strict=True):
-        assert result.dtype == torch.float32
-        assert torch.equal(result, expected)
 
 
 def test_gradients_that_cannot_be_differentiated_again_are_an_error():
@@ -716,9 +703,8 @@ def test_all_terms_say_what_the_logits_say(block_size, by_vectors, softcap):
             labels,
             features,
             **weights,
-            bias=bias,
+            logits=LinearLogits(bias, softcap),
             all_terms=all_terms,
-            softcap=softcap,
             block_size=block_size,
         )[1]
         for all_terms in (True, False)
@@ -745,6 +731,7 @@ def test_the_entropy_is_exact_at_any_magnitude(block_size):
         np.array([0, 1, 2]),
         np.eye(3, dtype="float32"),
         kernel=logits,
+        logits=LinearLogits(),
         block_size=block_size,
         all_terms=True,
     )
@@ -760,5 +747,11 @@ def test_a_label_is_not_above_itself():
     """Its logit is made twice, and not rounded in the same way."""
     features, kernel = normal(64, 257, seed=1), normal(257, 5, seed=2)
     labels = np.argmax(features @ kernel, axis=1)
-    _, terms = losses_and_terms(labels, features, kernel=kernel, all_terms=True)
+    _, terms = losses_and_terms(
+        labels,
+        features,
+        kernel=kernel,
+        logits=LinearLogits(),
+        all_terms=True,
+    )
     assert np.all(to_numpy(terms.above) == 0)

@@ -275,10 +275,12 @@ def test_axes_before_the_features_are_rows(name):
 
 @each_loss
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_low_precision_factors_are_summed_in_float32(name, dtype):
+def test_in_precision_float32_low_factors_are_multiplied_as_they_are(
+    name, dtype
+):
     low = [keras.ops.cast(x, dtype) for x in (FEATURES, VECTORS, BIAS)]
     wide = [to_numpy(keras.ops.cast(x, "float32")) for x in low]
-    grads, value = gradients(loss(name), *low)
+    grads, value = gradients(loss(name, precision="float32"), *low)
     expected_grads, expected = gradients(loss(name), *wide)
     assert keras.backend.standardize_dtype(value.dtype) == "float32"
     for grad in grads:
@@ -419,6 +421,7 @@ def test_no_row_gives_no_loss():
         ({"kernel": VECTORS.T}, "Give the weights of the classes once"),
         ({"bias": BIAS[1:]}, "`bias` must hold one number per class"),
         ({"softcap": 0}, "`softcap` must be above 0"),
+        ({"precision": "float64"}, "`precision` must be .*'float32'"),
     ],
     ids=str,
 )

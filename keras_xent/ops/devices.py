@@ -1,0 +1,92 @@
+"""How much is done at a time, and what is slow, by the device.
+
+Known when a function is traced, from shapes and from the devices that there
+are: no memory of a device is read.
+"""
+
+import keras
+
+BACKEND = keras.backend.backend()
+
+# Bytes of a block of logits on a CPU, 1024 columns for 2048 rows. Smaller
+# blocks make poor use of the matrix product, larger ones take memory and save
+# no time: python benchmarks/linear_crossentropy.py --kinds blocks.
+CPU_BLOCK_BYTES = 2**23
+
+# On a GPU, 8192 columns for 8192 rows. On an H100, [8192, 2304] × 256,000 in
+# bfloat16 with four products, blocks of 256, 4096, 8192 and 16384 columns took
+# 2697, 171, 134 and 123 ms on PyTorch, and the last three 70, 66 and 64 on JAX.
+GPU_BLOCK_BYTES = 2**28
+
+# A product with fewer columns wastes its time on the other factor.
+SMALLEST_BLOCK = 256
+
+# Stands for a number of rows or columns that is unknown when a block is chosen.
+USUAL_LENGTH = 2048
+
+# Bytes of the products of a block of rows, 1024 of them for 256,000 columns in
+# bfloat16: on the same H100 1024 rows took 99 ms on PyTorch and 62 on JAX.
+ROW_BLOCK_BYTES = 2**29
+
+# The kernel's gradient is summed over the blocks of rows in its own dtype, in
+# which each sum rounds. 16 of them keep the error in bfloat16 below 1 %.
+MOST_ROW_BLOCKS = 16
+
+# What PyTorch, operation by operation, takes to float32 at a time: a few times
+# the cache of a GPU. XLA makes one pass of them all, and no copy.
+CHUNK_BYTES = 2**26
+
+
+def column_block(left):
+    """The columns of a block for all rows of the left factor."""
+    size = GPU_BLOCK_BYTES if on_accelerator(left) else CPU_BLOCK_BYTES
+    return max(size // (4 * _usual(left.shape[0])), SMALLEST_BLOCK)
+
+
+def row_block(rows, columns, dtype):
+    """The rows of a block with all columns, in the dtype of the products."""
+    item = {"float64": 8, "float32": 4}.get(dtype, 2)
+    size = max(ROW_BLOCK_BYTES // (item * _usual(columns)), 1)
+    if isinstance(rows, int):
+        size = max(size, -(-rows // MOST_ROW_BLOCKS))
+    return size
+
+
+def column_chunk(rows):
+    """The columns of a block of rows that are reduced at a time; None: all."""
+    if BACKEND != "torch":
+        return None
+    return max(CHUNK_BYTES // (4 * rows), SMALLEST_BLOCK)
+
+
+def on_accelerator(x):
+    """Whether a tensor lies on something else than a CPU.
+
+    JAX and TensorFlow do not say of a tensor in a compiled function where it
+    will be: with them it is whether there is such a thing.
+    """
+    if BACKEND == "torch":
+        return x.device.type != "cpu"
+    return not keras.distribution.list_devices()[0].lower().startswith("cpu")
+
+
+def rows_may_be_spread():
+    """Whether a batch may be spread over several devices, unseen by its shape.
+
+    On JAX it may: reading a few rows at a time gathers them all, once a block.
+    """
+    return BACKEND == "jax" and len(keras.distribution.list_devices()) > 1
+
+
+def slow_float16(x):
+    """Whether products in float16 are slower than in float32 there.
+
+    On a CPU PyTorch takes 0.6 s for [2048, 256] × 1024, and 0.007 s in float32.
+    """
+    return BACKEND == "torch" and not on_accelerator(x)
+
+
+def _usual(length):
+    """The length of an axis, or one to reckon with."""
+    # Symbolic on JAX where a functional model is made.
+    return length if isinstance(length, int) and length > 0 else USUAL_LENGTH
