@@ -97,8 +97,8 @@ def step(function, mode, count=1):
 
 def gradients(function, mode, count):
     """As `step`, not compiled: to be used in something larger."""
-    if mode == "PyTorch":
-        return lambda *arrays: _torch_step(function, arrays, count)
+    if mode in ("PyTorch", "torch.compile"):
+        return _torch_step(function, count, mode == "torch.compile")
     if mode == "JAX":
         import jax
 
@@ -117,7 +117,7 @@ def gradients(function, mode, count):
 
 def compiled(function, mode):
     """`function` as the mode runs it."""
-    if mode == "PyTorch":
+    if mode in ("PyTorch", "torch.compile"):
         return function
     if mode == "JAX":
         import jax
@@ -128,17 +128,44 @@ def compiled(function, mode):
     return tf.function(function, jit_compile=mode == "TensorFlow XLA")
 
 
-def _torch_step(function, arrays, count):
-    wanted = [x.detach().requires_grad_(True) for x in arrays[:count]]
-    value = function(*wanted, *arrays[count:])
-    value.backward()
-    return value, [x.grad for x in wanted]
+def _torch_step(function, count, compiled):
+    """Compiled as in `fit`: forward and backward as one."""
+
+    def both_ways(*arrays):
+        value = function(*arrays)
+        value.backward()
+        return value
+
+    if compiled:
+        import torch
+
+        torch.compiler.reset()  # Else this size is a variation of the last.
+        both_ways = torch.compile(both_ways)
+
+    def step(*arrays):
+        wanted = [x.detach().requires_grad_(True) for x in arrays[:count]]
+        value = both_ways(*wanted, *arrays[count:])
+        return value.detach(), [x.grad for x in wanted]
+
+    return step
 
 
 def wait(result):
     """Returns when the numbers are there."""
-    value = result[0] if isinstance(result, tuple) else result
-    float(value)
+    backend = os.environ.get("KERAS_BACKEND")
+    if backend == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    elif backend == "jax":
+        import jax
+
+        jax.block_until_ready(result)
+    else:
+        import tensorflow as tf
+
+        tf.test.experimental.sync_devices()
 
 
 def time_and_memory(make_step, tiny, arrays, repeats=5):
@@ -153,17 +180,44 @@ def time_and_memory(make_step, tiny, arrays, repeats=5):
     gc.collect()
     timed = make_step()
     before, read_peak = _memory()
-    seconds = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        result = timed(*arrays)
-        wait(result)
-        seconds.append(time.perf_counter() - start)
-        del result
-    measured = {"seconds": statistics.median(seconds[1:])}
+    measured = {"seconds": statistics.median(_seconds(timed, arrays, repeats))}
     if before is not None:
         measured["peak_mb"] = (read_peak() - before) / 2**20
     return measured
+
+
+def on_device(step, arrays, repeats=7):
+    """As `time_and_memory`, on a GPU and after a warm-up of the same size.
+
+    What kernels try out in their first steps is not in the peak. It is the
+    allocator's; on JAX, whose peak cannot be reset, it is what the compiled
+    program says of itself.
+    """
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        step = step.lower(*arrays).compile()
+    wait(step(*arrays))
+    gc.collect()
+    before, read_peak = _allocator() or (None, None)
+    measured = {"seconds": statistics.median(_seconds(step, arrays, repeats))}
+    if hasattr(step, "memory_analysis"):
+        sizes = step.memory_analysis()
+        beyond = sizes.temp_size_in_bytes + sizes.output_size_in_bytes
+        measured["peak_mb"] = beyond / 2**20
+    elif before is not None:
+        measured["peak_mb"] = (read_peak() - before) / 2**20
+    return measured
+
+
+def _seconds(step, arrays, repeats):
+    """Of every step but the first."""
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        result = step(*arrays)
+        wait(result)
+        seconds.append(time.perf_counter() - start)
+        del result
+    return seconds[1:]
 
 
 def call_time(call, repeats=400):
@@ -178,21 +232,37 @@ def call_time(call, repeats=400):
     return statistics.median(seconds) * 1e6
 
 
+def _allocator():
+    """Bytes in use on a GPU, and a function that reads the peak since now.
+
+    None without a GPU, and on JAX, whose peak cannot be reset.
+    """
+    backend = os.environ.get("KERAS_BACKEND")
+    if backend == "torch":
+        from torch import cuda
+
+        if cuda.is_available():
+            cuda.reset_peak_memory_stats()
+            return cuda.memory_allocated(), cuda.max_memory_allocated
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        if tf.config.list_physical_devices("GPU"):
+            info = tf.config.experimental.get_memory_info
+            tf.config.experimental.reset_memory_stats("GPU:0")
+            return info("GPU:0")["current"], lambda: info("GPU:0")["peak"]
+    return None
+
+
 def _memory():
     """Bytes in use, and a function that reads the peak since now.
 
     Of the GPU where the backend has one, else of the process (Linux only).
     """
+    allocator = _allocator()
+    if allocator:
+        return allocator
     backend = os.environ.get("KERAS_BACKEND")
-    if backend == "torch":
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-            return (
-                torch.cuda.memory_allocated(),
-                torch.cuda.max_memory_allocated,
-            )
     if backend == "jax":
         import jax
 

@@ -89,35 +89,36 @@ def make_loss(name):
     if name == "keras_xent":
         loss = keras_xent.losses.SpearmanLoss()
         return lambda scores, targets: loss(targets, scores)
-    if name == "pairwise":
-        return pairwise
     try:
-        import torchsort
+        soft_rank = make_ranks(name)
     except ImportError:
         return None
-
-    def fused(scores, targets):
-        ranks = torchsort.soft_rank(scores[None])[0]
-        return keras_xent.ops.pearson_loss(
-            keras_xent.ops.average_rank(targets), ranks
-        )
-
-    return fused
+    return lambda scores, targets: keras_xent.ops.pearson_loss(
+        keras_xent.ops.average_rank(targets), soft_rank(scores)
+    )
 
 
-def pairwise(scores, targets):
-    """The same loss, as the definition of soft ranks reads."""
-    from keras import ops
-
+def make_ranks(name):
+    """A function from scores to their soft ranks."""
     import keras_xent
+
+    if name == "keras_xent":
+        return keras_xent.ops.soft_rank
+    if name == "pairwise":
+        return pairwise
+    import torchsort
+
+    return lambda scores: torchsort.soft_rank(scores[None])[0]
+
+
+def pairwise(scores):
+    """Soft ranks, as the definition reads."""
+    from keras import ops
 
     temperature = 0.3 * ops.std(ops.stop_gradient(scores))
     z = (scores[:, None] - scores[None, :]) / temperature
     below = 0.5 * ops.exp(-ops.abs(z))
-    ranks = 0.5 + ops.sum(ops.where(z <= 0, below, 1 - below), axis=1)
-    return keras_xent.ops.pearson_loss(
-        keras_xent.ops.average_rank(targets), ranks
-    )
+    return 0.5 + ops.sum(ops.where(z <= 0, below, 1 - below), axis=1)
 
 
 def train_scores(n):

@@ -54,7 +54,7 @@ def hessian(function, x):
     if BACKEND == "torch":
         import torch
 
-        return torch.autograd.functional.hessian(function, x).numpy()
+        return to_numpy(torch.autograd.functional.hessian(function, x))
     import jax
 
     return to_numpy(jax.jit(jax.hessian(function))(x))
@@ -86,8 +86,11 @@ def finite_differences(function, x, step=1e-6):
     for index in np.ndindex(x.shape):
         shift = np.zeros_like(x)
         shift[index] = step
-        upper = to_numpy(function(keras.ops.convert_to_tensor(x + shift)))
-        lower = to_numpy(function(keras.ops.convert_to_tensor(x - shift)))
+        # `x + shift` of two single numbers is no array, and becomes float32.
+        upper, lower = (
+            to_numpy(function(keras.ops.convert_to_tensor(np.asarray(y))))
+            for y in (x + shift, x - shift)
+        )
         assert upper.dtype == np.float64
         grad[index] = (upper.sum() - lower.sum()) / (2 * step)
     return grad
@@ -98,6 +101,17 @@ def normal(*shape, seed=0, scale=1.0):
     """The same float32 normal numbers on every call."""
     numbers = np.random.default_rng(seed).normal(scale=scale, size=shape)
     return numbers.astype("float32")
+
+
+def autocast(enabled=True):
+    """PyTorch's autocast to bfloat16, on the device where Keras puts tensors.
+
+    On another it would change nothing, and a test within say nothing.
+    """
+    import torch
+
+    device = keras.ops.convert_to_tensor(0.0).device.type
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=enabled)
 
 
 def with_mask(x, mask):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.examples.test_audio import tone, write
-from tests.testing import only_on
+from tests.testing import only_on, to_numpy
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
@@ -63,7 +63,7 @@ def test_the_features_are_those_of_the_layer(paths, monkeypatch):
     layer = log_mel.LogMel(8000)
     expected = np.concatenate(
         [
-            np.asarray(layer(features.waveform_segments(path, 8000, 40)))
+            to_numpy(layer(features.waveform_segments(path, 8000, 40)))
             for path in paths
         ]
     )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_xent import metrics
-from tests.testing import normal, only_on, to_numpy
+from tests.testing import autocast, normal, only_on, to_numpy
 
 SCORE = normal(50, scale=2.0)
 MATCH = (SCORE + normal(50, seed=1) > 0).astype("int32")
@@ -51,11 +51,10 @@ def test_figures_are_the_same_under_every_floatx(expected, floatx):
         keras.config.set_floatx(before)
 
 
+@pytest.mark.device
 @only_on("torch", "autocast is PyTorch's")
 def test_figures_are_the_same_under_autocast(expected):
-    import torch
-
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with autocast():
         assert_same(figures(), expected)
 
 
