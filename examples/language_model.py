@@ -7,7 +7,8 @@ the standard library. Whole topics and modules are held out to test on.
 **The point.** The last layer gives a logit to each of 50,000 words at every
 place of every window. `keras_xent.layers.LinearHead` and the loss
 `LinearCrossentropy` train it without these logits: only blocks of them ever
-exist. `--compare` shows what this saves in memory and what it costs in time.
+exist. `--compare` shows what this saves in memory and what it costs in time,
+and with `--largest` how many windows a step can hold either way.
 
 **The figures.** *Perplexity*: the model is as uncertain as if it had to guess
 among so many words. Its logarithm to base 2 is the *bits per token*. A model
@@ -21,7 +22,9 @@ their share is printed.
     python language_model.py                             # train, then talk
     python language_model.py --text book.txt --steps 2000
     python language_model.py --prompt "The module" --temperature 0.5
+    python language_model.py --policy mixed_bfloat16     # on a GPU
     python language_model.py --compare --batch 64        # time and memory
+    python language_model.py --compare --largest --memory 2
     python language_model.py --save model.keras --plots plots
 
 `KERAS_BACKEND=tensorflow` or `torch` before the command changes the backend.
@@ -35,11 +38,9 @@ import argparse
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -47,6 +48,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import checks
 import english
 import keras
+import memory
 import numpy as np
 
 import keras_xent
@@ -59,6 +61,7 @@ SIZES = {  # the usual one, the small one, and the least that works
     "epochs": (4, 2, 1),
     "steps": (40, 60, 1),
 }
+POLICIES = ["float32", "mixed_bfloat16", "mixed_float16"]
 LEARNING_RATE = 0.003  # at first; it falls to 0 along a cosine
 
 
@@ -220,55 +223,97 @@ def plot(history, baseline, folder):
 
 
 def compare(options):
-    """A process for each of the two, and a table."""
+    """A table: both losses, each measurement in a process of its own."""
     print(
-        f"training on {keras.backend.backend()}: {options.batch} windows of "
-        f"{options.window} words, {options.vocabulary:,} logits each\n"
-        f"{'loss':10}{'seconds per step':>18}{'peak memory':>14}",
+        f"training on {keras.backend.backend()} in {options.policy}: windows "
+        f"of {options.window} words, {options.vocabulary:,} logits each\n"
+        f"{'loss':8}{'windows':>8}{'seconds per step':>18}"
+        f"{'tokens per second':>19}{'peak memory':>13}",
         flush=True,
     )
-    for loss in ("fused", "unfused"):
-        command = [sys.executable, __file__, "--measure", loss]
-        for name in ("vocabulary", "window", "batch"):
-            command += [f"--{name}", str(getattr(options, name))]
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-        seconds, peak = json.loads(done.stdout.splitlines()[-1])
-        print(f"{loss:10}{seconds:18.3f}{peak:11.0f} MB", flush=True)
+    held = {loss: compared(loss, options) for loss in ("fused", "unfused")}
     print("The memory is what training needs beyond the model and optimizer.")
+    if options.largest:
+        for loss, batch in held.items():
+            found = f"{batch} windows at most"
+            if not batch:
+                found = f"not even {options.batch} windows"
+            print(f"{loss}: {found}")
 
 
-def measure(options, steps=5):
+def compared(loss, options):
+    """Prints a row for each batch; the last one that fits, 0 if none does."""
+    batch, held = options.batch, 0
+    while True:
+        measured = in_a_process(loss, batch, options)
+        if measured is None:
+            print(f"{loss:8}{batch:8}      does not fit", flush=True)
+            return held
+        seconds, peak = measured
+        speed = batch * options.window / seconds
+        print(
+            f"{loss:8}{batch:8}{seconds:18.3f}{speed:19,.0f}{peak:10,.0f} MB",
+            flush=True,
+        )
+        if not options.largest:
+            return batch
+        batch, held = 2 * batch, batch
+
+
+def in_a_process(loss, batch, options):
+    """What `measure` says of a loss and a batch, in a process of its own.
+
+    `None` where the memory is too small: what stops the process for want of
+    memory does not stop this one.
+    """
+    command = [sys.executable, __file__, "--measure", loss]
+    command += ["--batch", str(batch)]
+    for name in ("vocabulary", "window", "policy", "memory"):
+        if getattr(options, name) is not None:
+            command += [f"--{name}", str(getattr(options, name))]
+    if options.largest:
+        command += ["--largest"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if memory.ended(done.returncode, done.stderr):
+        return None
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        sys.exit(done.returncode)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(options):
     """Seconds per step, and the peak memory beyond the model in MB.
 
-    A model with few words goes first: it loads the backend's own machinery.
+    `None` where there is less memory than that. A model with few words goes
+    first: it loads the backend's own machinery.
     """
+    try:
+        for size in (10, options.vocabulary):
+            seconds, peak = measure_words(size, options)
+    except Exception as error:
+        if memory.refused(error):
+            return None
+        raise
+    if options.memory is not None and peak > 1024 * options.memory:
+        return None
+    return seconds, peak
+
+
+def measure_words(size, options):
     fused = options.measure == "fused"
-    for size in (10, options.vocabulary):
-        model = build_model(size, options.window, fused=fused)
-        compile_model(model, 100, fused)
-        model.optimizer.build(model.trainable_variables)
-        shape = steps * options.batch, options.window + 1
-        ids = np.random.default_rng(0).integers(1, size, shape, "int32")
-        x, y = ids[:, :-1], ids[:, 1:]
-        before = peak_memory(reset=True)
-        model.fit(x[: options.batch], y[: options.batch], verbose=0)
-        start = time.perf_counter()
-        model.fit(x, y, batch_size=options.batch, verbose=0)
-        seconds = (time.perf_counter() - start) / steps
-    return seconds, peak_memory() - before
-
-
-def peak_memory(reset=False):
-    """Of this process so far, in MB; on Linux since the last reset."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        if reset:
-            Path("/proc/self/clear_refs").write_text("5")
-        return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    steps = 20 if memory.on_gpu() else 5
+    model = build_model(size, options.window, fused=fused)
+    compile_model(model, 100, fused)
+    model.optimizer.build(model.trainable_variables)
+    shape = steps * options.batch, options.window + 1
+    ids = np.random.default_rng(0).integers(1, size, shape, "int32")
+    x, y = ids[:, :-1], ids[:, 1:]
+    peak = memory.peak_since_now()
+    model.fit(x[: options.batch], y[: options.batch], verbose=0)
+    start = time.perf_counter()
+    model.fit(x, y, batch_size=options.batch, verbose=0)
+    return (time.perf_counter() - start) / steps, peak()
 
 
 # The command line
@@ -299,7 +344,24 @@ def parse(arguments):
         default=0.7,
         help="0.7; 1 is bolder",
     )
+    add(
+        "--policy",
+        choices=POLICIES,
+        default="float32",
+        help="the dtypes, as keras.config.set_dtype_policy has it: float32",
+    )
     add("--compare", action="store_true", help="with the unfused loss; no more")
+    add(
+        "--largest",
+        action="store_true",
+        help="compare batches from --batch on, doubled while they fit",
+    )
+    add(
+        "--memory",
+        type=checks.finite(above=0),
+        metavar="GB",
+        help="what fits --largest; without a GPU it has to be said",
+    )
     add("--measure", choices=["fused", "unfused"], help=argparse.SUPPRESS)
     add(
         "--plots",
@@ -323,20 +385,40 @@ def parse(arguments):
         parser.error("--prompt needs a word at least")
     if options.compare and (options.save or options.plots):
         parser.error("--compare does no more: leave out --save and --plots")
+    if options.largest and not (options.compare or options.measure):
+        parser.error("--largest is for --compare")
+    if options.memory is not None and not options.largest:
+        parser.error("--memory is for --largest")
     return parser, options
+
+
+def refuse(parser, options):
+    """Says what cannot work without a GPU."""
+    if memory.on_gpu():
+        return
+    if options.policy == "mixed_float16" and keras.backend.backend() == "jax":
+        parser.error(
+            "JAX's attention takes float16 on a GPU only. Without one choose "
+            "--policy mixed_bfloat16"
+        )
+    if options.largest and options.memory is None:
+        parser.error("without a GPU --largest needs --memory GB")
 
 
 def main(arguments=None):
     parser, options = parse(arguments)
+    if options.compare:  # takes nothing of the GPU for itself
+        compare(options)
+        return
+    refuse(parser, options)
+    keras.config.set_dtype_policy(options.policy)
     if options.measure:
         print(json.dumps(measure(options)))
-    elif options.compare:
-        compare(options)
-    else:
-        try:
-            train(options)
-        except english.TextError as error:
-            parser.error(str(error))
+        return
+    try:
+        train(options)
+    except english.TextError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

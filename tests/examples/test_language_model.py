@@ -19,10 +19,13 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 import english  # noqa: E402
 import language_model  # noqa: E402
+import memory  # noqa: E402
 
 # NumPy, a command line and plain Keras: what it uses of the package is tested
 # on every backend. PyTorch takes several times as long.
 pytestmark = only_on("jax", "examples are tested on one backend")
+
+without_gpu = pytest.mark.skipif(memory.on_gpu(), reason="a GPU can do it")
 
 MODULE = b'''
 """Of the  module.
@@ -276,6 +279,14 @@ def test_from_the_text_to_a_saved_model(tmp_path, capsys):
     assert float(largest) == pytest.approx(np.abs(logits).max(), rel=1e-4)
 
 
+@pytest.fixture(autouse=True)
+def policy():
+    """As it was before; an option sets it for the whole process."""
+    before = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(before)
+
+
 @pytest.fixture
 def one_block(monkeypatch):
     """Compiles faster."""
@@ -320,30 +331,129 @@ def test_the_sample_goes_on_from_the_last_words():
 
 
 @pytest.mark.usefixtures("one_block")
+def test_mixed_precision_is_as_good_as_float32(tmp_path, capsys):
+    reached = []
+    for policy in ["float32", "mixed_bfloat16"]:
+        path = tmp_path / f"{policy}.keras"
+        arguments = ["--small", "--epochs", "1", "--length", "0"]
+        arguments += ["--policy", policy, "--save", str(path)]
+        language_model.main(arguments)
+        reached += figures(capsys.readouterr().out)
+        head = keras.saving.load_model(path).layers[-1]
+        assert head.dtype_policy.name == policy
+        assert head.bias.dtype == "float32"
+    unigram, full, _, mixed = reached
+    assert full < 0.8 * unigram
+    assert mixed == pytest.approx(full, rel=0.005)
+
+
+@pytest.mark.usefixtures("one_block")
 @pytest.mark.parametrize("loss", ["fused", "unfused"])
 def test_each_loss_is_measured(loss, capsys):
-    language_model.main(["--small", "--measure", loss])
+    policy = "mixed_bfloat16"
+    language_model.main(["--small", "--measure", loss, "--policy", policy])
     seconds, peak = json.loads(capsys.readouterr().out)
     assert 0 < seconds < 60
     assert 0 <= peak < 2000
+    assert keras.config.dtype_policy().name == policy
 
 
-def test_both_are_compared_in_a_table(monkeypatch, capsys):
+def test_what_there_is_no_memory_for_is_no_error(capsys):
+    arguments = ["--small", "--batch", "1000000000000000"]
+    language_model.main([*arguments, "--measure", "fused"])
+    assert json.loads(capsys.readouterr().out) is None
+
+
+def test_more_than_the_limit_does_not_fit(monkeypatch, capsys):
+    monkeypatch.setattr(
+        language_model, "measure_words", lambda *_: (1.0, 500.0)
+    )
+    arguments = ["--measure", "fused", "--largest", "--memory"]
+    for limit in ("0.4", "0.5"):
+        language_model.main([*arguments, limit])
+    first, second = capsys.readouterr().out.splitlines()
+    assert json.loads(first) is None
+    assert json.loads(second) == [1.0, 500.0]
+
+
+def test_another_error_is_raised(monkeypatch):
+    def fail(*_):
+        raise ValueError("shapes do not match")
+
+    monkeypatch.setattr(language_model, "measure_words", fail)
+    with pytest.raises(ValueError, match="do not match"):
+        language_model.main(["--measure", "fused"])
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """What is asked of processes; each says that it took 8 s and 27.2 MB.
+
+    Up to 20 windows fit where the loss is fused, and no more than 5 otherwise.
+    """
     asked = []
 
     def run(command, **_):
-        asked.append(command[2:])
-        return subprocess.CompletedProcess(command, 0, b"noise\n[1.5, 27.2]\n")
+        asked.append(" ".join(command[2:]))
+        loss, batch = command[3], int(command[5])
+        fits = batch <= (20 if loss == "fused" else 5)
+        printed = "noise\n[8.0, 27.2]\n" if fits else "null\n"
+        return subprocess.CompletedProcess(command, 0, printed, "")
 
     monkeypatch.setattr(language_model.subprocess, "run", run)
+    return asked
+
+
+def test_both_are_compared_in_a_table(processes, capsys):
     language_model.main(["--compare", "--batch", "3"])
     printed = capsys.readouterr().out
-    assert re.search(r"^fused +1\.500 +27 MB$", printed, re.MULTILINE)
-    assert re.search(r"^unfused +1\.500 +27 MB$", printed, re.MULTILINE)
-    options = "--vocabulary 50000 --window 64 --batch 3"
-    assert [" ".join(line) for line in asked] == [
+    for loss in ("fused", "unfused"):
+        assert re.search(rf"^{loss} +3 +8\.000 +24 +27 MB$", printed, re.M)
+    assert "at most" not in printed
+    options = "--batch 3 --vocabulary 50000 --window 64 --policy float32"
+    assert processes == [
         f"--measure {loss} {options}" for loss in ("fused", "unfused")
     ]
+
+
+def test_the_largest_batch_is_found_by_doubling(processes, capsys):
+    arguments = "--compare --largest --memory 1.5 --policy mixed_float16"
+    language_model.main([*arguments.split(), "--batch", "3"])
+    printed = capsys.readouterr().out
+    tried = [int(line.split()[3]) for line in processes]
+    assert tried == [3, 6, 12, 24, 3, 6]
+    for line in processes:
+        assert line.endswith("--policy mixed_float16 --memory 1.5 --largest")
+    assert re.search(r"^fused +24 +does not fit$", printed, re.M)
+    assert printed.endswith(
+        "fused: 12 windows at most\nunfused: 3 windows at most\n"
+    )
+
+
+def test_nothing_fits(processes, capsys):
+    arguments = ["--compare", "--largest", "--memory", "1", "--batch", "9"]
+    language_model.main(arguments)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "unfused: not even 9 windows"
+
+
+@pytest.mark.parametrize("code", [-9, 0])
+def test_a_process_that_is_killed_does_not_fit(code, monkeypatch):
+    def run(command, **_):
+        return subprocess.CompletedProcess(command, code, "[8.0, 27.2]\n", "")
+
+    monkeypatch.setattr(language_model.subprocess, "run", run)
+    options = language_model.parse(["--compare"])[1]
+    found = language_model.in_a_process("fused", 3, options)
+    assert found == (None if code else [8.0, 27.2])
+
+
+@without_gpu
+def test_the_error_of_a_process_is_shown(capfd):
+    arguments = ["--compare", "--largest", "--vocabulary", "20"]
+    with pytest.raises(SystemExit, match="2"):
+        language_model.main(arguments)
+    assert "a GPU --largest needs --memory GB" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -391,6 +501,10 @@ def test_a_text_without_a_word_twice_is_refused(tmp_path, capsys):
         (["--plots", __file__], "--plots: cannot write"),
         (["--save", f"{__file__}/a.keras"], "--save: cannot write"),
         (["--compare", "--save", "a.keras"], "--compare does no more"),
+        (["--largest"], "--largest is for --compare"),
+        (["--compare", "--memory", "1"], "--memory is for --largest"),
+        (["--memory", "0"], "--memory: must be above 0"),
+        (["--policy", "bfloat16"], "from 'float32', 'mixed_bfloat16', 'mixed_"),
         (["--prompt", " "], "--prompt needs a word"),
         (["--save", "model"], "ends in .keras"),
     ],
@@ -401,3 +515,10 @@ def test_what_cannot_work_is_said_at_once(arguments, words, capsys):
     printed = capsys.readouterr()
     assert words in printed.err
     assert not printed.out
+
+
+@without_gpu
+def test_what_cannot_work_without_a_gpu_is_said_at_once(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        language_model.main(["--policy", "mixed_float16"])
+    assert "choose --policy mixed_bfloat16" in capsys.readouterr().err
