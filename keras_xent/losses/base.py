@@ -98,8 +98,7 @@ class RowLoss(keras.losses.Loss):
                 mask = counted if mask is None else mask & counted
             if total is None:
                 return self._reduce(losses, weight, mask)
-            wide = keras.backend.standardize_dtype(y_pred.dtype) == "float64"
-            dtype = "float64" if wide else "float32"
+            dtype = checks.sums_dtype(y_pred.dtype)
             ones = ops.ones_like(y_pred[..., 0], dtype=dtype)
             scales = self._row_scales(ones, weight, mask)
             loss = total(y_true, y_pred, effective, row_weights=scales)

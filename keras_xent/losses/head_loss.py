@@ -74,16 +74,17 @@ class HeadLoss(RowLoss):
             y_true, y_pred.shape, axis, self.ignore_class
         )
 
-    def linear_losses(self, note, y_true, features, **options):
+    def linear_losses(self, note, y_true, features, logits, **options):
         """The losses over all classes, and the `reductions.Terms`."""
         return linear.losses_and_terms(
             y_true,
             features,
             **note.matrix,
-            **{"logits": note.logits, "precision": self.products(note)}
-            | options,
+            logits=logits,
             ignore_class=self.ignore_class,
+            precision=self.products(note),
             all_terms=note.head.needs_all_terms,
+            **options,
         )
 
     def products(self, note):

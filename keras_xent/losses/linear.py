@@ -9,7 +9,7 @@ from keras_xent import ops
 from keras_xent._types import ClassIds, ClassWeight, DType, Reduction
 from keras_xent.losses.base import as_list
 from keras_xent.losses.head_loss import HeadLoss
-from keras_xent.ops import checks, linear
+from keras_xent.ops import checks, crossentropy, linear
 from keras_xent.ops.logits import LinearLogits
 
 
@@ -98,8 +98,8 @@ class LinearCrossentropy(HeadLoss):
         name: str = "linear_crossentropy",
         dtype: DType = None,
     ):
-        class_weight = linear.check_options(
-            label_smoothing, class_weight, z_loss, softcap
+        class_weight = crossentropy.check_options(
+            label_smoothing, class_weight, 0.0, z_loss
         )
         linear.check_softcap(softcap)
         linear.check_precision(precision)
@@ -135,7 +135,7 @@ class LinearCrossentropy(HeadLoss):
             note,
             y_true,
             y_pred,
-            logits=self._logits(note),
+            self._logits(note),
             label_smoothing=self.label_smoothing,
             class_weight=self.class_weight,
             z_loss=self.z_loss,

@@ -138,7 +138,10 @@ class SampledLoss(HeadLoss):
             ]
             return sum(losses) / len(losses)
         losses, terms = zip(
-            *(self.linear_losses(note, labels, y_pred) for labels in columns),
+            *(
+                self.linear_losses(note, labels, y_pred, note.logits)
+                for labels in columns
+            ),
             strict=True,
         )
         self.update_metrics(

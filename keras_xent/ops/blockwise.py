@@ -25,7 +25,7 @@ import keras
 from keras import ops
 
 from keras_xent import _keras
-from keras_xent.ops import blocks, devices, extrema
+from keras_xent.ops import blocks, checks, devices, extrema
 from keras_xent.ops.description import Description
 from keras_xent.ops.logits import gathered, nothing_learned
 from keras_xent.ops.select import where
@@ -129,7 +129,7 @@ class Pass:
         self.columns = columns
         self.block_size = block_size
         self.dtype = keras.backend.standardize_dtype(dtype or left.dtype)
-        self.wide = "float64" if self.dtype == "float64" else "float32"
+        self.wide = checks.sums_dtype(self.dtype)
         self.names = [
             (part, name)
             for part, each in what._asdict().items()

@@ -186,6 +186,12 @@ def floats(x, name, why="ranks and correlations of integers have no gradient."):
     return x if hasattr(x, "ndim") else ops.copy(x)
 
 
+def sums_dtype(dtype):
+    """What sums of a dtype are made in: float64 of float64, else float32."""
+    wide = keras.backend.standardize_dtype(dtype) == "float64"
+    return "float64" if wide else "float32"
+
+
 def one_dtype(a, b):
     """Two results of `logits` in the wider of their two float types."""
     types = {keras.backend.standardize_dtype(x.dtype) for x in (a, b)}

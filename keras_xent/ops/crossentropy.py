@@ -310,7 +310,7 @@ def integer_labels(labels, shape, axis):
         return where(fits, ops.cast(labels, "int32"), NO_CLASS)
     if "float" not in dtype:
         return ops.cast(labels, "int32")
-    labels = ops.cast(labels, "float64" if dtype == "float64" else "float32")
+    labels = ops.cast(labels, checks.sums_dtype(dtype))
     whole = (labels == ops.floor(labels)) & (abs(labels) <= checks.INT32_MAX)
     labels = where(whole, labels, NO_CLASS)
     return ops.cast(labels, "int32")

@@ -110,9 +110,9 @@ def linear_softmax_crossentropy(
     """
     checks.choice("reduction", reduction, (None, "sum", "mean"))
     check_softcap(softcap)
-    features, *_ = factors(features, kernel, class_vectors)
     row_weights = None
     if sample_weight is not None or reduction is not None:
+        features, *_ = factors(features, kernel, class_vectors)
         counted = crossentropy.rows_counted(
             labels, features.shape, len(features.shape) - 1, ignore_class
         )
@@ -140,7 +140,7 @@ def linear_softmax_crossentropy(
 
 def _row_weights(features, sample_weight, counted, mean):
     """What the loss of each row is multiplied with, and which rows count."""
-    dtype = sums_dtype(features)
+    dtype = checks.sums_dtype(features.dtype)
     weights, keep = ops.ones_like(features[..., 0], dtype=dtype), None
     number = weights if counted is None else ops.cast(counted, dtype)
     if sample_weight is not None:
@@ -186,8 +186,8 @@ def losses_and_terms(
     """
     features, matrix, columns, count = factors(features, kernel, class_vectors)
     logits = checked_logits(logits, count)
-    class_weight = check_options(
-        label_smoothing, class_weight, z_loss, None, count
+    class_weight = crossentropy.check_options(
+        label_smoothing, class_weight, 0.0, z_loss, count
     )
     check_block_size(block_size)
     ignored = checks.id_tuple("ignore_class", ignore_class)
@@ -207,7 +207,7 @@ def losses_and_terms(
         features = where(counted[:, None], features, 0)
         exists = exists | ~counted
 
-    wide = sums_dtype(features, dtype)
+    wide = checks.sums_dtype(dtype)
     if row_weights is None:
         weights = ops.ones_like(labels, dtype=wide)
     else:
@@ -255,7 +255,7 @@ def losses_and_terms(
 
 def _own_logits(labels, features, matrix, columns, logits, dtype):
     """The logit of each row's label, without a gradient."""
-    wide = sums_dtype(features, dtype)
+    wide = checks.sums_dtype(dtype)
     features = ops.cast(ops.cast(features, dtype), wide)
     vectors = ops.cast(ops.take(matrix, labels, axis=columns), dtype)
     if columns == 1:
@@ -278,12 +278,6 @@ def products_dtype(features, precision):
     if dtype == "float16" and devices.slow_float16(features):
         return "float32"
     return dtype
-
-
-def sums_dtype(features, dtype=None):
-    """float64 for float64 features, or else float32."""
-    dtype = dtype or keras.backend.standardize_dtype(features.dtype)
-    return "float64" if dtype == "float64" else "float32"
 
 
 def factors(features, kernel, class_vectors):
@@ -320,14 +314,6 @@ def checked_logits(logits, count):
                 f"Received shape {tuple(x.shape)}."
             )
     return logits.holding(checked)
-
-
-def check_options(label_smoothing, class_weight, z_loss, softcap, classes=None):
-    """Raises on an option that is out of range. Returns the class weights."""
-    check_softcap(softcap)
-    return crossentropy.check_options(
-        label_smoothing, class_weight, 0.0, z_loss, classes
-    )
 
 
 def check_softcap(softcap):

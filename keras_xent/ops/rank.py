@@ -151,7 +151,7 @@ def average_rank(
     dtype = keras.backend.standardize_dtype(x.dtype)
     if dtype in ("bool", "float16", "bfloat16"):
         x = ops.cast(x, "int32" if dtype == "bool" else "float32")
-    dtype = "float64" if dtype == "float64" else "float32"
+    dtype = checks.sums_dtype(dtype)
     weight = entry_weights(x, sample_weight, mask, dtype)
     x, weight = (_keras.moveaxis(each, axis, -1) for each in (x, weight))
     x, weight, good = _tidy(x, weight)

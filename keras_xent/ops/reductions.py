@@ -252,9 +252,7 @@ class SoftmaxLoss(Description):
             "squared": ops.square(log_sum),
         }
         return {
-            name: _times(
-                ops.cast(weight != 0, values[name].dtype), values[name]
-            )
+            name: where(weight == 0, 0, values[name])
             for name, weight in self.tensors().items()
         }
 

@@ -253,7 +253,7 @@ def _logits(
     linear.check_softcap(softcap)
     logits = linear.checked_logits(LinearLogits(bias, softcap), count)
     dtype = linear.products_dtype(features, precision)
-    wide = linear.sums_dtype(features, dtype)
+    wide = checks.sums_dtype(dtype)
     labels = true_classes(labels, features.shape, count)
     ids, exist, *expected = _checked_candidates(candidates, labels.shape, count)
     rows = ops.shape(features)[:-1]
