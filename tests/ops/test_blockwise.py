@@ -625,14 +625,15 @@ def test_a_gradient_to_be_differentiated_again_is_an_error(way):
 MANY, BLOCK, FEW, VOCABULARY = 48, 11, 5, 83
 
 
-def largest_in_jax(function, *arrays):
+def largest_in_jax(function, *arrays, dtype=""):
     """The elements of the largest tensor in the jaxpr, whatever it nests."""
     import jax
 
     def walk(jaxpr):
         for equation in jaxpr.eqns:
             for variable in equation.outvars:
-                yield int(np.prod(variable.aval.shape))
+                if dtype in str(variable.aval.dtype):
+                    yield int(np.prod(variable.aval.shape))
             for inner in jax.core.jaxprs_in_params(equation.params):
                 yield from walk(inner)
 
@@ -644,7 +645,7 @@ def largest_in_jax(function, *arrays):
     return max(walk(jax.make_jaxpr(step)(*arrays).jaxpr))
 
 
-def largest_in_torch(function, *arrays):
+def largest_in_torch(function, *arrays, dtype=""):
     """The elements of the largest tensor that any operation returned."""
     from torch.utils import _python_dispatch, _pytree
 
@@ -654,7 +655,9 @@ def largest_in_torch(function, *arrays):
         def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
             result = operation(*args, **(kwargs or {}))
             for x in _pytree.tree_leaves(result):
-                self.largest = max(self.largest, getattr(x, "numel", int)())
+                if dtype in str(getattr(x, "dtype", None)):
+                    size = getattr(x, "numel", int)()
+                    self.largest = max(self.largest, size)
             return result
 
     with Watch() as watch:
@@ -662,7 +665,7 @@ def largest_in_torch(function, *arrays):
     return watch.largest
 
 
-def largest_in_tensorflow(function, *arrays):
+def largest_in_tensorflow(function, *arrays, dtype=""):
     """The elements of the largest tensor in the graph and its functions."""
     import tensorflow as tf
     from tensorflow.python.framework import function_def_to_graph
@@ -683,6 +686,7 @@ def largest_in_tensorflow(function, *arrays):
         for each in graphs
         for operation in each.get_operations()
         for tensor in operation.outputs
+        if dtype in tensor.dtype.name
     ]
     return max(shape.num_elements() or 0 for shape in shapes)
 
@@ -694,7 +698,7 @@ LARGEST = {
 }[BACKEND]
 
 
-def loss_of_blocks(way, block_size, columns):
+def loss_of_blocks(way, block_size, columns, **how):
     labels = np.arange(MANY, dtype="int32") % VOCABULARY
     ones, shares = np.ones(MANY, "float32"), np.ones(VOCABULARY, "float32")
 
@@ -705,7 +709,9 @@ def loss_of_blocks(way, block_size, columns):
             OnlineSoftmax(tensor(shares / VOCABULARY)),
             SoftmaxLoss(*[tensor(ones)] * 3),
         )
-        return way(left, right, what, columns=columns, block_size=block_size)
+        return way(
+            left, right, what, columns=columns, block_size=block_size, **how
+        )
 
     return function
 
@@ -729,3 +735,14 @@ def test_no_tensor_is_larger_than_a_block(way, block, columns):
     # The same eyes do see logits where there are some.
     largest = LARGEST(loss_of_logits, left, right, bias)
     assert largest == MANY * VOCABULARY
+
+
+@each_matrix
+def test_a_float32_kernel_is_rounded_a_block_at_a_time(columns):
+    left, right = normal(MANY, FEW), normal(FEW, VOCABULARY)
+    right = right if columns else right.T.copy()
+    # Blocks of products, 48 × 2, are smaller than the features, 48 × 5, and
+    # these than the kernel, 5 × 83.
+    function = loss_of_blocks(by_rows, 2, columns, dtype="bfloat16")
+    arrays = left, right, normal(VOCABULARY)
+    assert LARGEST(function, *arrays, dtype="bfloat16") == MANY * FEW

@@ -300,6 +300,25 @@ def test_many_low_precision_rows_do_not_stall_a_sum(dtype):
     assert to_numpy(result).tolist() == [[-rows / 2, rows / 2]]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_many_low_precision_classes_do_not_stall_a_sum(dtype):
+    """1023 shares of 1/1024, each of a block of its own, nearly make 1."""
+    classes = 1024
+    features = keras.ops.zeros((1, 1), dtype=dtype)
+    kernel = np.ones((1, classes), "float32")
+    kernel[0, 0] = 0
+    (result,), _ = gradients(
+        lambda features: linear(
+            np.zeros(1, "int32"), features, kernel, block_size=1
+        ),
+        features,
+    )
+    unit = {"bfloat16": 2**-8, "float16": 2**-11}[dtype]
+    expected = (classes - 1) / classes
+    result = float(to_numpy(keras.ops.cast(result, "float32"))[0, 0])
+    assert result == pytest.approx(expected, rel=unit)
+
+
 def grid():
     """Rows of logits with magnitudes up to ±1e4, ties and denormals."""
     rows = []
