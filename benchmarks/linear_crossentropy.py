@@ -12,6 +12,11 @@ left out where they are not installed). Every case runs in a process of its own.
 
 `classes` and `rows` double v and n step by step, `blocks` sets the block size.
 `--plot FILE` draws `classes`. On a GPU: gpu.py.
+
+    python benchmarks/linear_crossentropy.py --kinds cosine
+
+is the loss on a `CosineHead` with an angular margin of 0.2, beside ArcFace's
+formula in Keras and pytorch-metric-learning's (left out where it is missing).
 """
 
 import harness
@@ -23,8 +28,17 @@ PEERS = {
     "TensorFlow graph": ["tf.nn"],
     "TensorFlow XLA": ["tf.nn"],
 }
+ARCFACE = {"PyTorch": ["pytorch-metric-learning"]}
+SCALE, MARGIN = 30.0, 0.2
 FUSED = ["torch linear_cross_entropy", "tokamax", "jax-cce"]
-KERNEL = ["keras_xent", "Keras", "optax", "tf.nn", "tokamax"]
+KERNEL = [
+    "keras_xent",
+    "Keras",
+    "optax",
+    "tf.nn",
+    "tokamax",
+    "pytorch-metric-learning",
+]
 ROWS, FEATURES = 2048, 256
 
 
@@ -39,6 +53,8 @@ def cases():
                 yield case(mode, "classes", loss, ROWS, v)
         for n in (512, 1024, 2048, 4096, 8192):
             yield case(mode, "rows", "keras_xent", n, 32768)
+        for loss in ("keras_xent", "Keras", *ARCFACE.get(mode, [])):
+            yield case(mode, "cosine", loss, ROWS, 131072)
         for size in (256, 512, 1024, 2048, 4096, 8192):
             yield case(
                 mode, "blocks", "keras_xent", ROWS, 32768, block_size=size
@@ -72,7 +88,8 @@ def make_data(case, n, d, v):
     rng = np.random.default_rng(0)
     features = rng.normal(size=(n, d)).astype("float32")
     shape = (v, d) if vectors(case) else (d, v)
-    weights = rng.standard_normal(size=shape, dtype="float32") / np.sqrt(d)
+    weights = rng.standard_normal(size=shape, dtype="float32")
+    weights /= np.sqrt(d)  # in place, or it would be float64
     labels = rng.integers(0, v, n).astype("int32")
     return (
         ops.convert_to_tensor(features),
@@ -88,6 +105,8 @@ def make_loss(case):
     import keras_xent
 
     name = case["loss"]
+    if case["kind"] == "cosine":
+        return arcface(case)
     if name.startswith("keras_xent"):
         key = "class_vectors" if vectors(case) else "kernel"
         size = case.get("block_size")
@@ -107,6 +126,60 @@ def make_loss(case):
             return lambda x, w, y: keras_loss(y, x @ ops.transpose(w))
         return lambda x, w, y: keras_loss(y, ops.matmul(x, w))
     return peer(name)
+
+
+def arcface(case):
+    """The loss with an angular margin, from features and class vectors."""
+    import math
+
+    import keras
+    from keras import ops
+
+    from keras_xent.ops import linear
+    from keras_xent.ops.cosine import CosineLogits, with_margin
+
+    if case["loss"] == "keras_xent":
+        margins = [ops.convert_to_tensor(m, "float32") for m in (MARGIN, 0.0)]
+
+        def blockwise(x, weights, labels):
+            loss, _ = linear.losses_and_terms(
+                labels,
+                x,
+                kernel=weights,
+                logits=CosineLogits(SCALE, *margins),
+                row_weights=ops.ones_like(x[:, 0]) / x.shape[0],
+                summed=True,
+            )
+            return loss
+
+        return blockwise
+    if case["loss"] == "Keras":
+        keras_loss = keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True
+        )
+
+        def dense(x, weights, labels):
+            cosines = ops.normalize(x, axis=1) @ ops.normalize(weights, axis=0)
+            own = ops.one_hot(labels, weights.shape[1], dtype="bool")
+            turned = with_margin(cosines, MARGIN, 0.0)
+            return keras_loss(labels, SCALE * ops.where(own, turned, cosines))
+
+        return dense
+    from pytorch_metric_learning.losses import ArcFaceLoss
+
+    def theirs(x, weights, labels):
+        loss = ArcFaceLoss(
+            num_classes=2,
+            embedding_size=x.shape[1],
+            margin=math.degrees(MARGIN),
+            scale=SCALE,
+        )
+        loss.num_classes = weights.shape[1]
+        del loss.W
+        loss.W = weights
+        return loss(x, labels.long())
+
+    return theirs
 
 
 def peer(name):
@@ -179,9 +252,11 @@ def row(chosen, rounds, index):
     peak = harness.median(rounds, index, "peak_mb")
     gradient = harness.median(rounds, index, "gradient_mb")
     beyond = None if peak is None else peak - gradient
-    share = None
-    if keras and beyond:
-        share = beyond / harness.median(rounds, keras[0], "peak_mb")
+    share, whole = None, None
+    if keras:
+        whole = harness.median(rounds, keras[0], "peak_mb")
+    if whole and beyond:
+        share = beyond / whole
     name = case["loss"]
     if "block_size" in case:
         name += f", blocks of {case['block_size']}"

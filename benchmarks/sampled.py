@@ -50,7 +50,8 @@ def make_data(n, d, v):
     from keras import ops
 
     rng = np.random.default_rng(0)
-    vectors = rng.standard_normal(size=(v, d), dtype="float32") / np.sqrt(d)
+    vectors = rng.standard_normal(size=(v, d), dtype="float32")
+    vectors /= np.sqrt(d)  # in place, or it would be float64
     labels = np.exp(rng.random(n) * np.log(v)).astype("int32") - 1
     return (
         ops.convert_to_tensor(

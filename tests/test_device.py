@@ -1,12 +1,15 @@
 """Nothing leaves the device of its data, and nothing is read back from it."""
 
 import contextlib
+import functools
 
 import keras
 import numpy as np
 import pytest
 
 from keras_xent import ops
+from keras_xent.ops import linear
+from keras_xent.ops.cosine import CosineLogits
 from tests.contract import LOSSES, METRICS
 from tests.testing import normal, only_on
 
@@ -83,6 +86,35 @@ CALLS = {
         y, x, class_vectors=w, label_smoothing=0.1, block_size=2
     ),
 }
+
+
+def of_cosines(y, t, x, w, **margins):
+    """The loss on a `CosineHead`, with a gradient."""
+    x.requires_grad_(True)
+    margins = {name: x.new_full((5,), value) for name, value in margins.items()}
+    loss, _ = linear.losses_and_terms(
+        y,
+        x,
+        class_vectors=w,
+        logits=CosineLogits(8.0, **margins),
+        all_terms=True,
+        block_size=2,
+    )
+    loss.sum().backward()
+    return loss
+
+
+CALLS["cosines"] = of_cosines
+CALLS["cosines with margins"] = functools.partial(
+    of_cosines, angular_margin=0.2, cosine_margin=0.1
+)
+CALLS["batch classes"] = lambda y, t, x, w: ops.sampled_softmax_crossentropy(
+    y,
+    x,
+    class_vectors=w,
+    candidates=ops.uniform_sample(y, 2, 5, seed=0),
+    batch_classes=True,
+)
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -4,13 +4,11 @@ import typing
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_xent import _keras, heads
-from keras_xent._types import Tensor, TensorLike
-from keras_xent.layers.head_metrics import head_metrics
-from keras_xent.layers.low_rank import Initializer, LowRankLayer
+from keras_xent import _keras
+from keras_xent.layers.head import Initializer, checked_units
+from keras_xent.layers.low_rank import LowRankLayer
 from keras_xent.ops import linear
 from keras_xent.ops.logits import LinearLogits
 
@@ -117,20 +115,21 @@ class LinearHead(LowRankLayer):
         lora_alpha: float | None = None,
         **kwargs: typing.Any,
     ) -> None:
-        super().__init__(**kwargs)
         linear.check_softcap(softcap)
-        linear.check_precision(precision)
-        self.precision = precision
-        self.tied_to = _checked_embedding(tied_to)
-        self.units = _checked_units(units, tied_to)
+        tied_to = _checked_embedding(tied_to)
+        super().__init__(
+            _units_of(units, tied_to),
+            precision=precision,
+            metrics=metrics,
+            sampled=sampled,
+            seed=seed,
+            kernel_initializer=kernel_initializer,
+            **kwargs,
+        )
+        self.tied_to = tied_to
         self.use_bias = bool(use_bias)
         self._softcap = softcap
-        self.sampled = bool(sampled)
-        self.seed = seed
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
-        self._trackers = _keras.MetricGroup(head_metrics(metrics, self.units))
-        self.supports_masking = True
         self.bias = None
         if lora_rank is not None:
             self._set_lora(lora_rank, lora_alpha)
@@ -139,17 +138,10 @@ class LinearHead(LowRankLayer):
                 "`lora_alpha` belongs to a `lora_rank`, which says that there "
                 f"is a low rank. Received: lora_alpha={lora_alpha!r} alone."
             )
-        if sampled:
-            self._seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape: tuple) -> None:
         if self.tied_to is None:
-            shape = (input_shape[-1], self.units)
-            self._kernel = self.add_weight(
-                name="class_vectors" if self.sampled else "kernel",
-                shape=shape[::-1] if self.sampled else shape,
-                initializer=self.kernel_initializer,
-            )
+            self._add_kernel(input_shape)
         if self.use_bias:
             self.bias = self.add_weight(
                 name="bias",
@@ -159,32 +151,6 @@ class LinearHead(LowRankLayer):
         if self.lora_rank is not None:
             self.built = True
             self.enable_lora(self.lora_rank, lora_alpha=self.lora_alpha)
-
-    def quantize(self, mode=None, type_check=True, config=None):
-        """Says that a head cannot be quantized; `Model.quantize` leaves it."""
-        raise NotImplementedError(
-            "A LinearHead is not quantized: its loss needs the weights of the "
-            f"classes as floating point. The head {self.name!r} stays as it "
-            "is; for a quantized last layer copy its weights into a Dense."
-        )
-
-    def rematerialized_call(self, layer_call, *args, **kwargs):
-        """The call as it is, in a `keras.RematScope` too.
-
-        In training the head computes nothing that could be computed again, and
-        what leaves a rematerialized call on JAX has lost the head's note.
-        """
-        return layer_call
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """The names of the metrics."""
-        return tuple(metric.name for metric in self._trackers.metrics)
-
-    @property
-    def needs_all_terms(self) -> bool:
-        """Whether a metric asks for all of the `ops.reductions.Terms`."""
-        return any(x.needs_all_terms for x in self._trackers.metrics)
 
     @property
     def softcap(self) -> float | None:
@@ -200,44 +166,24 @@ class LinearHead(LowRankLayer):
 
     def _tie(self, embedding):
         """Puts the embedding in the place of its name."""
-        _checked_units(self.units, embedding)
+        _units_of(self.units, embedding)
         # A layer that is built, or loaded, takes no sublayers otherwise.
         with _keras.unlocked(self):
             self.tied_to = embedding
 
-    def call(self, inputs: TensorLike, training: bool = False) -> Tensor:
-        inputs = ops.convert_to_tensor(inputs)
-        if "float" not in keras.backend.standardize_dtype(inputs.dtype):
-            inputs = ops.cast(inputs, self.compute_dtype)
-        self._check_features(inputs)
-        with _keras.without_autocast():
-            matrix, logits = self._matrix(), self._logits()
-        # A tensor of its own: two heads on the same features leave two notes.
-        features = ops.copy(inputs)
-        if _is_true(training):
-            seed = None
-            if self.sampled:
-                seed = heads.DrawnSeed(self._seed_generator.next())
-            note = heads.Note(self, matrix, logits, seed=seed)
-            heads.leave_note(features, note)
-            return features
-        dtype = linear.products_dtype(features, self.precision)
-        # On TensorFlow the variables are still to be read.
-        with _keras.without_autocast(), _keras.full_precision():
-            kernel = ops.cast(*matrix.values(), dtype)
-            if "class_vectors" in matrix:
-                kernel = ops.transpose(kernel)
-            products = ops.matmul(ops.cast(features, dtype), kernel)
-            result = ops.cast(logits.dense(products), features.dtype)
-        heads.leave_note(result, heads.Note(self, matrix, logits, features))
-        return result
-
-    def _logits(self):
+    def _logits(self, training):
         """What the head makes of a product."""
         bias = self.bias
         if bias is not None:
             bias = ops.convert_to_tensor(bias)
         return LinearLogits(bias, self.softcap)
+
+    def _predict(self, features, matrix, logits, dtype):
+        """The logits, from products in that dtype."""
+        kernel = ops.cast(*matrix.values(), dtype)
+        if "class_vectors" in matrix:
+            kernel = ops.transpose(kernel)
+        return logits.dense(ops.matmul(ops.cast(features, dtype), kernel))
 
     def _matrix(self):
         """The weights of the classes by their name in the loss."""
@@ -256,31 +202,15 @@ class LinearHead(LowRankLayer):
         kernel = self.tied_to.reverse_embeddings
         return {"kernel": ops.convert_to_tensor(kernel)}
 
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.units)
-
-    def update_metrics(self, terms, weight):
-        """Adds the rows of a pass, in the `ops.reductions.Terms` of them."""
-        for metric in self._trackers.metrics:
-            metric.update(terms, weight)
-
     def get_config(self) -> dict:
         tied_to = self.tied_to
         if isinstance(tied_to, keras.layers.Layer):
             tied_to = tied_to.name
         return {
             **super().get_config(),
-            "units": self.units,
             "tied_to": tied_to,
             "use_bias": self.use_bias,
             "softcap": self._softcap,
-            "precision": self.precision,
-            "metrics": list(self.metric_names),
-            "sampled": self.sampled,
-            "seed": self.seed,
-            "kernel_initializer": keras.initializers.serialize(
-                self.kernel_initializer
-            ),
             "bias_initializer": keras.initializers.serialize(
                 self.bias_initializer
             ),
@@ -299,18 +229,6 @@ class LinearHead(LowRankLayer):
         )
 
 
-def _is_true(training):
-    try:
-        return bool(training)
-    except TypeError as error:
-        raise ValueError(
-            "A LinearHead has to know whether it trains. Received a tensor "
-            "without a value as `training`, as on JAX in a model that is made "
-            "inside of a keras.RematScope: make the model outside of the "
-            "scope. Its layers may be made inside, the head too."
-        ) from error
-
-
 def _checked_embedding(layer):
     """An embedding; or its name, to be looked up when the head is called."""
     if layer is None or isinstance(layer, (str, keras.layers.Embedding)):
@@ -321,21 +239,15 @@ def _checked_embedding(layer):
     )
 
 
-def _checked_units(units, tied_to):
+def _units_of(units, tied_to):
     size = getattr(tied_to, "input_dim", None)
-    if units is None:
-        units = size
-    if not isinstance(units, (int, np.integer)) or units < 2:
-        raise ValueError(
-            "`units` is the number of classes, a whole number from 2: the "
-            f"softmax of one logit is always 1. Received: units={units!r}"
-        )
+    units = checked_units(size if units is None else units)
     if size is not None and units != size:
         raise ValueError(
             f"The embedding has {size} vectors, so the head has {size} "
             f"classes. Received: units={units}. Leave `units` out."
         )
-    return int(units)
+    return units
 
 
 def _layer_before(tensor, name):

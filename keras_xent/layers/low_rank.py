@@ -1,22 +1,19 @@
 """A kernel that is frozen while a matrix of low rank is trained beside it."""
 
-import typing
-
 import keras
 import numpy as np
 from keras import ops
 
 from keras_xent import _keras
+from keras_xent.layers.head import Head, Initializer
 from keras_xent.ops import checks
 
-Initializer: typing.TypeAlias = str | dict | keras.initializers.Initializer
 
+class LowRankLayer(Head):
+    """A head with what `LinearHead` knows of LoRA.
 
-class LowRankLayer(keras.layers.Layer):
-    """What `LinearHead` knows of LoRA.
-
-    A subclass has the weights `_kernel`, transposed where `sampled` is true,
-    and `bias`, which may be None, in this order.
+    A subclass has the weights `_kernel` and `bias`, which may be None, in this
+    order.
     """
 
     lora_enabled = False

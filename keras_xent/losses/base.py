@@ -49,15 +49,21 @@ class RowLoss(keras.losses.Loss):
         return {**super().get_config(), "dtype": self.dtype, **self.options}
 
     def row_axis(self, y_pred):
-        """The axis of `y_pred` that `call` sums over; None if there is none."""
+        """The axis of `y_pred` that `call` sums over; None if there is none.
+
+        A slice of all but the first where a row is all of an example.
+        """
         return -1
 
     def row_losses(self, y_true, y_pred, weight):
         """One loss per row. `weight` is for losses in which rows interact."""
         return self.call(y_true, y_pred)
 
-    def row_mask(self, y_true, y_pred):
-        """Which rows count, for losses that leave some out by themselves."""
+    def row_mask(self, y_true, y_pred, weight):
+        """Which rows count, for losses that leave some out by themselves.
+
+        `weight` is 0 where a row is masked or weighs nothing, or None.
+        """
         return None
 
     def __call__(self, y_true, y_pred, sample_weight=None):
@@ -93,7 +99,7 @@ class RowLoss(keras.losses.Loss):
                 losses = row_losses(y_true, y_pred, effective)
                 if keep is not None:
                     losses = where(keep, losses, 0)
-            counted = self.row_mask(y_true, y_pred)
+            counted = self.row_mask(y_true, y_pred, effective)
             if counted is not None:
                 mask = counted if mask is None else mask & counted
             if total is None:

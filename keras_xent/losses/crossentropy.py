@@ -206,7 +206,7 @@ class SparseSoftmaxCrossentropy(RowLoss):
     def call(self, y_true, y_pred):
         return ops.sparse_softmax_crossentropy(y_true, y_pred, **self.options)
 
-    def row_mask(self, y_true, y_pred):
+    def row_mask(self, y_true, y_pred, weight):
         return crossentropy.rows_counted(
             y_true, y_pred.shape, self.row_axis(y_pred), self.ignore_class
         )
@@ -307,7 +307,7 @@ class SigmoidCrossentropy(RowLoss):
         y_true = rows.match_rank(y_true, y_pred)
         return ops.sigmoid_crossentropy(y_true, y_pred, **self.options)
 
-    def row_mask(self, y_true, y_pred):
+    def row_mask(self, y_true, y_pred, weight):
         ignored = sigmoid.ignored_values(self.ignore_class)
         if not ignored:
             return None
@@ -316,7 +316,7 @@ class SigmoidCrossentropy(RowLoss):
 
     def call(self, y_true, y_pred):
         losses = self.row_losses(y_true, y_pred, None)
-        known = self.row_mask(y_true, y_pred)
+        known = self.row_mask(y_true, y_pred, None)
         return rows_of_outputs(losses, None, known)[0]
 
     def _reduce(self, losses, weight, mask):

@@ -1,4 +1,4 @@
-"""What the losses on a `LinearHead` share: how they find its weights."""
+"""What the losses on a head share: how they find its weights."""
 
 import functools
 
@@ -12,7 +12,7 @@ from keras_xent.ops import checks, crossentropy, linear
 
 
 class HeadLoss(RowLoss):
-    """A loss on what a `keras_xent.layers.LinearHead` has returned.
+    """A loss on what a `LinearHead` or a `CosineHead` has returned.
 
     The loss finds the head by the tensor, so it holds no layer, and a saved
     model loads with one head, which goes on training.
@@ -68,7 +68,7 @@ class HeadLoss(RowLoss):
         """
         return None
 
-    def row_mask(self, y_true, y_pred):
+    def row_mask(self, y_true, y_pred, weight):
         axis = len(y_pred.shape) - 1
         return crossentropy.rows_counted(
             y_true, y_pred.shape, axis, self.ignore_class
@@ -93,7 +93,7 @@ class HeadLoss(RowLoss):
 
     def update_metrics(self, head, terms, y_true, y_pred, weight):
         """Adds the rows that count to the metrics of the head."""
-        counted = self.row_mask(y_true, y_pred)
+        counted = self.row_mask(y_true, y_pred, weight)
         if counted is not None:
             counted = keras.ops.cast(counted, "float32")
             weight = counted if weight is None else weight * counted
@@ -105,9 +105,9 @@ class HeadLoss(RowLoss):
             return
         raise ValueError(
             f"{type(self).__name__} takes what a keras_xent.layers.LinearHead "
-            "has returned, as it is: it finds the weights by it. Received a "
-            f"tensor of shape {tuple(np.shape(y_pred))} from elsewhere. Make "
-            "the LinearHead the last layer of the model, with no activation, "
-            "reshape or cast after it; for a model that returns logits use "
-            "SparseSoftmaxCrossentropy."
+            "or CosineHead has returned, as it is: it finds the weights by it. "
+            f"Received a tensor of shape {tuple(np.shape(y_pred))} from "
+            "elsewhere. Make the head the last layer of the model, with no "
+            "activation, reshape or cast after it; for a model that returns "
+            "logits use SparseSoftmaxCrossentropy."
         )

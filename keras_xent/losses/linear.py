@@ -28,7 +28,8 @@ class LinearCrossentropy(HeadLoss):
     `[rows, classes]` logits only a block at a time exists, in `fit` on every
     backend and, where the step is compiled, in `evaluate`.
 
-    The model ends in a `keras_xent.layers.LinearHead`. The loss finds the head
+    The model ends in a `keras_xent.layers.LinearHead`, or a `CosineHead`, whose
+    logits are cosines with a margin. The loss finds the head
     by the tensor that it returned, so it holds no layer, and a saved model
     loads with one head, which goes on training.
 
@@ -67,7 +68,7 @@ class LinearCrossentropy(HeadLoss):
     Raises:
         ValueError: as `keras_xent.ops.linear_softmax_crossentropy`; if `y_pred`
             is a tensor that no head returned; if head and loss have different
-            soft caps.
+            soft caps, or the head is a `CosineHead` and the loss has one.
 
     References:
         [Wijmans et al., 2024](https://arxiv.org/abs/2411.09009), Cut
@@ -148,6 +149,12 @@ class LinearCrossentropy(HeadLoss):
     def _logits(self, note):
         if self.softcap is None:
             return note.logits
+        if not isinstance(note.logits, LinearLogits):
+            raise ValueError(
+                f"The logits of a {type(note.head).__name__} are between "
+                "±scale and have no soft cap. Received a loss with softcap="
+                f"{self.softcap}: leave it out."
+            )
         if note.head.softcap not in (None, self.softcap):
             raise ValueError(
                 f"The head has softcap={note.head.softcap}, the loss "

@@ -19,7 +19,7 @@ class SampledLoss(HeadLoss):
     """A loss over a sample in training, and over all classes otherwise.
 
     A subclass says which loss: `sampled_losses` is a function such as
-    `ops.sampled_softmax_crossentropy`. The arguments are those of
+    `ops.sampled.softmax_losses`. The arguments are those of
     `SampledSoftmaxCrossentropy`.
     """
 
@@ -37,6 +37,7 @@ class SampledLoss(HeadLoss):
         reduction,
         name,
         dtype,
+        **options,
     ):
         linear.check_precision(precision)
         sampling.check_num_sampled(num_sampled)
@@ -62,12 +63,17 @@ class SampledLoss(HeadLoss):
             reduction=reduction,
             name=name,
             dtype=dtype,
+            **options,
         )
         self._counted = None
         if not named:
             self._counted = sampling.unigram_table(
                 distribution, power, num_sampled, self.unique
             )
+
+    def sample_options(self):
+        """What else the subclass tells `sampled_losses`."""
+        return {}
 
     def _removes_hits(self):
         if self.remove_accidental_hits is None:
@@ -79,14 +85,14 @@ class SampledLoss(HeadLoss):
             return self._over_all_classes(y_true, y_pred, weight, note)
         return self._over_a_sample(y_true, y_pred, weight, note)
 
-    def row_mask(self, y_true, y_pred):
+    def row_mask(self, y_true, y_pred, weight):
         if self.ignore_class is not None and len(_columns(y_true, y_pred)) > 1:
             raise ValueError(
                 "`ignore_class` goes with one label per row. Received labels "
                 f"of shape {tuple(np.shape(y_true))}: give the rows to ignore "
                 "a sample weight of 0."
             )
-        return super().row_mask(y_true, y_pred)
+        return super().row_mask(y_true, y_pred, weight)
 
     def _over_a_sample(self, y_true, features, weight, note):
         units = note.head.units
@@ -94,11 +100,11 @@ class SampledLoss(HeadLoss):
             raise ValueError(
                 f"{type(self).__name__} draws a sample in every training step, "
                 "and this head draws no seed for it. Make it by "
-                f"LinearHead({units}, sampled=True)."
+                f"{type(note.head).__name__}({units}, sampled=True)."
             )
         ignored = checks.id_tuple("ignore_class", self.ignore_class)
         checks.label_range(y_true, units, ignored)
-        counted = self.row_mask(y_true, features)
+        counted = self.row_mask(y_true, features, weight)
         labels = keras.ops.convert_to_tensor(y_true)
         if counted is not None:
             labels, features = (
@@ -108,13 +114,14 @@ class SampledLoss(HeadLoss):
         losses = self.sampled_losses(
             labels,
             features,
-            **note.matrix,
-            bias=note.logits.bias,
+            kernel=note.matrix.get("kernel"),
+            class_vectors=note.matrix.get("class_vectors"),
+            logits=note.logits,
             candidates=sampling.draw(labels, self._table(units), note.seed),
             remove_accidental_hits=self._removes_hits(),
             subtract_log_q=self.subtract_log_q,
-            softcap=note.logits.softcap,
             precision=self.products(note),
+            **self.sample_options(),
         )
         if counted is not None:
             losses = where(counted, losses, 0)
@@ -201,6 +208,9 @@ class SampledSoftmaxCrossentropy(SampledLoss):
             more frequent than they are, the more so the larger the sample.
         subtract_log_q: Whether to take off log E. Without, the model learns
             logits from which it is missing.
+        batch_classes: Whether the sum also has the classes of the other rows
+            of the batch, each once. With `distribution="uniform"`,
+            `subtract_log_q=False` and a `CosineHead` it is Partial FC.
         ignore_class: A class id, or a list of them: such rows have no loss and
             do not count in the mean.
         precision: In what products of features and weights are made, as in
@@ -226,7 +236,8 @@ class SampledSoftmaxCrossentropy(SampledLoss):
             and there are several true classes per row.
 
     References:
-        [Jean et al., 2015](https://arxiv.org/abs/1412.2007).
+        [Jean et al., 2015](https://arxiv.org/abs/1412.2007); [An et al., 2022](
+        https://arxiv.org/abs/2203.15565), Partial FC.
 
     Example:
 
@@ -245,7 +256,7 @@ class SampledSoftmaxCrossentropy(SampledLoss):
     2.40
     """
 
-    sampled_losses = staticmethod(ops.sampled_softmax_crossentropy)
+    sampled_losses = staticmethod(sampled.softmax_losses)
 
     def __init__(
         self,
@@ -256,6 +267,7 @@ class SampledSoftmaxCrossentropy(SampledLoss):
         unique: bool = True,
         remove_accidental_hits: bool | None = None,
         subtract_log_q: bool = True,
+        batch_classes: bool = False,
         ignore_class: ClassIds = None,
         precision: str | None = None,
         reduction: Reduction = "sum_over_batch_size",
@@ -269,12 +281,16 @@ class SampledSoftmaxCrossentropy(SampledLoss):
             unique=unique,
             remove_accidental_hits=remove_accidental_hits,
             subtract_log_q=subtract_log_q,
+            batch_classes=bool(batch_classes),
             ignore_class=ignore_class,
             precision=precision,
             reduction=reduction,
             name=name,
             dtype=dtype,
         )
+
+    def sample_options(self):
+        return {"batch_classes": self.batch_classes}
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -350,7 +366,7 @@ class NoiseContrastiveEstimation(SampledLoss):
     6.91
     """
 
-    sampled_losses = staticmethod(ops.nce_loss)
+    sampled_losses = staticmethod(sampled.nce_losses)
 
     def __init__(
         self,

@@ -145,11 +145,11 @@ class Pass:
 
     def _unpack(self, arguments):
         left, right, *tensors = arguments
-        held = {part: {} for part in What._fields}
+        held = {part: {} for part in self.what._fields}
         for (part, name), tensor in zip(self.names, tensors, strict=True):
             held[part][name] = tensor
         parts = self.what._asdict()
-        what = What(
+        what = type(self.what)(
             **{part: x.holding(held[part]) for part, x in parts.items()}
         )
         return left, right, what
@@ -165,7 +165,7 @@ class Pass:
         def grad(*arguments, upstream=None):
             if upstream is None:
                 (upstream,) = arguments
-            _check_not_recorded()
+            check_not_recorded()
             upstream = ops.unstack(upstream, self.count, axis=1)
             d_left, d_right, learned = self.gradients(
                 left, right, what, sums, upstream
@@ -188,13 +188,13 @@ class Pass:
 
         def add(sums, start, size):
             part = what.columns(start, size)
-            products = left @ self._factor(right, start, size)
+            products = left @ self._factor(part.logits, right, start, size)
             products = self._given(part, products)
             logits = part.logits.block(products, part.targets)
             return part.reduction.add(sums, logits, part.targets)
 
         zeros = ops.zeros_like(left[:, 0], dtype=self.wide)
-        each = self._column_blocks(left, right)
+        each = self._column_blocks(left, right, what.logits)
         return each.loop(add, what.reduction.init(zeros))
 
     def gradients(self, left, right, what, sums, upstream):
@@ -213,18 +213,18 @@ class Pass:
         def write(state, start, size):
             d_left, d_right, learned = state
             part = what.columns(start, size)
-            factor = self._factor(right, start, size)
+            factor = self._factor(part.logits, right, start, size)
             products = self._given(part, left @ factor)
             gradient, found = self._back(part, products, sums, upstream)
             learned = gathered(what.logits, learned, found, 0, start)
             gradient = ops.cast(gradient, self.dtype)
             a, b = self._factors_of_right(left, gradient)
-            block = _times(self._wide(a @ b), scale)
-            d_right = blocks.put(d_right, self.columns, start, block)
+            block = times(self._wide(a @ b), scale)
+            d_right = self._put_right(part.logits, d_right, right, start, block)
             d_left = blocks.add_product(d_left, gradient, ops.transpose(factor))
             return d_left, d_right, learned
 
-        each = self._column_blocks(left, right)
+        each = self._column_blocks(left, right, what.logits)
         d_left, d_right, learned = each.loop(
             write,
             (
@@ -233,12 +233,14 @@ class Pass:
                 nothing_learned(what.logits, self.wide),
             ),
         )
-        learned = {name: _times(x, scale) for name, x in learned.items()}
-        return _times(d_left, scale), d_right, learned
+        learned = {name: times(x, scale) for name, x in learned.items()}
+        return times(d_left, scale), d_right, learned
 
-    def _column_blocks(self, left, right):
-        size = self.block_size or devices.column_block(left)
-        return blocks.Blocks(ops.shape(right)[self.columns], size)
+    def _column_blocks(self, left, right, logits):
+        size, each = self.block_size, logits.vectors_per_column
+        if size is None:
+            size = max(devices.column_block(left) // each, 1)
+        return blocks.Blocks(ops.shape(right)[self.columns] // each, size)
 
     # Blocks of rows ---------------------------------------------------------
 
@@ -255,7 +257,7 @@ class Pass:
         def grad(*arguments, upstream=None):
             if upstream is None:
                 (upstream,) = arguments
-            _check_not_recorded()
+            check_not_recorded()
             # They are scaled in place, on PyTorch: a second time they are made
             # anew.
             gradients = (
@@ -280,11 +282,16 @@ class Pass:
     def _in_rows(self, left, right, what):
         """The loss, the terms, and the gradients of the loss."""
         left = ops.cast(left, self.dtype)
-        whole = ops.cast(right, self.dtype)
+        each = what.logits.vectors_per_column
+        whole = what.logits.vectors(right, 1 - self.columns)
+        whole = ops.cast(whole, self.dtype)
         count, columns = ops.shape(left)[0], ops.shape(right)[self.columns]
+        columns = columns // each
         if self.columns == 0:
             whole = ops.transpose(whole)
-        size = self.block_size or devices.row_block(count, columns, self.dtype)
+        size = self.block_size or devices.row_block(
+            count, columns * each, self.dtype
+        )
         chunks = blocks.Blocks(columns, devices.column_chunk(size))
 
         def step(state, first, size):
@@ -311,41 +318,55 @@ class Pass:
                 inner = part.columns(start, size)
                 some = self._chunk(inner, products, start, size)
                 gradient, found = self._back(inner, some, sums, upstream)
-                found = {name: _times(x, scale) for name, x in found.items()}
+                found = {name: times(x, scale) for name, x in found.items()}
                 return (
-                    blocks.put(products, 1, start, gradient),
+                    blocks.put(products, 1, start * each, gradient),
                     gathered(part.logits, learned, found, first, start),
                 )
 
             gradient, learned = chunks.loop(turn, (products, learned))
             rows = self._wide(gradient @ ops.transpose(whole))
-            d_left = blocks.put(d_left, 0, first, _times(rows, scale))
+            d_left = blocks.put(d_left, 0, first, times(rows, scale))
             a, b = self._factors_of_right(x, gradient)
             if scale is None:
                 d_right = blocks.add_product(d_right, a, b)
             else:
-                block = _times(self._wide(a @ b), scale)
+                block = times(self._wide(a @ b), scale)
                 d_right = d_right + ops.cast(block, d_right.dtype)
             return total, terms, d_left, d_right, learned
 
         zeros = ops.zeros_like(left[:, 0], dtype=self.wide)
-        each = blocks.Blocks(count, size)
-        total, terms, *gradients = each.loop(
+        rows = blocks.Blocks(count, size)
+        total, terms, d_left, d_right, learned = rows.loop(
             step,
             (
                 ops.sum(zeros),
                 ops.stack([zeros] * self.count, axis=1),
                 ops.zeros_like(left, dtype=self.wide),
-                ops.zeros_like(right, dtype=self._sum_dtype(right, each)),
+                ops.zeros_like(right, dtype=self._sum_dtype(right, rows)),
                 nothing_learned(what.logits, self.wide),
             ),
         )
-        return total, ops.unstack(terms, self.count, axis=1), gradients
+        if what.logits.prepares:
+            each = blocks.Blocks(columns, devices.column_block(left))
+            d_right = self._of_stored(what.logits, d_right, right, each)
+        terms = ops.unstack(terms, self.count, axis=1)
+        return total, terms, (d_left, d_right, learned)
 
-    def _sum_dtype(self, right, each):
+    def _of_stored(self, logits, d_right, right, each):
+        """From the gradient of prepared vectors to that of the stored ones."""
+
+        def back(d_right, start, size):
+            block = self._vectors(logits, d_right, start, size)
+            block = self._wide(block)
+            return self._put_right(logits, d_right, right, start, block)
+
+        return each.loop(back, d_right)
+
+    def _sum_dtype(self, right, rows):
         """In what the gradient of the right factor is added up."""
         dtype = keras.backend.standardize_dtype(right.dtype)
-        few = isinstance(each.full, int) and each.full < devices.MOST_ROW_BLOCKS
+        few = isinstance(rows.full, int) and rows.full < devices.MOST_ROW_BLOCKS
         # float16 loses what a loss scale has not been put on yet.
         if dtype == "float16" or (dtype == "bfloat16" and not few):
             return self.wide
@@ -353,11 +374,27 @@ class Pass:
 
     # Both -------------------------------------------------------------------
 
-    def _factor(self, right, start, size):
+    def _factor(self, logits, right, start, size):
         """A block of columns as `(d, size)`, in the dtype of the products."""
-        block = blocks.cut(right, self.columns, start, size)
+        block = self._vectors(logits, right, start, size)
+        block = logits.vectors(block, 1 - self.columns)
         block = ops.cast(block, self.dtype)
         return block if self.columns == 1 else ops.transpose(block)
+
+    def _vectors(self, logits, right, start, size):
+        """What is stored in the right factor for a block of columns."""
+        each = logits.vectors_per_column
+        return blocks.cut(right, self.columns, start * each, size * each)
+
+    def _put_right(self, logits, d_right, right, start, block):
+        """Writes the gradient of a block, given that of what it was made to."""
+        each, axis = logits.vectors_per_column, self.columns
+        if logits.prepares:
+            stored = blocks.cut(
+                right, axis, start * each, ops.shape(block)[axis]
+            )
+            block = logits.vectors_back(block, stored, 1 - axis)
+        return blocks.put(d_right, axis, start * each, block)
 
     def _factors_of_right(self, left, gradient):
         """The two whose product is the gradient of a block of `right`."""
@@ -385,7 +422,8 @@ class Pass:
         """Some columns of products that are still needed as they are."""
         if BACKEND != "torch":
             return self._wide(products)
-        some = products[:, start : start + size]
+        each = part.logits.vectors_per_column
+        some = products[:, start * each : (start + size) * each]
         if self.dtype == self.wide:
             return ops.copy(some)
         return self._given(part, some)
@@ -414,7 +452,8 @@ class Pass:
         return gradients
 
 
-def _times(x, scale):
+def times(x, scale):
+    """x · scale; x where the scale is None."""
     return x if scale is None else x * scale
 
 
@@ -423,7 +462,7 @@ def _flat(total, terms):
     return ops.concatenate([ops.reshape(total, (1,)), rows])
 
 
-def _check_not_recorded():
+def check_not_recorded():
     if _keras.records_backward_pass():
         raise NotImplementedError(
             "On PyTorch the gradients of a cross-entropy without logits cannot "

@@ -14,6 +14,8 @@ from keras_xent.ops.reductions import OnlineSoftmax, SoftmaxLoss, Terms
 from keras_xent.ops.select import where
 from keras_xent.ops.targets import OneTarget
 
+BACKEND = keras.backend.backend()
+
 
 @product_op
 def linear_softmax_crossentropy(
@@ -184,7 +186,9 @@ def losses_and_terms(
         summed: Whether to return the sum. Its terms have no gradient.
         all_terms: Whether to give `entropy` and `above` as well.
     """
-    features, matrix, columns, count = factors(features, kernel, class_vectors)
+    features, matrix, columns, count = factors(
+        features, kernel, class_vectors, logits.vectors_per_column
+    )
     logits = checked_logits(logits, count)
     class_weight = crossentropy.check_options(
         label_smoothing, class_weight, 0.0, z_loss, count
@@ -218,11 +222,20 @@ def losses_and_terms(
     missing = ~exists & (weights != 0)
     weights = where(exists, weights, 0)
 
+    features = logits.features(features)
     shares, bar = None, None
     if label_smoothing:
         shares = _shares(count, logits, class_weight, wide)
     if all_terms:
+        # Rounded as the products of the blocks are, and without a margin.
         bar = _own_logits(known, features, matrix, columns, logits, dtype)
+        bar = ops.stop_gradient(bar)
+    own = None
+    if logits.needs_own:
+        # Its gradient is made in the pass, which needs no graph for it.
+        fixed = [ops.stop_gradient(x) for x in (features, matrix)]
+        own = _own_logits(known, *fixed, columns, logits, wide)
+    logits = logits.trained(known, own)
     own = weights * (1 - label_smoothing)
     if class_weight is not None:
         own = own * ops.take(ops.cast(class_weight, wide), known)
@@ -237,7 +250,7 @@ def losses_and_terms(
         ),
     )
     how = {"columns": columns, "block_size": block_size, "dtype": dtype}
-    if summed and blockwise.gradients_forwards(features):
+    if summed and _gradients_forwards(features, matrix, logits, dtype):
         losses, terms = blockwise.weighted_sum(features, matrix, what, **how)
         broken = where(missing, np.nan, ops.zeros_like(weights))
         losses = losses + ops.sum(broken)
@@ -246,24 +259,69 @@ def losses_and_terms(
         losses = where(missing, np.nan, what.loss.of(terms))
         losses = ops.sum(losses) if summed else ops.reshape(losses, leading)
     terms = Terms(*terms)
-    terms = terms._replace(nll=where(exists, terms.nll, np.nan))
+    terms = terms._replace(
+        nll=where(exists, terms.nll, np.nan), gap=logits.gap(terms.gap)
+    )
     terms = Terms(
         *(None if x is None else ops.reshape(x, leading) for x in terms)
     )
     return losses, terms
 
 
+def _gradients_forwards(features, matrix, logits, dtype):
+    """Whether to make the gradients in the forward pass."""
+    # It wants the vectors as a whole, in the dtype of the products. In the one
+    # that they are stored in, those that are prepared would be a copy.
+    stored = keras.backend.standardize_dtype(matrix.dtype)
+    copied = logits.prepares and stored == dtype
+    return not copied and blockwise.gradients_forwards(features)
+
+
 def _own_logits(labels, features, matrix, columns, logits, dtype):
-    """The logit of each row's label, without a gradient."""
+    """The logit of each row's label, from a product in that dtype."""
     wide = checks.sums_dtype(dtype)
     features = ops.cast(ops.cast(features, dtype), wide)
-    vectors = ops.cast(ops.take(matrix, labels, axis=columns), dtype)
+    vectors = vectors_of(labels, matrix, columns, logits, dtype)
+    vectors = ops.cast(vectors, wide)
+    vectors = ops.reshape(
+        vectors, (-1, logits.vectors_per_column, features.shape[-1])
+    )
+    products = ops.sum(features[:, None, :] * vectors, axis=-1)
+    products = ops.cast(ops.cast(products, dtype), wide)
+    labels = labels[:, None]
+    return logits.take(labels).dense(products)[:, 0]
+
+
+def vectors_of(ids, matrix, columns, logits, dtype):
+    """The vectors of chosen columns, `(ids · vectors_per_column, d)`."""
+    each = logits.vectors_per_column
+    if each > 1:
+        ids = ids[:, None] * each + ops.arange(each, dtype=ids.dtype)
+        ids = ops.reshape(ids, (-1,))
+    vectors = ops.take(matrix, ids, axis=columns)
+    if dtype == "float16" and BACKEND == "tensorflow":
+        vectors = _keras.own_gradient(_overflows_as_one)(vectors)
     if columns == 1:
         vectors = ops.transpose(vectors)
-    products = ops.sum(features * ops.cast(vectors, wide), axis=1)
-    # Rounded as the products of the blocks are.
-    products = ops.cast(ops.cast(products, dtype), wide)
-    return ops.stop_gradient(logits.take(labels).dense(products))
+    return ops.cast(logits.vectors(vectors, 1), dtype)
+
+
+def _overflows_as_one(vectors):
+    """The vectors; a gradient that is not finite in one is so in all.
+
+    Keras skips a step of float16 whose gradients have overflown. On TensorFlow
+    the gradient of a gather names a class as often as it was gathered, and
+    `ops.isfinite` sees only the last of them (Keras 3.15, no upstream issue
+    found).
+    """
+
+    def grad(*arguments, upstream=None):
+        if upstream is None:
+            (upstream,) = arguments
+        # 0, or NaN.
+        return upstream + ops.sum(upstream * 0)
+
+    return ops.copy(vectors), grad
 
 
 def products_dtype(features, precision):
@@ -280,8 +338,12 @@ def products_dtype(features, precision):
     return dtype
 
 
-def factors(features, kernel, class_vectors):
+def factors(features, kernel, class_vectors, each=1):
     """Checks and converts the factors of the logits.
+
+    Args:
+        features, kernel, class_vectors: As in `linear_softmax_crossentropy`.
+        each: How many vectors a class has.
 
     Returns:
         The features, the matrix of the classes, the axis of its classes, and
@@ -299,6 +361,7 @@ def factors(features, kernel, class_vectors):
     matrix = _floats(class_vectors if kernel is None else kernel, name)
     features = _floats(features, "features")
     count = _check_shapes(features, matrix, columns, name)
+    count = None if count is None else count // each
     return features, matrix, columns, count
 
 

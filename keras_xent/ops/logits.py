@@ -35,6 +35,9 @@ class Logits(Description):
 
     learned: typing.ClassVar[tuple[str, ...]] = ()
 
+    # Whether `vectors` changes them.
+    prepares: typing.ClassVar[bool] = False
+
     # Whether `back` looks at products or logits. Where it does not, their
     # memory is used for the gradient.
     reads_back: typing.ClassVar[bool] = True
@@ -44,8 +47,58 @@ class Logits(Description):
         """Whether the products are the logits."""
         return False
 
+    @property
+    def vectors_per_column(self):
+        """How many vectors of the right factor stand side by side for one."""
+        return 1
+
+    @property
+    def needs_own(self):
+        """Whether `trained` wants the products of rows with their classes."""
+        return False
+
+    def features(self, features):
+        """The left factor of the products, an ordinary function."""
+        return features
+
+    def vectors(self, block, axis):
+        """The right factor, from some of the vectors that are stored.
+
+        Args:
+            block: The vectors.
+            axis: The axis of the entries of a vector.
+        """
+        return block
+
+    def vectors_back(self, gradient, block, axis):
+        """From the gradient of `vectors` to that of the block."""
+        return gradient
+
+    def trained(self, labels, own):
+        """The same for training, where the labels of the rows are known.
+
+        Args:
+            labels: One class per row, `(rows,)`.
+            own: The product of each row with its own class, `(rows,)`; None
+                without `needs_own`.
+        """
+        return self
+
+    def with_margin(self, labels, logits):
+        """The logits of the rows' own classes, as they are trained.
+
+        Args:
+            labels: Class ids.
+            logits: The logit of each, of one shape with them.
+        """
+        return logits
+
     def dense(self, products):
-        """The logits of products `(..., columns)` whose targets are unknown."""
+        """The logits of products whose targets are unknown.
+
+        Args:
+            products: `(..., columns · vectors_per_column)`.
+        """
         return products
 
     def block(self, products, targets):
@@ -69,6 +122,14 @@ class Logits(Description):
             column for a tensor that has one per column.
         """
         return gradient, {}
+
+    def gap(self, gap):
+        """How far rows are from having their target on top, in `predict`.
+
+        Args:
+            gap: How far they are in training, `reductions.Terms.gap`.
+        """
+        return gap
 
     def masked(self):
         """Which columns are left out, `(columns,)`; None if none is."""

@@ -32,6 +32,7 @@ def sampled_softmax_crossentropy(
     bias: TensorLike | None = None,
     remove_accidental_hits: bool = True,
     subtract_log_q: bool = True,
+    batch_classes: bool = False,
     softcap: float | None = None,
     precision: str | None = None,
 ) -> Tensor:
@@ -67,6 +68,9 @@ def sampled_softmax_crossentropy(
             with replacement, where log E of a frequent class is positive:
             without its hits it would be learned as more frequent than it is.
         subtract_log_q: Whether log E is taken off.
+        batch_classes: Whether the sum also has the classes of the other rows,
+            each once. Their E is 1, and hits are removed. It goes with one
+            label per row. With `subtract_log_q=False` it is Partial FC.
         softcap: c > 0 keeps the logits within ±c; None leaves them.
         precision: In what the products with the sample are made, as in
             `linear_softmax_crossentropy`.
@@ -86,7 +90,8 @@ def sampled_softmax_crossentropy(
     References:
         [Jean et al., 2015](https://arxiv.org/abs/1412.2007);
         `tf.nn.sampled_softmax_loss`, which gives the same for the same
-        candidates, except that it removes a hit once that was drawn twice.
+        candidates, except that it removes a hit once that was drawn twice;
+        [An et al., 2022](https://arxiv.org/abs/2203.15565), Partial FC.
 
     Example:
 
@@ -101,33 +106,18 @@ def sampled_softmax_crossentropy(
     >>> print(f"{float(loss[0]):.2f}, full: {np.log(1000):.2f}")
     2.40, full: 6.91
     """
-    true, sampled, possible, rows = _logits(
+    return softmax_losses(
         labels,
         features,
-        candidates,
-        kernel,
-        class_vectors,
-        bias,
-        remove_accidental_hits,
-        subtract_log_q,
-        softcap,
-        precision,
+        candidates=candidates,
+        kernel=kernel,
+        class_vectors=class_vectors,
+        logits=_linear(bias, softcap),
+        remove_accidental_hits=remove_accidental_hits,
+        subtract_log_q=subtract_log_q,
+        batch_classes=batch_classes,
+        precision=precision,
     )
-    logits = ops.concatenate([true, sampled], axis=-1)
-    several = true.shape[-1]
-    if several == 1:
-        losses = crossentropy.sparse_softmax_crossentropy(
-            ops.zeros_like(logits[:, 0], dtype="int32"), logits
-        )
-    else:
-        share = np.zeros(logits.shape[-1])
-        share[:several] = 1 / several
-        share = ops.convert_to_tensor(share, dtype=logits.dtype)
-        losses = crossentropy.softmax_crossentropy(
-            share * ops.ones_like(logits), logits
-        )
-    losses = where(ops.all(possible, axis=-1), losses, np.nan)
-    return ops.reshape(losses, rows)
 
 
 @product_op
@@ -207,18 +197,42 @@ def nce_loss(
     >>> print(f"{float(loss[0]):.4f}")
     2.6027
     """
-    true, sampled, possible, rows = _logits(
+    return nce_losses(
         labels,
         features,
-        candidates,
-        kernel,
-        class_vectors,
-        bias,
-        remove_accidental_hits,
-        subtract_log_q,
-        softcap,
-        precision,
+        candidates=candidates,
+        kernel=kernel,
+        class_vectors=class_vectors,
+        logits=_linear(bias, softcap),
+        remove_accidental_hits=remove_accidental_hits,
+        subtract_log_q=subtract_log_q,
+        precision=precision,
     )
+
+
+def softmax_losses(labels, features, **options):
+    """`sampled_softmax_crossentropy`, with `logits` for bias and soft cap."""
+    true, sampled, possible, rows = _logits(labels, features, **options)
+    logits = ops.concatenate([true, sampled], axis=-1)
+    several = true.shape[-1]
+    if several == 1:
+        losses = crossentropy.sparse_softmax_crossentropy(
+            ops.zeros_like(logits[:, 0], dtype="int32"), logits
+        )
+    else:
+        share = np.zeros(logits.shape[-1])
+        share[:several] = 1 / several
+        share = ops.convert_to_tensor(share, dtype=logits.dtype)
+        losses = crossentropy.softmax_crossentropy(
+            share * ops.ones_like(logits), logits
+        )
+    losses = where(ops.all(possible, axis=-1), losses, np.nan)
+    return ops.reshape(losses, rows)
+
+
+def nce_losses(labels, features, **options):
+    """`nce_loss`, with `logits` for bias and soft cap."""
+    true, sampled, possible, rows = _logits(labels, features, **options)
     yes = ops.ones_like(true) / true.shape[-1]
     losses = ops.sum(
         sigmoid.sigmoid_crossentropy(yes, true), axis=-1
@@ -230,17 +244,23 @@ def nce_loss(
     return ops.reshape(losses, rows)
 
 
+def _linear(bias, softcap):
+    linear.check_softcap(softcap)
+    return LinearLogits(bias, softcap)
+
+
 def _logits(
     labels,
     features,
+    *,
     candidates,
     kernel,
     class_vectors,
-    bias,
+    logits,
     remove_accidental_hits,
     subtract_log_q,
-    softcap,
     precision,
+    batch_classes=False,
 ):
     """Logits of the true classes `(n, T)` and of the sample `(n, s)`.
 
@@ -248,17 +268,16 @@ def _logits(
     they were folded into n.
     """
     features, matrix, columns, count = linear.factors(
-        features, kernel, class_vectors
+        features, kernel, class_vectors, logits.vectors_per_column
     )
-    linear.check_softcap(softcap)
-    logits = linear.checked_logits(LinearLogits(bias, softcap), count)
+    logits = linear.checked_logits(logits, count)
     dtype = linear.products_dtype(features, precision)
     wide = checks.sums_dtype(dtype)
     labels = true_classes(labels, features.shape, count)
     ids, exist, *expected = _checked_candidates(candidates, labels.shape, count)
     rows = ops.shape(features)[:-1]
     features = ops.reshape(features, (-1, features.shape[-1]))
-    features = ops.cast(features, dtype)
+    features = ops.cast(logits.features(features), dtype)
     several = labels.shape[-1]
     labels = ops.reshape(labels, (-1, several))
     exists = (labels >= 0) & (labels < count)
@@ -266,31 +285,53 @@ def _logits(
 
     # One gather for both: on JAX and PyTorch its gradient is a whole matrix.
     chosen = ops.concatenate([ops.reshape(labels, (-1,)), ids])
-    vectors = ops.take(matrix, chosen, axis=columns)
-    vectors = ops.cast(vectors, dtype)
-    if columns == 1:
-        vectors = ops.transpose(vectors)
-    first = ops.shape(chosen)[0] - ids.shape[0]
-    own = ops.reshape(vectors[:first], (-1, several, features.shape[-1]))
+    vectors = linear.vectors_of(chosen, matrix, columns, logits, dtype)
+    each = logits.vectors_per_column
+    first = (ops.shape(chosen)[0] - ids.shape[0]) * each
+    own = ops.reshape(vectors[:first], (-1, several * each, features.shape[-1]))
     true = ops.cast(features, wide)[:, None, :] * ops.cast(own, wide)
     true = ops.sum(true, axis=-1)
-    with _keras.full_precision():
-        sampled = features @ ops.transpose(vectors[first:])
-    sampled = ops.cast(sampled, wide)
     true = logits.take(labels).dense(true)
-    sampled = logits.take(ids).dense(sampled)
-    sampled = where(exist, sampled, np.nan)
+    true = logits.with_margin(labels, true)
     true_count, sampled_count = (ops.cast(counts, wide) for counts in expected)
     true_count = ops.reshape(true_count, (-1, several))
+    if batch_classes:
+        _check_one_label(several)
+        batch = labels[:, 0]
+        new = ~ops.any(batch[:, None] == ids[None, :], axis=0)
+        # A class of the batch is there for certain, and counts once.
+        ids = chosen
+        exist = ops.concatenate([ops.ones_like(batch, dtype="bool"), exist])
+        counted = ops.concatenate([_first_of_its_kind(batch), new])
+        true_count = ops.ones_like(true_count)
+        sampled_count = ops.concatenate([true_count[:, 0], sampled_count])
+        remove_accidental_hits = True
+    else:
+        vectors = vectors[first:]
+    with _keras.full_precision():
+        sampled = features @ ops.transpose(vectors)
+    sampled = ops.cast(sampled, wide)
+    sampled = logits.take(ids).dense(sampled)
+    sampled = where(exist, sampled, np.nan)
     # Neither a class that does not exist nor one that is never drawn.
     possible = exists & (true_count > 0)
     if subtract_log_q:
         true = true - ops.log(where(possible, true_count, 1))
         sampled = sampled - ops.log(sampled_count)
+    if batch_classes:
+        sampled = where(exist & ~counted, -np.inf, sampled)
     if remove_accidental_hits:
         hit = ops.any(labels[:, :, None] == ids[None, None, :], axis=1)
         sampled = where(hit & exist, -np.inf, sampled)
     return true, sampled, possible, rows
+
+
+def _first_of_its_kind(ids):
+    """Which ids have none like them before them."""
+    index = ops.arange(ops.shape(ids)[0], dtype="int32")
+    same = ids[:, None] == ids[None, :]
+    before = index[:, None] < index[None, :]
+    return ~ops.any(same & before, axis=0)
 
 
 def true_classes(labels, shape, count):
@@ -305,6 +346,14 @@ def true_classes(labels, shape, count):
     labels = crossentropy.integer_labels(labels, (*rows, count), last)
     labels = linear.fold(labels)
     return labels if last == len(shape) else labels[..., None]
+
+
+def _check_one_label(several):
+    if several > 1:
+        raise ValueError(
+            "`batch_classes` goes with one label per row. Received "
+            f"{several}: leave it out, or give each row one of its classes."
+        )
 
 
 def check_several(several, count):

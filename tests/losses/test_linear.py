@@ -227,7 +227,7 @@ def test_two_soft_caps_are_an_error():
 def test_what_no_head_returned_is_an_error(training):
     outputs = built_head()(normal(ROWS, SIZE), training=training)
     for other in (outputs + 0, keras.ops.ones((ROWS, WORDS))):
-        with pytest.raises(ValueError, match="LinearHead the last layer"):
+        with pytest.raises(ValueError, match="the head the last layer"):
             LinearCrossentropy()(TOKENS[:, 0], other)
 
 
@@ -240,7 +240,7 @@ def test_a_layer_after_the_head_is_an_error():
         ]
     )
     model.compile(loss=LinearCrossentropy())
-    with pytest.raises(ValueError, match="LinearHead the last layer"):
+    with pytest.raises(ValueError, match="the head the last layer"):
         model.fit(normal(ROWS, SIZE), TOKENS[:, 0], verbose=0)
 
 

@@ -13,11 +13,13 @@ from keras_xent.ops.distance import (
     pairwise_cosine,
     pairwise_distance,
     pairwise_euclidean,
+    pairwise_squared_euclidean,
 )
 
 quick = settings(max_examples=20, deadline=None)
-both = pytest.mark.parametrize(
-    "distance", [pairwise_euclidean, pairwise_cosine]
+each = pytest.mark.parametrize(
+    "distance",
+    [pairwise_euclidean, pairwise_squared_euclidean, pairwise_cosine],
 )
 
 
@@ -71,6 +73,14 @@ def test_euclidean_keeps_its_accuracy_at_any_scale_and_offset(scale, shift):
     assert error.max() <= 2e-6 * largest
 
 
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e15])
+def test_squared_euclidean_is_that_of_scipy_at_any_scale(scale):
+    a, b = rows(7, scale=scale), rows(4, seed=1, scale=scale)
+    result = host(pairwise_squared_euclidean(a, b))
+    expected = cdist(a.astype("float64"), b, "sqeuclidean")
+    assert np.allclose(result, expected, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 def test_cosine_is_that_of_scipy_at_any_scale(scale):
     a, b = rows(7), rows(4, seed=1)
@@ -79,7 +89,7 @@ def test_cosine_is_that_of_scipy_at_any_scale(scale):
     assert np.allclose(result, expected, atol=1e-6)
 
 
-@both
+@each
 @quick
 @given(seed=st.integers(0, 10_000))
 def test_never_negative_and_zero_to_itself(distance, seed):
@@ -91,7 +101,7 @@ def test_never_negative_and_zero_to_itself(distance, seed):
     assert np.allclose(d, d.T, atol=1e-6)
 
 
-@both
+@each
 def test_one_set_is_compared_with_itself(distance):
     a = rows(6)
     assert np.allclose(host(distance(a)), host(distance(a, a)), atol=2e-3)
@@ -103,7 +113,7 @@ def test_equal_rows_are_at_distance_zero():
     assert host(pairwise_cosine(a)).max() <= 1e-6
 
 
-@both
+@each
 @pytest.mark.parametrize("fill", [0.0, 2.0])
 def test_the_gradient_of_equal_rows_is_zero(distance, fill):
     x = np.full((3, 2), fill, "float32")
@@ -111,10 +121,11 @@ def test_the_gradient_of_equal_rows_is_zero(distance, fill):
     assert np.allclose(slope, 0, atol=1e-6)
 
 
-@both
+@each
 def test_the_gradient_is_that_of_finite_differences(distance):
     x, weight, step = rows(4, d=3), rows(4, d=4, seed=2), 1e-6
     kind = distance.__name__.removeprefix("pairwise_")
+    kind = kind.replace("squared_", "sq")
 
     def exact(a):
         return (cdist(a, a, kind) * weight).sum()
@@ -129,7 +140,7 @@ def test_the_gradient_is_that_of_finite_differences(distance):
     assert np.allclose(slope, expected, atol=1e-4)
 
 
-@both
+@each
 @pytest.mark.parametrize("junk", [np.nan, np.inf])
 def test_a_row_that_is_not_finite_spoils_its_own_distances_only(distance, junk):
     a = rows(4)
@@ -146,7 +157,7 @@ def test_a_row_of_zeros_is_at_cosine_distance_one():
     assert d.tolist() == [[0, 1], [1, 0]]
 
 
-@both
+@each
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_low_precision_is_computed_in_float32(distance, dtype):
     a = ops.cast(rows(5, scale=300), dtype)
@@ -156,7 +167,7 @@ def test_low_precision_is_computed_in_float32(distance, dtype):
     assert np.array_equal(host(result), expected)
 
 
-@both
+@each
 @pytest.mark.parametrize(
     ("a", "b"),
     [
@@ -174,6 +185,8 @@ def test_what_is_no_pair_of_matrices_raises(distance, a, b):
 
 def test_names_stand_for_functions_and_callables_for_themselves():
     assert pairwise_distance("euclidean") is pairwise_euclidean
+    squared = pairwise_distance("squared_euclidean")
+    assert squared is pairwise_squared_euclidean
     assert pairwise_distance("cosine") is pairwise_cosine
     kl = pairwise_distance("symmetric_kl")
     assert kl is pairwise_divergence.pairwise_symmetric_kl

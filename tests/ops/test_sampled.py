@@ -14,6 +14,7 @@ from tests.testing import (
     gradient,
     gradients,
     normal,
+    only_on,
     to_numpy,
 )
 
@@ -435,3 +436,93 @@ def test_what_does_not_fit_is_an_error(name, change, message):
     }
     with pytest.raises(ValueError, match=message):
         LOSSES[name](**arguments)
+
+
+# The classes of the batch --------------------------------------------------
+
+
+def with_batch_classes(labels, subtract):
+    """Class by class: those of the batch once, and those of the sample."""
+    logits = FEATURES.astype("float64") @ VECTORS.T + BIAS
+    batch = sorted(set(labels.tolist()))
+    columns = [logits[:, k] for k in batch]
+    for k, count in zip(IDS, SAMPLED_COUNT, strict=True):
+        if k not in batch:
+            columns.append(logits[:, k] - (np.log(count) if subtract else 0))
+    total = special.logsumexp(np.stack(columns, axis=1), axis=1)
+    return total - logits[np.arange(ROWS), labels]
+
+
+@pytest.mark.parametrize("subtract", [False, True])
+@pytest.mark.parametrize(
+    "labels", [[0, 3, 2, 11, 5], [2, 2, 2, 2, 4], [8, 9, 8, 9, 0]], ids=str
+)
+def test_classes_of_the_batch_count_once_for_every_row(labels, subtract):
+    labels = np.array(labels, "int32")
+    found = ops.sampled_softmax_crossentropy(
+        labels,
+        FEATURES,
+        class_vectors=VECTORS,
+        bias=BIAS,
+        candidates=candidates(),
+        batch_classes=True,
+        subtract_log_q=subtract,
+        remove_accidental_hits=False,  # they are removed all the same
+    )
+    expected = with_batch_classes(labels, subtract)
+    np.testing.assert_allclose(to_numpy(found), expected, rtol=1e-5)
+
+
+def test_classes_of_the_batch_go_with_one_label_per_row():
+    with pytest.raises(ValueError, match="goes with one label per row"):
+        ops.sampled_softmax_crossentropy(
+            LABELS[2],
+            FEATURES,
+            class_vectors=VECTORS,
+            candidates=candidates(2),
+            batch_classes=True,
+        )
+
+
+def test_a_label_that_does_not_exist_adds_class_zero_to_the_batch():
+    def found(labels):
+        return to_numpy(
+            ops.sampled_softmax_crossentropy(
+                keras.ops.convert_to_tensor(labels),
+                FEATURES,
+                class_vectors=VECTORS,
+                candidates=candidates(),
+                batch_classes=True,
+            )
+        )
+
+    losses = found(np.array([0, 3, 99, 11, 5], "int32"))
+    assert np.isnan(losses).tolist() == [False, False, True, False, False]
+    # Row 0 is of class 0, which stands in for it.
+    np.testing.assert_allclose(
+        losses[[0, 1, 3, 4]],
+        found(np.array([0, 3, 0, 11, 5], "int32"))[[0, 1, 3, 4]],
+        rtol=1e-6,
+    )
+
+
+@only_on("tensorflow", "only there a gradient names a class several times")
+def test_keras_sees_an_overflow_in_any_gradient_of_a_class():
+    """A loss scale of float16 falls only if Keras sees that it was too high."""
+    import tensorflow as tf
+
+    vectors = tf.Variable(VECTORS)
+    # Of class 3 only the first gradient overflows.
+    labels = np.array([3, 3, 0, 1, 2], "int32")
+    scale = keras.ops.convert_to_tensor([3e38, 1, 1, 1, 1], "float32")
+    with tf.GradientTape() as tape:
+        losses = ops.sampled_softmax_crossentropy(
+            labels,
+            keras.ops.cast(FEATURES, "float16"),
+            class_vectors=vectors,
+            candidates=candidates(),
+        )
+        total = tf.reduce_sum(losses * scale)
+    gradient = tape.gradient(total, vectors)
+    assert not np.isfinite(to_numpy(gradient.values)).all()
+    assert not to_numpy(keras.ops.all(keras.ops.isfinite(gradient)))
