@@ -4,10 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xent import _keras
 from keras_xent._types import TensorLike
 from keras_xent._warnings import warn
-from keras_xent.callbacks.validation_data import unpacked
+from keras_xent.callbacks.the_layer import TheLayer
+from keras_xent.callbacks.validation_data import predictions, unpacked
 from keras_xent.layers.temperature import Temperature
 from keras_xent.metrics.likelihood import CrossentropyRate
 from keras_xent.ops.crossentropy import SUM_TOLERANCE
@@ -98,12 +98,12 @@ class TemperatureScaling(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self._x, self._y, self._weight = unpacked(validation_data)
-        if layer is not None and not isinstance(layer, Temperature):
-            raise ValueError(
-                "`layer` must be a keras_xent.layers.Temperature. Received: "
-                f"{layer!r}"
-            )
-        self._given = layer
+        self._place = TheLayer(
+            Temperature,
+            layer,
+            "TemperatureScaling puts the temperature into the last layer of "
+            "the model",
+        )
         self.axis = axis
         self.batch_size = batch_size
         self.verbose = verbose
@@ -147,31 +147,11 @@ class TemperatureScaling(keras.callbacks.Callback):
         return float(ops.convert_to_numpy(rate.result()))
 
     def _layer(self):
-        found = [
-            layer
-            for layer in _keras.flat_layers(self.model)
-            if isinstance(layer, Temperature)
-        ]
-        if self._given is not None:
-            found = [self._given]
-        if len(found) != 1:
-            raise ValueError(
-                "TemperatureScaling puts the temperature into the last layer "
-                "of the model, a keras_xent.layers.Temperature. This model "
-                f"has {len(found)} of them: add one, or name the `layer`."
-            )
-        return found[0]
+        return self._place.of(self.model)
 
     def _logits(self):
         """What the model gives for the validation data, at temperature 1."""
-        logits = self.model.predict(
-            self._x, batch_size=self.batch_size, verbose=0
-        )
-        if not isinstance(logits, np.ndarray):
-            raise ValueError(
-                "TemperatureScaling needs a model with one output, logits. "
-                f"Received: {type(logits).__name__}"
-            )
+        logits = predictions(self, self._x, "logits")
         several = logits.ndim > 1 and logits.shape[self.axis] > 1
         sums = logits.sum(axis=self.axis) if several else np.full(1, np.nan)
         if np.all(logits >= 0) and np.all(np.abs(sums - 1) < SUM_TOLERANCE):
