@@ -24,15 +24,19 @@ import threading
 import time
 from pathlib import Path
 
+import contrastive
 import gpu_cases
 from gpu_cases import COMPILED, MODES, OURS, title
 from harness import show
 
 ROOT = Path(__file__).parents[1]
-PARTS = ["linear", "losses", "pairs", "histogram", "ranks", "example"]
+PARTS = [
+    "linear", "losses", "contrastive", "pairs", "histogram", "ranks", "example",
+]  # fmt: skip
 HEADINGS = {
     "linear": "Linear cross-entropy",
     "losses": "Cross-entropy of logits",
+    "contrastive": "Contrastive losses",
     "pairs": "Pairs",
     "histogram": "Score histogram",
     "ranks": "Soft ranks",
@@ -74,6 +78,17 @@ def bars(rows, heads):
         own, keras = (found.get((backend, exact, x)) for x in (OURS, "Keras"))
         text = f"{exact}: {MODES[backend]}, of Keras's time"
         yield text, verdict(own, keras, 1.4)
+    for name in contrastive.LOSSES:
+        table = gpu_cases.contrastive_title(
+            name, gpu_cases.USUAL["contrastive"]
+        )
+        for backend in ("torch", "jax"):
+            own, dense = (
+                found.get((backend, table, x))
+                for x in (OURS, contrastive.DENSE)
+            )
+            text = f"{table}: {MODES[backend]}, of the time of all pairs"
+            yield text, verdict(own, dense, 1.0)
 
 
 def _head_bars(found, size, layout):

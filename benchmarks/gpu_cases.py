@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import contrastive
 import crossentropy
 import harness
 import linear_crossentropy
@@ -29,6 +30,7 @@ MODE = MODES.get(os.environ.get("KERAS_BACKEND"))
 USUAL = {
     "heads": [(8192, 2304, 256_000), (8192, 4096, 128_256)],
     "logits": (8192, 32_768),
+    "contrastive": (65_536, 768),
     "pairs": (8192, 128),
     "histogram": 1_000_000,
     "ranks": 5000,
@@ -36,6 +38,7 @@ USUAL = {
 SMALL = {
     "heads": [(16, 8, 96), (8, 16, 64)],
     "logits": (16, 32),
+    "contrastive": (16, 8),
     "pairs": (16, 8),
     "histogram": 1000,
     "ranks": 50,
@@ -79,6 +82,8 @@ def tables(sizes):
     for kind in ("sparse", "dense", "sigmoid"):
         for dtype in ("float32", "bfloat16"):
             yield logits_table(kind, dtype, sizes["logits"])
+    for name in contrastive.LOSSES:
+        yield contrastive_table(name, sizes["contrastive"])
     yield pairs_table(sizes["pairs"])
     yield histogram_table(sizes["histogram"])
     yield ranks_table(sizes["ranks"])
@@ -179,6 +184,33 @@ def logits_data(kind, dtype, size):
         return logits, labels
     targets = 0.9 * ops.one_hot(labels, size[1], dtype=dtype) + 0.1 / size[1]
     return logits, ops.cast(targets, dtype)
+
+
+def contrastive_table(name, size):
+    """Blocks of pairs beside all pairs, of which there are 4 billion."""
+    import keras
+    from keras import ops
+
+    n, dim = size
+    views = 1 if name == "supervised" else 2
+
+    def data():
+        x = keras.random.normal((n, views, dim), dtype="bfloat16", seed=0)
+        return x, ops.arange(n, dtype="int32") // (3 - views)
+
+    return Table(
+        "contrastive",
+        contrastive_title(name, size),
+        data,
+        {
+            loss: functools.partial(contrastive.make_loss, name, loss)
+            for loss in (OURS, contrastive.DENSE)
+        },
+    )
+
+
+def contrastive_title(name, size):
+    return f"{name}, {size[0]:,} × {size[1]:,}, bfloat16"
 
 
 def pairs_table(size):

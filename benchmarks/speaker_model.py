@@ -49,6 +49,15 @@ VARIANTS = {
     "half the epochs": {"epochs": 10},
     "no least number of steps": {"steps": 1},
     "softmax over the speakers": {"loss": "softmax"},
+    "AAM-softmax over the speakers": {"loss": "aam_softmax"},
+    "angular prototypical": {"loss": "angular_prototypical"},
+    "SupCon": {"loss": "supcon"},
+    "AAM-softmax, tower alone": {"loss": "aam_softmax", "backend": "none"},
+    "angular prototypical, tower alone": {
+        "loss": "angular_prototypical",
+        "backend": "none",
+    },
+    "SupCon, tower alone": {"loss": "supcon", "backend": "none"},
     "LSTM tower": {"tower": "lstm"},
 }
 

@@ -42,6 +42,20 @@ class Note(typing.NamedTuple):
     seed: object = None
 
 
+class SimilarityNote(typing.NamedTuple):
+    """What a `SimilarityHead` says of the unit vectors that it returns.
+
+    Attributes:
+        head: The layer.
+        log_scale: The logarithm of 1 / temperature.
+        bias: What is added to a similarity, or None.
+    """
+
+    head: object
+    log_scale: object
+    bias: object = None
+
+
 class DrawnSeed(keras.random.SeedGenerator):
     """A seed that was drawn before, in the form that `keras.random` takes."""
 
@@ -57,6 +71,7 @@ def leave_note(tensor, note):
     _keras.set_tensor_attr(tensor, NOTE, note)
 
 
-def read_note(tensor):
-    """The note on a tensor, None if there is none."""
-    return _keras.get_tensor_attr(tensor, NOTE)
+def read_note(tensor, kind=Note):
+    """The note of a kind of head on a tensor, None if there is none."""
+    note = _keras.get_tensor_attr(tensor, NOTE)
+    return note if isinstance(note, kind) else None

@@ -36,3 +36,11 @@ def test_the_last_note_stays():
 
 def test_what_holds_no_tensor_has_no_note():
     assert heads.read_note(np.ones(3)) is None
+
+
+def test_a_note_is_read_by_those_it_is_for():
+    noted = tensor()
+    note = heads.SimilarityNote("head", 0.0)
+    heads.leave_note(noted, note)
+    assert heads.read_note(noted) is None
+    assert heads.read_note(noted, heads.SimilarityNote) is note

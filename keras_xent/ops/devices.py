@@ -13,6 +13,10 @@ BACKEND = keras.backend.backend()
 # no time: python benchmarks/linear_crossentropy.py --kinds blocks.
 CPU_BLOCK_BYTES = 2**23
 
+# Bytes of a block of pairs on a CPU, 128 columns for 8192 rows.
+CPU_PAIR_BYTES = 2**22
+SMALLEST_PAIR_BLOCK = 64
+
 # On a GPU, 8192 columns for 8192 rows. On an H100, [8192, 2304] × 256,000 in
 # bfloat16 with four products, blocks of 256, 4096, 8192 and 16384 columns took
 # 2697, 171, 134 and 123 ms on PyTorch, and the last three 70, 66 and 64 on JAX.
@@ -41,6 +45,18 @@ def column_block(left):
     """The columns of a block for all rows of the left factor."""
     size = GPU_BLOCK_BYTES if on_accelerator(left) else CPU_BLOCK_BYTES
     return max(size // (4 * _usual(left.shape[0])), SMALLEST_BLOCK)
+
+
+def pair_block(x, views):
+    """The columns of a block of pairs of `(n, views, dim)` embeddings.
+
+    Fewer on a CPU than of a classifier's logits: the block is all that is kept
+    beside the embeddings, and several are needed at a time.
+    """
+    if on_accelerator(x):
+        return max(GPU_BLOCK_BYTES // (4 * _usual(x.shape[0])), SMALLEST_BLOCK)
+    rows = _usual(x.shape[0]) * views
+    return max(CPU_PAIR_BYTES // (4 * rows), SMALLEST_PAIR_BLOCK)
 
 
 def row_block(rows, columns, dtype):

@@ -24,8 +24,8 @@ def spread(weight, like, axis=None, name="sample_weight"):
     Args:
         weight: One number, or a tensor with the leading axes of the rows.
         like: The predictions.
-        axis: The axis of `like` that is none of the rows'. None if each entry
-            is a row.
+        axis: The axis of `like` that is none of the rows', or a slice of them.
+            None if each entry is a row.
         name: What the weight is called in an error.
 
     Returns:
@@ -84,7 +84,9 @@ def full_weight(sample_weight, mask, like):
 
 def blank(x, keep, axis):
     """Zeros in the rows that do not count. A misfit is left for others."""
-    if len(x.shape) == len(keep.shape) + 1:
+    if isinstance(axis, slice):
+        keep = ops.reshape(keep, (-1, *[1] * (len(x.shape) - 1)))
+    elif len(x.shape) == len(keep.shape) + 1:
         keep = ops.expand_dims(keep, -1 if axis is None else axis)
     elif len(x.shape) + 1 == len(keep.shape) and keep.shape[-1] == 1:
         keep = ops.squeeze(keep, -1)

@@ -4,10 +4,11 @@
 row for which none is right.
 """
 
+import keras
 from keras import ops
 
 from keras_xent._types import Tensor
-from keras_xent.ops.blocks import Blocks, cut, in_place
+from keras_xent.ops.blocks import Blocks, add, cut, in_place
 from keras_xent.ops.description import (
     Description,
     column_id,
@@ -16,6 +17,8 @@ from keras_xent.ops.description import (
     per_row,
 )
 from keras_xent.ops.select import where
+
+BACKEND = keras.backend.backend()
 
 
 @description
@@ -55,6 +58,16 @@ class OneTarget(Description):
             return block
         return block + where(self.hits(block), amount[:, None], 0)
 
+    def less(self, same):
+        """The entries of a block of yes and no, without what is right."""
+        if BACKEND == "torch" and 0 not in same.shape:
+            # n entries, not a pass over the block. Nothing is differentiated.
+            column, inside = self._inside(same)
+            rows = ops.arange(same.shape[0], dtype="int32")
+            same[rows, column] &= ~inside
+            return same
+        return same & ~self.hits(same)
+
     def _inside(self, block):
         """The column of each row in the block, and whether it is in there."""
         column, size = self.labels, ops.shape(block)[1]
@@ -70,27 +83,31 @@ class SharedIds(Description):
         row_ids: Integers `(rows,)`.
         column_ids: Integers `(columns,)`.
         number: How many columns share the id of a row: `SharedIds.of`.
+        own: The column of each row that is none of them although it shares the
+            id, as in a batch that is compared with itself; or None.
     """
 
     row_ids: Tensor | None = per_row()
     column_ids: Tensor | None = per_column()
     number: Tensor | None = per_row()
+    own: Tensor | None = column_id()
 
     @classmethod
     def of(cls, row_ids, column_ids, block_size=1024):
         """Counts the columns of each row, block by block."""
 
-        def add(number, start, size):
+        def count(number, start, size):
             some = cut(column_ids, 0, start, size)
             same = row_ids[:, None] == some[None, :]
             return number + ops.sum(ops.cast(same, "int32"), axis=1)
 
         found = Blocks(ops.shape(column_ids)[0], block_size)
-        number = found.loop(add, ops.zeros_like(row_ids, dtype="int32"))
+        number = found.loop(count, ops.zeros_like(row_ids, dtype="int32"))
         return cls(row_ids, column_ids, number)
 
     def hits(self, logits):
-        return self.row_ids[:, None] == self.column_ids[None, :]
+        same = self.row_ids[:, None] == self.column_ids[None, :]
+        return same if self.own is None else OneTarget(self.own).less(same)
 
     def pick(self, logits):
         picked = ops.sum(where(self.hits(logits), logits, 0), axis=1)
@@ -98,7 +115,7 @@ class SharedIds(Description):
 
     def add(self, block, amount):
         part = (amount / self._number(block))[:, None]
-        return block + where(self.hits(block), part, 0)
+        return add(block, where(self.hits(block), part, 0))
 
     def _number(self, block):
         return ops.cast(ops.maximum(self.number, 1), block.dtype)

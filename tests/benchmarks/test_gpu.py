@@ -36,8 +36,8 @@ def command(*arguments, **environment):
     ("parts", "headings", "rows"),
     [
         (
-            ["pairs", "histogram", "ranks"],
-            ["Pairs", "Score histogram", "Soft ranks"],
+            ["contrastive", "pairs", "histogram", "ranks"],
+            ["Contrastive losses", "Pairs", "Score histogram", "Soft ranks"],
             1,
         ),
         pytest.param(

@@ -56,6 +56,18 @@ def test_columns_are_reduced_a_few_at_a_time_without_a_compiler(rows):
     assert narrow or 4 * rows * size <= devices.CHUNK_BYTES
 
 
+@pytest.mark.parametrize("accelerator", [False, True])
+@pytest.mark.parametrize("rows", [None, 0, 1, 8192, 10**8])
+def test_a_block_of_pairs_fits_the_device(rows, accelerator, monkeypatch):
+    monkeypatch.setattr(devices, "on_accelerator", lambda x: accelerator)
+    size = devices.pair_block(shaped(rows, 2, 3), 2)
+    largest, least = devices.CPU_PAIR_BYTES, devices.SMALLEST_PAIR_BLOCK
+    if accelerator:
+        largest, least = devices.GPU_BLOCK_BYTES, devices.SMALLEST_BLOCK
+    assert size >= least
+    assert size == least or 4 * (rows or 1) * size <= largest
+
+
 def test_a_cpu_is_no_accelerator():
     if BACKEND == "torch":
         # Whatever else there is.

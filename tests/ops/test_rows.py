@@ -62,3 +62,12 @@ def test_what_does_not_count_is_blank():
     np.testing.assert_array_equal(result, wanted[:, 0])
     # Which rows are meant, it cannot know.
     assert rows.blank(LOGITS, keep[:3], 2) is LOGITS
+
+
+def test_a_row_may_be_all_of_an_example():
+    keep = np.array([True, False, True, False])
+    result = to_numpy(rows.blank(LOGITS, keep, slice(1, None)))
+    expected = np.where(keep[:, None, None], LOGITS, 0)
+    np.testing.assert_array_equal(result, expected)
+    result = to_numpy(rows.spread(keep, LOGITS, slice(1, None)))
+    np.testing.assert_array_equal(result, keep)

@@ -33,6 +33,17 @@ def shared(row_ids, column_ids, **options):
     return targets, matrix
 
 
+def without_own(ids):
+    """The first of some ids with all of them, none with itself."""
+    ids, own = np.array(ids, "int32"), np.arange(ROWS, dtype="int32")
+    same = np.equal.outer(ids[:ROWS], ids)
+    same &= ~np.eye(ROWS, len(ids), dtype=bool)
+    number = same.sum(axis=1).astype("int32")
+    matrix = same / np.maximum(number, 1)[:, None]
+    targets = SharedIds(*map(tensor, (ids[:ROWS], ids, number, own)))
+    return targets, matrix.astype("float32")
+
+
 COLUMN_IDS = [1, 0, 2, 1, 1, 5, 2]
 CASES = {
     "one": lambda: one([0, 6, 3, 3, 1]),
@@ -43,6 +54,7 @@ CASES = {
     "counted_in_blocks": lambda: shared(
         [1, 2, 5, 1, 0], COLUMN_IDS, block_size=2
     ),
+    "without_own": lambda: without_own(COLUMN_IDS),
     "shared_with_none": lambda: shared([9, -1, 1, 8, 0], COLUMN_IDS),
 }
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
