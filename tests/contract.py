@@ -30,6 +30,9 @@ class Case:
     torch_compile: bool = False
     # Whether rows meet each other, so that a batch is more than its rows.
     pairs: bool = False
+    # Whether a row counts only beside another of its class (1), and of another
+    # class as well (2).
+    mates: int = 0
     # How many rows a metric needs to measure anything.
     least: int = 2
     # Whether the batch is one list, with one loss for all rows.
@@ -103,6 +106,19 @@ class Case:
         one = ("yes or no", "distances", "numbers")
         return 1 if self.data in one else 3
 
+    def counted(self, labels, weight=None):
+        """Which rows count in a mean, none being masked."""
+        labels = labels.reshape(len(labels), -1)[:, 0]
+        if not self.mates:
+            return ~np.isin(labels, self.kwargs.get("ignore_class", []))
+        there = np.ones(len(labels)) if weight is None else weight != 0
+        same = labels[:, None] == labels
+        apart = ~np.eye(len(labels), dtype=bool) & (there * there[:, None] > 0)
+        counted = (same & apart).any(axis=1)
+        if self.mates == 2:
+            counted &= (~same & apart).any(axis=1)
+        return counted | (there == 0)
+
     def losses(self, rows):
         """How many losses `rows` examples have."""
         return 1 if self.is_list else rows
@@ -127,12 +143,23 @@ LOSSES = [
     Case(losses.LinearCrossentropy, {}, "class ids", head=True),
     Case(losses.LinearCrossentropy, {"label_smoothing": 0.1, "class_weight": [1.0, 2.0, 0.5], "z_loss": 1e-3, "ignore_class": [2], "softcap": 5.0, "precision": "float32", "block_size": 2}, "class ids", head=True),
     Case(losses.SampledSoftmaxCrossentropy, {"num_sampled": 2}, "class ids", head=True, random=True),
+    Case(losses.SampledSoftmaxCrossentropy, {"num_sampled": 2, "batch_classes": True, "distribution": "uniform", "subtract_log_q": False}, "class ids", head=True, random=True, pairs=True),
     Case(losses.NoiseContrastiveEstimation, {"num_sampled": 4, "unique": False, "distribution": [3.0, 2.0, 1.0], "ignore_class": [2]}, "class ids", head=True, random=True),
     Case(losses.SigmoidCrossentropy, {"pos_weight": 2.0, "focal_gamma": 1.0, "label_smoothing": 0.1}, "yes or no"),
     Case(losses.SigmoidCrossentropy, {"ignore_class": -1}, "distributions"),
     Case(losses.SoftplusHinge, {"margin": 1.0, "softness": 0.5}, "distances"),
     Case(losses.SymmetricKLHinge, {"margin": 2.0}, "class ids", pairs=True),
     Case(losses.SymmetricKLHinge, {"margin": 2.0, "softness": 0.0, "balanced": False, "directed": True}, "class ids", pairs=True),
+    Case(losses.SoftplusHinge, {"margin": 1.0, "softness": 0.0, "squared": True}, "distances"),
+    Case(losses.PairHinge, {"margin": 2.0}, "class ids", pairs=True),
+    Case(losses.PairHinge, {"margin": 2.0, "distance": "cosine", "softness": 0.0, "squared": True, "balanced": False}, "class ids", pairs=True),
+    Case(losses.TripletHinge, {"margin": 2.0}, "class ids", pairs=True, mates=2),
+    Case(losses.TripletHinge, {"margin": 0.5, "mining": "all", "softness": 0.5}, "class ids", pairs=True, mates=2),
+    Case(losses.MultiSimilarity, {}, "class ids", pairs=True, mates=1),
+    Case(losses.PrototypicalCrossentropy, {"distance": "cosine", "temperature": 0.2}, "class ids", pairs=True, mates=1),
+    Case(losses.SupervisedContrastive, {"temperature": 0.5, "block_size": 2, "precision": "float32"}, "class ids", pairs=True, mates=1),
+    Case(losses.InfoNCE, {"symmetric": False, "precision": "float32"}, "class ids", pairs=True, mates=1),
+    Case(losses.SigmoidContrastive, {"bias": -1.0, "precision": "float32"}, "class ids", pairs=True),
     Case(losses.KLDivergence, {"temperature": 2.0}, "logits pairs"),
     Case(losses.KLDivergence, {"beta": 1.0, "axis": -1}, "logits pairs"),
     Case(losses.JensenShannonDivergence, {"beta": 0.3, "temperature": 2.0}, "logits pairs"),
@@ -243,18 +270,24 @@ OPS = [
     Op(ops.brier_score, ["targets", "logits"]),
     Op(ops.entropy, ["logits"]),
     Op(ops.fit_temperature, ["class ids", "logits"], gradient=False),
+    Op(ops.info_nce, ["class ids", "logits"], own_gradient=True, products=True),
     Op(ops.jensen_shannon, ["logits", "logits"]),
     Op(ops.kl_divergence, ["logits", "logits"]),
     Op(ops.linear_softmax_crossentropy, ["class ids", "logits"], {"kernel": _MATRIX.T}, own_gradient=True, products=True),
     Op(ops.log_uniform_sample, ["class ids"], {"num_sampled": 2, "classes": 4, "seed": 0}, gradient=False),
+    Op(ops.multi_similarity, ["class ids", "logits"], {"beta": 10.0}),
     Op(_sampled(ops.nce_loss), ["counts", "class ids", "logits"], products=True),
+    Op(ops.pair_hinge, ["class ids", "logits"], {"margin": 1.0}),
     Op(ops.pairwise_cosine, ["logits"]),
     Op(ops.pairwise_euclidean, ["logits"]),
     Op(ops.pairwise_kl, ["logits"]),
+    Op(ops.pairwise_squared_euclidean, ["logits"]),
     Op(ops.pairwise_symmetric_kl, ["logits"]),
     Op(ops.pearson_correlation, ["numbers", "numbers"]),
     Op(ops.pearson_loss, ["numbers", "scores"]),
+    Op(ops.prototypical_crossentropy, ["class ids", "logits"]),
     Op(_sampled(ops.sampled_softmax_crossentropy), ["counts", "class ids", "logits"], products=True),
+    Op(ops.sigmoid_contrastive, ["class ids", "logits"], own_gradient=True, products=True),
     Op(ops.sigmoid_crossentropy, ["targets", "logits"]),
     Op(ops.soft_rank, ["scores"], own_gradient=True),
     Op(ops.softmax_crossentropy, ["targets", "logits"]),
@@ -262,8 +295,10 @@ OPS = [
     Op(ops.sparse_softmax_crossentropy, ["class ids", "logits"]),
     Op(ops.spearman_correlation, ["numbers", "numbers"], gradient=False),
     Op(ops.spearman_loss, ["numbers", "scores"], own_gradient=True),
+    Op(ops.supervised_contrastive, ["class ids", "logits"], own_gradient=True, products=True),
     Op(ops.symmetric_kl, ["logits", "logits"]),
     Op(ops.symmetric_kl_hinge, ["class ids", "logits"], {"margin": 1.0}),
+    Op(ops.triplet_hinge, ["class ids", "logits"], {"margin": 9.0, "mining": "all"}),
     Op(ops.uniform_sample, ["class ids"], {"num_sampled": 2, "classes": 4, "seed": 0}, gradient=False),
     Op(ops.unigram_sample, ["class ids"], {"num_sampled": 2, "counts": [4, 3, 2, 1], "seed": 0}, gradient=False),
 ]  # fmt: skip

@@ -3,9 +3,10 @@
 import keras
 
 from keras_xent import ops
-from keras_xent._types import DType, Reduction
+from keras_xent._types import Distance, DType, Reduction
 from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss
+from keras_xent.losses.embedding_loss import DistanceOption, EmbeddingLoss
 from keras_xent.ops import rows
 from keras_xent.ops.hinge import check_hinge
 
@@ -17,15 +18,19 @@ class SoftplusHinge(RowLoss):
     The loss of a pair is `keras_xent.ops.softplus_hinge`:
 
     ```
-    loss = y · d + (1 − y) · s · softplus((m − d) / s)
+    loss = y · d + (1 − y) · h(d)
+    h(d) = s · softplus((m − d) / s)
     ```
 
-    For models of two towers that end in a distance, such as
+    With `squared=True` it is d² and h(d)²; with `softness=0` too, that is the
+    contrastive loss of the paper, and of TensorFlow Addons. For models of two
+    towers that end in a distance, such as
     `keras_xent.layers.SymmetricKLDistance`.
 
     Args:
         margin: m, the distance beyond which a non-match costs little.
         softness: s ≥ 0, the width of the bend; 0 is the hard hinge.
+        squared: Whether the distance and the hinge are squared.
         reduction: How the losses of the rows become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of rows that
             are not masked), `"sum"`, `"mean_with_sample_weight"` (over the sum
@@ -61,6 +66,7 @@ class SoftplusHinge(RowLoss):
         margin: float,
         *,
         softness: float = 1.0,
+        squared: bool = False,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "softplus_hinge",
         dtype: DType = None,
@@ -69,6 +75,7 @@ class SoftplusHinge(RowLoss):
         super().__init__(
             margin=margin,
             softness=softness,
+            squared=bool(squared),
             reduction=reduction,
             name=name,
             dtype=dtype,
@@ -82,7 +89,7 @@ class SoftplusHinge(RowLoss):
         raise ValueError(
             f"`y_pred` must be one distance per pair, (batch,) or (batch, 1). "
             f"Received shape {tuple(y_pred.shape)}. For embeddings and class "
-            f"ids use SymmetricKLHinge."
+            f"ids use SymmetricKLHinge or PairHinge."
         )
 
     def call(self, y_true, y_pred):
@@ -94,7 +101,7 @@ class SoftplusHinge(RowLoss):
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
-class SymmetricKLHinge(RowLoss):
+class SymmetricKLHinge(EmbeddingLoss):
     """Symmetric KL divergence with a softplus hinge, over all pairs of a batch.
 
     The loss is `keras_xent.ops.symmetric_kl_hinge`, the mean over the pairs
@@ -127,9 +134,9 @@ class SymmetricKLHinge(RowLoss):
 
     Shapes:
         `y_true` holds class ids, `(batch,)` or `(batch, 1)`; `y_pred`
-        embeddings as logits, `(batch, dim)`, the raw output of a Dense layer
-        without activation. A pair weighs the product of its rows' sample
-        weights.
+        embeddings as logits, `(batch, dim)` or `(batch, views, dim)`, the raw
+        output of a Dense layer without activation. A pair weighs the product of
+        its rows' sample weights.
 
     Raises:
         ValueError: as `keras_xent.ops.symmetric_kl_hinge`.
@@ -148,7 +155,8 @@ class SymmetricKLHinge(RowLoss):
     0.1505
     """
 
-    output_kind, label_kind = kinds.EMBEDDINGS, kinds.IDENTITIES
+    op = staticmethod(ops.symmetric_kl_hinge)
+    distance = "symmetric_kl"
 
     def __init__(
         self,
@@ -172,10 +180,86 @@ class SymmetricKLHinge(RowLoss):
             dtype=dtype,
         )
 
-    def row_losses(self, y_true, y_pred, weight):
-        return ops.symmetric_kl_hinge(
-            y_true, y_pred, sample_weight=weight, **self.options
-        )
 
-    def call(self, y_true, y_pred):
-        return self.row_losses(y_true, y_pred, None)
+@keras.saving.register_keras_serializable(package="keras_xent")
+class PairHinge(DistanceOption, EmbeddingLoss):
+    """Any distance with a softplus hinge, over all pairs of a batch.
+
+    The loss is `keras_xent.ops.pair_hinge`, the mean over the pairs i < j of
+
+    ```
+    d_ij                              if labels i and j are equal
+    s · softplus((m − d_ij) / s)      if they differ
+    ```
+
+    With `squared=True` either is squared; with `softness=0` too, that is the
+    contrastive loss of the paper over all pairs of a batch. `SymmetricKLHinge`
+    is this loss for `distance="symmetric_kl"`, and hinges both directions one
+    by one if asked to. For given pairs, two towers and match flags, use
+    `SoftplusHinge`.
+
+    Args:
+        margin: m, the distance beyond which a non-match costs little.
+        distance: `"euclidean"`, `"squared_euclidean"`, `"cosine"`,
+            `"symmetric_kl"` (embeddings are logits), or a callable from
+            embeddings `[n, d]` to distances `[n, n]`.
+        softness: s ≥ 0, the width of the bend; 0 is the hard hinge.
+        squared: Whether the distance and the hinge are squared.
+        balanced: Whether matches and others share the loss half and half.
+        reduction: How the losses of the rows become one:
+            `"sum_over_batch_size"` or `"mean"` (over the number of rows that
+            are not masked, which is the mean over the pairs), `"sum"`,
+            `"mean_with_sample_weight"` (over the sum of their weights), or
+            `"none"`, one loss per row. A row of weight 0 is in no pair; that
+            it still counts as a row in the mean is Keras's way, and
+            `"mean_with_sample_weight"` the way round it.
+        name: The name of the loss, in logs and in saved models.
+        dtype: The dtype of the result, `None` for Keras's `floatx`. The sums
+            run in float32 at least.
+
+    Shapes:
+        `y_true` holds class ids, `(batch,)` or `(batch, 1)`; `y_pred`
+        embeddings, `(batch, dim)` or `(batch, views, dim)`. A pair weighs the
+        product of its rows' sample weights.
+
+    Raises:
+        ValueError: as `keras_xent.ops.pair_hinge`.
+
+    References:
+        [Hadsell, Chopra and LeCun, 2006](https://doi.org/10.1109/CVPR.2006.100).
+
+    Example:
+
+    >>> import numpy as np
+    >>> import keras_xent
+    >>> loss = keras_xent.losses.PairHinge(margin=2.0, softness=0.0)
+    >>> embeddings = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]], "float32")
+    >>> print(f"{float(loss(np.array([7, 7, 8]), embeddings)):.4f}")
+    2.7500
+    """
+
+    op = staticmethod(ops.pair_hinge)
+
+    def __init__(
+        self,
+        margin: float,
+        *,
+        distance: Distance = "euclidean",
+        softness: float = 1.0,
+        squared: bool = False,
+        balanced: bool = True,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str = "pair_hinge",
+        dtype: DType = None,
+    ) -> None:
+        check_hinge(margin, softness)
+        super().__init__(
+            margin=margin,
+            distance=distance,
+            softness=softness,
+            squared=bool(squared),
+            balanced=bool(balanced),
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
+        )

@@ -36,6 +36,15 @@ def number(name, value, low, high=None, high_open=False):
         )
 
 
+def positive(name, value):
+    """Raises unless `value` is a number above 0, in float32 as well."""
+    number(name, value, 0)
+    if not np.float32(value) > 0:
+        raise ValueError(
+            f"`{name}` must be above 0. Received: {name}={value!r}"
+        )
+
+
 def vector(name, value, classes=None):
     """Raises unless `value` is a vector of finite numbers, none negative."""
     if value is None:

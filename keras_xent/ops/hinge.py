@@ -3,8 +3,9 @@
 import numpy as np
 from keras import ops
 
-from keras_xent._types import Tensor, TensorLike
-from keras_xent.ops import checks, extrema
+from keras_xent._types import Distance, Tensor, TensorLike
+from keras_xent.ops import checks, extrema, identities
+from keras_xent.ops.distance import pairwise_distance
 from keras_xent.ops.pairwise_divergence import (
     pairwise_kl,
     pairwise_symmetric_kl,
@@ -25,21 +26,26 @@ def softplus_hinge(
     margin: float,
     *,
     softness: float = 1.0,
+    squared: bool = False,
 ) -> Tensor:
     """Cost of a pair: its distance if it matches, else what the margin lacks.
 
     ```
-    cost = y · d + (1 − y) · s · softplus((m − d) / s)
+    cost = y · d + (1 − y) · h(d)
+    h(d) = s · softplus((m − d) / s)
     ```
 
     The softplus is a hinge whose gradient fades beyond the margin but does not
-    vanish; s → 0 is the hard hinge max(0, m − d).
+    vanish; s → 0 is the hard hinge max(0, m − d). With `squared=True` it is
+    y · d² + (1 − y) · h(d)², and with `softness=0` too the contrastive loss of
+    the paper.
 
     Args:
         match: y, 1 for a match and 0 for none, of the shape of `distance`.
         distance: d, a float tensor.
         margin: m, the distance beyond which a non-match costs little.
         softness: s ≥ 0, the width of the bend.
+        squared: Whether the distance and the hinge are squared.
 
     Returns:
         The cost of every pair, in the unit of the distance: the shape of
@@ -67,7 +73,9 @@ def softplus_hinge(
     ['0.2000', '1.1711', '0.1269']
     """
     check_hinge(margin, softness)
-    distance = checks.logits(distance, "distance")
+    distance = checks.floats(
+        distance, "distance", "distances of integers have no gradient."
+    )
     checks.zero_to_one(
         "match",
         match,
@@ -79,6 +87,8 @@ def softplus_hinge(
     match = where((match >= 0) & (match <= 1), match, np.nan)
     pull = where(match == 0, 0, distance)
     push = where(match == 1, 0, hinge(margin - distance, softness))
+    if squared:
+        pull, push = ops.square(pull), ops.square(push)
     costs = match * pull + (1 - match) * push
     return checks.sizes_agree(costs, match, distance)
 
@@ -145,29 +155,8 @@ def symmetric_kl_hinge(
     ['0.1129', '0.1129', '0.2257']
     """
     check_hinge(margin, softness)
-    logits = checks.logits(logits)
-    if len(logits.shape) != 2:
-        raise ValueError(
-            f"`logits` must be embeddings, a matrix with one row per example. "
-            f"Received shape {tuple(logits.shape)}."
-        )
-    labels = _column_of_ids(labels, logits)
-    if sample_weight is None:
-        sample_weight = ops.ones_like(logits[:, 0])
-    weight = ops.cast(sample_weight, logits.dtype)
-    checks.same_shape("sample_weight", weight.shape, "labels", labels.shape)
-    possible = ops.all(weight >= 0)
-    # Only their ratios count here; their products must not leave float32.
-    largest = extrema.largest(weight, 0)
-    weight = weight / where(largest > 0, largest, 1)
-
-    index = ops.arange(ops.shape(logits)[0], dtype="int32")
-    same = labels[:, None] == labels[None, :]
-    itself = index[:, None] == index[None, :]
-    partner = where(itself, 0, weight[None, :])
-    match = where(same, partner, 0)
-    other = where(same, 0, partner)
-
+    logits = identities.embeddings(logits, "logits")
+    labels = identities.ids(labels, logits, "labels")
     if directed:
         one_way = pairwise_kl(logits)
         divergence = one_way + ops.transpose(one_way)
@@ -176,20 +165,96 @@ def symmetric_kl_hinge(
     else:
         divergence = pairwise_symmetric_kl(logits)
         lacking = hinge(margin - divergence, softness)
+    return _rows_of_pairs(labels, divergence, lacking, balanced, sample_weight)
 
-    # A pair stands twice in the matrix, once in the row of either.
-    matches = ops.sum(weight * ops.sum(match, axis=1))
-    others = ops.sum(weight * ops.sum(other, axis=1))
-    if balanced:
-        matches, others = 2 * matches, 2 * others
-    else:
-        matches = others = matches + others
-    cost = where(match == 0, 0, match * divergence)
-    rows = ops.sum(cost, axis=1) * _share(ops.sum(weight), matches)
-    cost = where(other == 0, 0, other * lacking)
-    rows = rows + ops.sum(cost, axis=1) * _share(ops.sum(weight), others)
-    rows = where((labels == labels) & possible, rows, np.nan)
-    return checks.sizes_agree(rows, labels, weight)
+
+@public_op
+def pair_hinge(
+    labels: TensorLike,
+    embeddings: TensorLike,
+    margin: float,
+    *,
+    distance: Distance = "euclidean",
+    softness: float = 1.0,
+    squared: bool = False,
+    balanced: bool = True,
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """Any distance with a softplus hinge, over all pairs of a batch.
+
+    With d_ij the distance of rows i and j, w_i the weight of row i, and every
+    pair i < j counted once with the weight w_i w_j, the weighted mean of the
+    returned rows is
+
+    ```
+    loss = ½ · mean over matches of d_ij  +  ½ · mean over others of h(d_ij)
+    h(d) = s · softplus((m − d) / s)
+    ```
+
+    where both means are weighted, and a mean without pairs is 0. A row of
+    weight 0 is as good as absent. With `balanced=False`, it is one mean over
+    all pairs. With `squared=True` it is d² and h²: with `softness=0` too, the
+    contrastive loss of the paper.
+
+    Args:
+        labels: Class ids `(n,)`: the rows of one class match.
+        embeddings: Float tensor `(n, d)`.
+        margin: m, the distance beyond which a non-match costs little.
+        distance: `"euclidean"`, `"squared_euclidean"`, `"cosine"`,
+            `"symmetric_kl"` (embeddings are logits), or a callable from
+            embeddings `[n, d]` to distances `[n, n]`.
+        softness: s ≥ 0, the width of the bend; 0 is the hard hinge.
+        squared: Whether the distance and the hinge are squared.
+        balanced: Whether matches and others share the loss half and half. With
+            100 classes only 1 % of all pairs match.
+        sample_weight: w, one number per row, not negative. `None` is 1.
+
+    Returns:
+        One value per row `(n,)`, float32, or float64 for float64 embeddings:
+        the row's half of its pairs, scaled so that Σ w_i row_i / Σ w_i is the
+        loss. A NaN label gives NaN, a negative or NaN weight everywhere.
+
+    Raises:
+        ValueError: if the shapes do not fit, the embeddings are not floating
+            point, the distance is not known, or `margin` or `softness` are out
+            of range.
+
+    References:
+        [Hadsell, Chopra and LeCun, 2006](https://doi.org/10.1109/CVPR.2006.100),
+        with a hard hinge and squared.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_xent import ops
+    >>> embeddings = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]], "float32")
+    >>> rows = ops.pair_hinge(
+    ...     np.array([7, 7, 8]), embeddings, margin=2.0, softness=0.0
+    ... )
+    >>> print([f"{float(value):.4f}" for value in rows])
+    ['4.1250', '3.7500', '0.3750']
+    """
+    check_hinge(margin, softness)
+    embeddings = identities.embeddings(embeddings)
+    labels = identities.ids(labels, embeddings)
+    pull = distances_of(embeddings, distance)
+    push = hinge(margin - pull, softness)
+    if squared:
+        pull, push = ops.square(pull), ops.square(push)
+    return _rows_of_pairs(labels, pull, push, balanced, sample_weight)
+
+
+def distances_of(embeddings, distance):
+    """The distances of all pairs, `(n, n)`, or an error that says what came."""
+    found = pairwise_distance(distance)(embeddings)
+    n = embeddings.shape[0]
+    if not checks.fits(found.shape, (n, n)):
+        raise ValueError(
+            f"`distance` must return one distance per pair of rows, ({n}, {n}) "
+            f"for embeddings of shape {tuple(embeddings.shape)}. Received "
+            f"shape {tuple(found.shape)}."
+        )
+    return ops.cast(found, embeddings.dtype)
 
 
 def hinge(lacking, softness):
@@ -205,22 +270,49 @@ def check_hinge(margin, softness):
     checks.number("softness", softness, 0)
 
 
+def _rows_of_pairs(labels, pull, push, balanced, sample_weight):
+    """Each row's half of its pairs, so that the weighted mean is the loss.
+
+    Args:
+        labels: Class ids `(n,)`.
+        pull: What a pair costs if it matches, `(n, n)`.
+        push: What it costs if not.
+        balanced, sample_weight: As in `pair_hinge`.
+    """
+    by_row = ops.diagonal(pull)
+    if sample_weight is None:
+        sample_weight = ops.ones_like(by_row)
+    weight = ops.cast(sample_weight, pull.dtype)
+    checks.same_shape("sample_weight", weight.shape, "labels", labels.shape)
+    possible = ops.all(weight >= 0)
+    # Only their ratios count here; their products must not leave float32.
+    largest = extrema.largest(weight, 0)
+    weight = weight / where(largest > 0, largest, 1)
+
+    index = ops.arange(ops.shape(labels)[0], dtype="int32")
+    same = labels[:, None] == labels[None, :]
+    itself = index[:, None] == index[None, :]
+    partner = where(itself, 0, weight[None, :])
+    match = where(same, partner, 0)
+    other = where(same, 0, partner)
+
+    # A pair stands twice in the matrix, once in the row of either.
+    matches = ops.sum(weight * ops.sum(match, axis=1))
+    others = ops.sum(weight * ops.sum(other, axis=1))
+    if balanced:
+        matches, others = 2 * matches, 2 * others
+    else:
+        matches = others = matches + others
+    cost = where(match == 0, 0, match * pull)
+    rows = ops.sum(cost, axis=1) * _share(ops.sum(weight), matches)
+    cost = where(other == 0, 0, other * push)
+    rows = rows + ops.sum(cost, axis=1) * _share(ops.sum(weight), others)
+    rows = where((labels == labels) & possible, rows, np.nan)
+    rows = checks.sizes_agree(rows, labels, weight)
+    return checks.sizes_agree(rows, labels, by_row)
+
+
 def _share(total, pairs):
     """total / pairs, 0 where there are no pairs."""
     some = pairs > 0
     return where(some, total / where(some, pairs, 1), 0)
-
-
-def _column_of_ids(labels, logits):
-    checks.exact_ids(labels)
-    labels = ops.convert_to_tensor(labels)
-    if len(labels.shape) == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if not checks.fits(labels.shape, logits.shape[:1]):
-        raise ValueError(
-            f"`labels` must hold one class id per row of the embeddings. "
-            f"Received labels of shape {tuple(labels.shape)} for embeddings of "
-            f"shape {tuple(logits.shape)}. For match flags of given pairs use "
-            f"SoftplusHinge."
-        )
-    return labels

@@ -23,6 +23,18 @@ def test_embeddings_in_place_of_distances_are_an_error():
         losses.SoftplusHinge(1.0)(np.array([1, 0]), normal(2, 8))
 
 
+def test_given_pairs_may_be_those_of_a_batch():
+    """Contrastive loss of all pairs, and of the same pairs one by one."""
+    labels, x = np.array([0, 0, 1, 1]), normal(4, 3)
+    first, second = np.triu_indices(4, 1)
+    distance = np.linalg.norm(x[first] - x[second], axis=1)
+    match = labels[first] == labels[second]
+    options = {"margin": 2.0, "softness": 0.0, "squared": True}
+    given = losses.SoftplusHinge(**options)(match, distance)
+    batch = losses.PairHinge(**options, balanced=False)(labels, x)
+    assert number(batch) == pytest.approx(number(given), rel=1e-5)
+
+
 def test_a_pair_weighs_the_product_of_its_rows():
     """Two rows that match: doubling one weight doubles the pair."""
     logits, labels = normal(2, 4), np.array([3, 3])
@@ -49,7 +61,9 @@ def test_a_weight_moves_the_mean_towards_its_pairs():
     assert less / even == pytest.approx((1 / 2) / (2 / 3), rel=1e-5)
 
 
-@pytest.mark.parametrize("cls", [losses.SoftplusHinge, losses.SymmetricKLHinge])
+@pytest.mark.parametrize(
+    "cls", [losses.SoftplusHinge, losses.SymmetricKLHinge, losses.PairHinge]
+)
 def test_options_out_of_range_are_an_error_at_once(cls):
     with pytest.raises(ValueError, match="`margin`"):
         cls(margin=None)

@@ -55,3 +55,14 @@ def test_a_choice_names_what_there_is():
     checks.choice("norm", "l1", ("l1", "l2"))
     with pytest.raises(ValueError, match=r"'l1', 'l2'\. Received: norm='l3'"):
         checks.choice("norm", "l3", ("l1", "l2"))
+
+
+@pytest.mark.parametrize("value", [0, -1.0, 1e-60, np.nan, np.inf, "1", None])
+def test_what_is_not_above_0_is_an_error_that_names_it(value):
+    with pytest.raises(ValueError, match=r"`alpha` must be .*Received: alpha="):
+        checks.positive("alpha", value)
+
+
+@pytest.mark.parametrize("value", [1, 1e-30, np.float32(2)])
+def test_a_number_above_0_is_positive(value):
+    checks.positive("alpha", value)

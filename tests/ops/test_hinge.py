@@ -167,6 +167,125 @@ def test_pair_gradients_agree_with_finite_differences(directed, balanced):
     np.testing.assert_allclose(grad, expected, rtol=1e-6, atol=1e-8)
 
 
+# Any distance --------------------------------------------------------------
+
+DISTANCES = ["euclidean", "squared_euclidean", "cosine", "symmetric_kl"]
+
+
+def exact_distance(x, name):
+    x = np.asarray(x, "float64")
+    square = ((x[:, None] - x[None]) ** 2).sum(axis=-1)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return {
+        "euclidean": np.sqrt(square),
+        "squared_euclidean": square,
+        "cosine": 1 - unit @ unit.T,
+        "symmetric_kl": exact(x, x),
+    }[name]
+
+
+def naive_pair_loss(
+    labels, distance, margin, softness, squared, balanced, weight
+):
+    """The loss by a loop over pairs of a known distance."""
+    sums, weights = {True: 0.0, False: 0.0}, {True: 0.0, False: 0.0}
+    for i in range(len(labels)):
+        for j in range(i + 1, len(labels)):
+            same = bool(labels[i] == labels[j])
+            cost = distance[i, j]
+            if not same:
+                cost = max(0.0, margin - cost)
+                if softness:
+                    lacking = margin - distance[i, j]
+                    cost = softness * softplus(lacking / softness)
+            sums[same] += weight[i] * weight[j] * cost ** (1 + squared)
+            weights[same] += weight[i] * weight[j]
+    if balanced:
+        return sum(sums[k] / weights[k] / 2 for k in sums if weights[k])
+    return sum(sums.values()) / sum(weights.values())
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("softness", [0.0, 0.5])
+@pytest.mark.parametrize("squared", [True, False])
+@pytest.mark.parametrize("balanced", [True, False])
+def test_pair_hinge_equals_a_loop_over_pairs(
+    distance, softness, squared, balanced
+):
+    x, weight = normal(7, 5), np.array([1, 2, 0.5, 0, 1, 3, 1], "float32")
+    rows = ops.pair_hinge(
+        LABELS, x, 1.5, distance=distance, softness=softness,
+        squared=squared, balanced=balanced, sample_weight=weight,
+    )  # fmt: skip
+    expected = naive_pair_loss(
+        LABELS, exact_distance(x, distance), 1.5, softness, squared, balanced,
+        weight,
+    )  # fmt: skip
+    result = np.average(to_numpy(rows), weights=weight)
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+def test_squared_and_hard_is_the_contrastive_loss_of_tensorflow_addons():
+    """`tfa.losses.ContrastiveLoss`: y d² + (1 − y) max(m − d, 0)²."""
+    match = np.array([1.0, 0.0, 1.0, 0.0, 0.0], "float32")
+    distance = np.array([0.3, 0.2, 2.0, 0.9, 3.0], "float32")
+    lacking = np.maximum(1.0 - distance, 0)
+    expected = match * distance**2 + (1 - match) * lacking**2
+    result = ops.softplus_hinge(
+        match, distance, 1.0, softness=0.0, squared=True
+    )
+    np.testing.assert_allclose(to_numpy(result), expected, rtol=1e-6)
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("squared", [True, False])
+def test_pair_hinge_gradients_agree_with_finite_differences(distance, squared):
+    weight = np.array([1, 2, 0.5, 0, 1, 3, 1])
+
+    def function(x):
+        rows = ops.pair_hinge(
+            LABELS, x, 2.0, distance=distance, softness=0.7, squared=squared,
+            sample_weight=weight,
+        )  # fmt: skip
+        return rows * keras.ops.convert_to_tensor(weight)
+
+    x = normal(7, 4).astype("float64")
+    grad, value = gradient(function, x)
+    assert value.dtype == np.float64
+    expected = finite_differences(function, x)
+    np.testing.assert_allclose(grad, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("squared", [True, False])
+def test_equal_embeddings_have_no_gradient(distance, squared):
+    """Nor NaN: the slope of a root is infinite at 0."""
+    grad, rows = gradient(
+        lambda x: ops.pair_hinge(
+            np.array([0, 0, 1]), x, 2.0, distance=distance, softness=0.0,
+            squared=squared,
+        ),
+        np.ones((3, 4), "float32"),
+    )  # fmt: skip
+    # Half of the margin, and nothing for the match.
+    cost = 4.0 if squared else 2.0
+    np.testing.assert_allclose(rows.mean(), cost / 2, rtol=1e-5)
+    np.testing.assert_allclose(grad, 0, atol=1e-5)
+
+
+def test_pair_hinge_takes_a_callable():
+    def doubled(x):
+        return 2 * ops.pairwise_euclidean(x)
+
+    x = normal(7, 4)
+    result = ops.pair_hinge(LABELS, x, 2.0, distance=doubled)
+    expected = ops.pair_hinge(LABELS, 2 * x, 2.0)
+    np.testing.assert_allclose(to_numpy(result), to_numpy(expected), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"per pair.*\(7, 7\).*\(7, 4\)"):
+        ops.pair_hinge(LABELS, x, 2.0, distance=lambda x: x)
+
+
 @pytest.mark.parametrize("softness", [1e-12, 1e-3, 0.5, 10.0])
 def test_softplus_hinge_equals_its_formula(softness):
     distance = np.array([0.0, 1e-3, 0.9, 1.0, 1.1, 30.0, 1e4], "float32")

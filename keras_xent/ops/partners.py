@@ -1,0 +1,51 @@
+"""Which rows of a batch belong to each row, and which do not."""
+
+from keras import ops
+
+from keras_xent.ops import checks, identities, rows
+
+
+def partners_and_others(labels, weight=None):
+    """Two `(n, n)` tensors of booleans, by the rows of which a row looks.
+
+    A row is neither its own partner nor an other of its own. A row of weight 0
+    is as good as absent: it is nobody's partner or other, and has none.
+
+    Args:
+        labels: Ids, `(n,)`.
+        weight: `(n,)`, or None if all are there.
+    """
+    index = ops.arange(ops.shape(labels)[0], dtype="int32")
+    apart = index[:, None] != index[None, :]
+    if weight is not None:
+        there = weight != 0
+        apart = apart & there[:, None] & there[None, :]
+    same = labels[:, None] == labels[None, :]
+    return apart & same, apart & ~same
+
+
+def rows_counted(labels, weight=None, *, others=False):
+    """Which rows have a partner, `(n,)`; with `others`, one of those too.
+
+    A row whose label is NaN counts, so that it is seen, and so does a row of
+    weight 0, as in all of Keras.
+    """
+    there = None if weight is None else weight != 0
+    found = identities.partners(labels, there)
+    counted = found > 0
+    if others:
+        total = ops.shape(labels)[0]
+        if there is not None:
+            total = ops.sum(ops.cast(there, "int32"))
+        counted = counted & (found + 1 < total)
+    counted = counted | (labels != labels)
+    return counted if weight is None else counted | (weight == 0)
+
+
+def present(sample_weight, labels, embeddings):
+    """The weights, or None, and embeddings that are 0 where a weight is."""
+    if sample_weight is None:
+        return None, embeddings
+    weight = ops.convert_to_tensor(sample_weight)
+    checks.same_shape("sample_weight", weight.shape, "labels", labels.shape)
+    return weight, rows.blank(embeddings, weight != 0, -1)
