@@ -9,13 +9,17 @@ from keras import ops
 from keras_xent import _keras
 from keras_xent._types import Distance
 from keras_xent._warnings import warn
-from keras_xent.callbacks.validation_data import unpacked
-from keras_xent.metrics.alignment import check_flags, class_ids
+from keras_xent.callbacks.validation_data import (
+    check_embedding,
+    predictions,
+    unpacked,
+)
+from keras_xent.metrics.alignment import check_flags, class_ids, flat_views
 from keras_xent.metrics.detection_cost import MinDetectionCost
 from keras_xent.metrics.equal_error_rate import EqualErrorRate
 from keras_xent.metrics.match_accuracy import MatchAccuracy
 from keras_xent.ops.direction import is_similarity
-from keras_xent.ops.distance import pairwise_distance
+from keras_xent.ops.distance import rectangular
 
 # Here the result is asked for once an epoch, not in every step, so the bins can
 # be four times as fine as the metric's default.
@@ -98,8 +102,9 @@ class TuneThreshold(keras.callbacks.Callback):
         validation_data: `(x, y)` or `(x, y, sample_weight)`, arrays. Without
             `distance`, `y` holds match flags 1/0 and the model gives one score
             for each; with it, `y` holds class ids `[n]` or `[n, 1]` and the
-            model gives embeddings `[n, d]`. `model.predict` drops masks: leave
-            entries out by a weight of 0.
+            model gives embeddings `[n, d]`, or `[n, views, d]`, where each view
+            is a row of its own with the id and weight of its example.
+            `model.predict` drops masks: leave entries out by a weight of 0.
         distance: `None` if the model gives scores. If it gives embeddings:
             `"symmetric_kl"` (of logits), `"euclidean"`, `"cosine"`, or a
             callable from embeddings `[n, d]` to scores `[n, n]`. Then all pairs
@@ -124,6 +129,10 @@ class TuneThreshold(keras.callbacks.Callback):
             not, else `"accuracy"`. Where 1 pair in 20 is a match, 95 % of the
             answers are right if all are "no": the accuracy rewards a threshold
             that finds nothing.
+        embedding: A model whose output is compared, made of layers of the one
+            that is trained. `None` is that one itself. Behind a `CosineHead`,
+            which predicts cosines with the classes:
+            `keras.Model(model.inputs, model.layers[-2].output)`.
         batch_size: Batch size of the predictions.
         restore_best_weights: Whether the weights of the best epoch come back
             at the end of training.
@@ -172,17 +181,20 @@ class TuneThreshold(keras.callbacks.Callback):
         distance: Distance = None,
         similarity: bool | None = None,
         objective: str | float | None = None,
+        embedding: keras.Model | None = None,
         batch_size: int = 32,
         restore_best_weights: bool = True,
         verbose: int = 0,
     ) -> None:
         super().__init__()
+        check_embedding(embedding)
+        self.embedding = embedding
         self._x, self._y, self._weight = unpacked(validation_data)
         self._pairwise = None
         if distance is None:
             check_flags(self._y, self._weight)
         else:
-            self._pairwise = _rectangular(distance)
+            self._pairwise = rectangular(distance)
             self._y = ops.convert_to_numpy(class_ids(self._y))
         self._bins = {
             "similarity": is_similarity(similarity, distance),
@@ -265,15 +277,12 @@ class TuneThreshold(keras.callbacks.Callback):
 
     def _count(self):
         """Counts the scores that the weights give as they are."""
-        predicted = self.model.predict(
-            self._x, batch_size=self.batch_size, verbose=0
+        predicted = predictions(
+            self,
+            self._x,
+            "scores, or embeddings with a `distance`",
+            self.embedding,
         )
-        if not isinstance(predicted, np.ndarray):
-            raise ValueError(
-                "TuneThreshold needs a model with one output: scores, or "
-                "embeddings with a `distance`. Received: "
-                f"{type(predicted).__name__}"
-            )
         self._metric.reset_state()
         if self._pairwise is None:
             self._metric.update_state(self._y, predicted, self._weight)
@@ -314,14 +323,16 @@ class TuneThreshold(keras.callbacks.Callback):
     def _count_pairs(self, rows):
         """Feeds all pairs of rows to the metric, block by block."""
         ids = self._y
-        if rows.ndim != 2 or len(rows) != len(ids):
+        if rows.ndim not in (2, 3) or len(rows) != len(ids):
             raise ValueError(
-                "With a `distance`, expected embeddings [n, d] for class ids "
-                f"[n]. Received: shape {rows.shape} for {len(ids)} ids."
+                "With a `distance`, expected embeddings [n, d] or [n, views, "
+                f"d] for class ids [n]. Received: shape {rows.shape} for "
+                f"{len(ids)} ids."
             )
         weight = np.ones(len(ids), "float32")
         if self._weight is not None:
             weight = np.asarray(self._weight, "float32").reshape(len(ids))
+        rows, ids, weight = flat_views(rows, ids, weight)
         # A distance may look at all rows at once, so junk must not reach it.
         rows = np.where(weight[:, None] != 0, rows, np.zeros_like(rows))
         order = np.arange(len(ids))
@@ -404,17 +415,3 @@ def _one_answer(answer, meaning, objective):
         "matches from others no better than always giving this answer does. "
         f"{cure}"
     )
-
-
-def _rectangular(distance):
-    """A function of two blocks of rows, `[n, d]` and `[m, d]`, to `[n, m]`."""
-    pairwise = pairwise_distance(distance)
-    if isinstance(distance, str):
-        return pairwise
-
-    def corner(a, b):
-        n = len(a)
-        both = ops.convert_to_tensor(np.concatenate([a, b]))
-        return pairwise(both)[:n, n:]
-
-    return corner

@@ -15,6 +15,7 @@ from keras_xent.metrics.ranking import (
     TrueMatchRateAt,
 )
 from keras_xent.metrics.reliability_diagram import ReliabilityDiagram
+from keras_xent.metrics.retrieval import retrieval
 from keras_xent.metrics.score_histogram import ScoreHistogram
 from keras_xent.metrics.verification import VerificationMetrics
 
@@ -38,4 +39,5 @@ __all__ = [
     "TrueMatchRateAt",
     "VerificationMetrics",
     "cluster_misclassification_rate",
+    "retrieval",
 ]

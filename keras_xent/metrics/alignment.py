@@ -86,12 +86,13 @@ def all_pairs(ids, embeddings, sample_weight, pairwise):
     Args:
         ids: Class ids `[n]` or `[n, 1]`. Integers are compared as integers,
             floats as floats; NaN is no id, and gives flags of -1.
-        embeddings: Float tensor `[n, d]`.
-        sample_weight: None, or `[n]` or `[n, 1]`.
+        embeddings: Float tensor `[n, d]`, or `[n, views, d]`: then each view
+            is a row, with the id and the weight of its example.
+        sample_weight: None, or `[n]` or `[n, 1]`; with views, `[n, views]` too.
         pairwise: Callable from `[n, d]` to scores `[n, n]`.
 
     Returns:
-        Flags, scores and weights, float32 `[n, n]`.
+        Flags, scores and weights, float32 `[n, n]`, of all rows.
 
     Raises:
         ValueError: If shapes disagree or host ids cannot be held exactly.
@@ -100,13 +101,19 @@ def all_pairs(ids, embeddings, sample_weight, pairwise):
     ids = class_ids(ids)
     embeddings = ops.stop_gradient(ops.convert_to_tensor(embeddings))
     sizes = {ids.shape[0], *embeddings.shape[:1]} - {None}
-    if len(embeddings.shape) != 2 or len(sizes) > 1:
+    if len(embeddings.shape) not in (2, 3) or len(sizes) > 1:
         raise ValueError(
-            "With a `distance`, expected class ids [n] and embeddings [n, d]. "
-            f"Received y_true of shape {tuple(ids.shape)} and y_pred of shape "
-            f"{tuple(embeddings.shape)}."
+            "With a `distance`, expected class ids [n] and embeddings [n, d] "
+            f"or [n, views, d]. Received y_true of shape {tuple(ids.shape)} "
+            f"and y_pred of shape {tuple(embeddings.shape)}."
         )
+    views = len(embeddings.shape) == 3
+    if views:
+        ids = ops.stack([ids] * embeddings.shape[1], axis=1)
     weight = rows.full_weight(sample_weight, mask, ids)
+    if views:
+        ids, weight = ops.reshape(ids, (-1,)), ops.reshape(weight, (-1,))
+        embeddings = ops.reshape(embeddings, (-1, embeddings.shape[-1]))
     row, column = ids[:, None], ids[None, :]
     flag = ops.cast(ops.equal(row, column), "float32")
     known = ops.logical_and(ops.equal(row, row), ops.equal(column, column))
@@ -125,6 +132,23 @@ def all_pairs(ids, embeddings, sample_weight, pairwise):
             f"Received shape {tuple(score.shape)}."
         )
     return where(known, flag, -1.0), score, product
+
+
+def flat_views(embeddings, *columns):
+    """Each view of `[n, views, d]` as a row, with what belongs to its example.
+
+    Args:
+        embeddings: NumPy array `[n, d]` or `[n, views, d]`.
+        *columns: NumPy arrays `[n]`.
+
+    Returns:
+        The embeddings `[n * views, d]` and the columns `[n * views]`.
+    """
+    if embeddings.ndim == 2:
+        return embeddings, *columns
+    _, views, width = embeddings.shape
+    repeated = (np.repeat(column, views) for column in columns)
+    return embeddings.reshape(-1, width), *repeated
 
 
 def check_flags(match, sample_weight):

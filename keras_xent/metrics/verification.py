@@ -72,9 +72,10 @@ class VerificationMetrics(ThresholdMetric):
         `update_state(y_true, y_pred, sample_weight=None)`. Without `distance`:
         match flags 1/0 of any dtype, real scores of the same shape up to a last
         axis of 1, and weights of that shape or without trailing axes. With
-        `distance`: class ids `[n]` or `[n, 1]`, embeddings `[n, d]`, weights
-        `[n]` or `[n, 1]`. What has weight 0 or is masked by Keras does not
-        count, whatever it holds.
+        `distance`: class ids `[n]` or `[n, 1]`, weights like them, embeddings
+        `[n, d]` or `[n, views, d]`, where each view is a row of its own with
+        the id and weight of its example. What has weight 0 or is masked by
+        Keras does not count, whatever it holds.
         `result()`: a dict of float32 scalars. NaN if there was no match or no
         non-match, if a score is NaN (`histogram.result()` says how many), or if
         a flag is neither 0 nor 1 or a weight negative, infinite or NaN.

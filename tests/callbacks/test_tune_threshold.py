@@ -438,3 +438,24 @@ def test_outputs_that_do_not_fit_raise():
     tuner.set_model(model)
     with pytest.raises(ValueError, match="one output"):
         tuner.on_epoch_end(0)
+
+
+def test_each_view_of_an_embedding_is_a_row():
+    # Six examples of two numbers, as pairs of views of one number.
+    x = np.array([[1, 2], [1, 3], [2, 2], [7, 8], [8, 8], [5, 7]], "float32")
+    ids = np.array([0, 0, 0, 1, 1, 2])
+    weight = np.array([1.0, 1.0, 2.0, 1.0, 1.0, 0.0])
+    as_rows = x.reshape(12, 1), np.repeat(ids, 2), np.repeat(weight, 2)
+    logs = []
+    for shape, data in [((2, 1), (x, ids, weight)), ((1,), as_rows)]:
+        tuner = TuneThreshold(data, distance="euclidean", objective="accuracy")
+        width = data[0].shape[1]
+        tuner.set_model(
+            keras.Sequential(
+                [keras.Input((width,)), keras.layers.Reshape(shape)]
+            )
+        )
+        logs.append({})
+        tuner.on_epoch_end(0, logs[-1])
+    assert logs[0] == logs[1]
+    assert logs[0]["val_match_accuracy"] == 1.0

@@ -10,7 +10,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from keras_xent import metrics
-from tests.testing import to_numpy
+from tests.testing import normal, to_numpy, with_mask
 
 INF, NAN = np.inf, float("nan")
 P_TARGET, LIMIT, CUT = 0.2, 0.25, 0.3
@@ -406,3 +406,37 @@ def test_weights_whose_sum_float32_does_not_hold_are_no_good_figure(weight):
             result, bounds = {"": result}, {"": bounds}
         assert np.isnan([to_numpy(x) for x in result.values()]).all()
         assert np.isnan(list(bounds.values())).all()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "symmetric_kl"])
+def test_each_view_of_an_embedding_is_a_row(distance, masked):
+    views, ids = normal(6, 2, 3), np.array([0, 1, 0, 2, 1, 0])
+    weight = np.array([1.0, 2.0, 0.0, 1.0, 3.0, 1.0])
+    keep = np.array([[1, 1], [1, 0], [1, 1], [0, 0], [1, 1], [0, 1]])
+    metric, flat = (metrics.EqualErrorRate(distance=distance) for _ in range(2))
+    rows, each = views.reshape(12, 3), np.repeat(weight, 2)
+    if masked:
+        views, each = with_mask(views, keep == 1), each * keep.ravel()
+    metric.update_state(ids[:, None], views, weight)
+    flat.update_state(np.repeat(ids, 2), rows, each)
+    np.testing.assert_array_equal(
+        metric.histogram.counts(), flat.histogram.counts()
+    )
+    assert flat.histogram.counts().sum(axis=1).min() > 0
+
+
+def test_a_model_may_give_views_of_each_example():
+    x, ids = normal(12, 6), np.arange(12) % 3
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Reshape((2, 3))])
+    model.compile(
+        loss=lambda y_true, y_pred: ops.zeros_like(y_pred[:, 0, 0]),
+        metrics=[metrics.MatchAccuracy(distance="cosine")],
+    )
+    # Batches of 5, 5 and 2.
+    found = model.evaluate(x, ids, batch_size=5, verbose=0)[1]
+    metric = metrics.MatchAccuracy(distance="cosine")
+    for start in (0, 5, 10):
+        rows = x[start : start + 5].reshape(-1, 3)
+        metric.update_state(np.repeat(ids[start : start + 5], 2), rows)
+    assert found == pytest.approx(float(to_numpy(metric.result())))
