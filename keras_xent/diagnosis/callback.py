@@ -43,18 +43,20 @@ class Diagnose(keras.callbacks.Callback):
 
     At the first batch it does what `keras_xent.diagnose` does, and warns if
     there is a finding. After 100 steps it looks once more, for what should have
-    been learned by then (`predicts-prior`, `pairs-not-separated`). All the
-    while it watches the loss: once that is NaN or infinite, or ten times what
-    it was in the first ten steps, it runs the batch of that step again, with
-    the weights from before it, and warns with the step, the layer and the rows.
+    been learned by then (`predicts-prior`, `pairs-not-separated`,
+    `collapsed-embeddings`). All the while it watches the loss: once that is NaN
+    or infinite, or ten times what it was in the first ten steps, it runs the
+    batch of that step again, with the weights from before it, and warns with
+    the step, the layer and the rows.
     It says so once, and does not stop the training:
     `keras.callbacks.TerminateOnNaN` does.
 
     The training itself stays what it is without this callback: the same
     batches, weights and seeds. Codes that need all labels (`constant-targets`,
-    `missing-class`, `one-kind-of-pairs`) are not looked for, because a batch of
-    rare labels may well hold none of them: call `keras_xent.diagnose(model, x,
-    y)` for these.
+    `missing-class`, and `one-kind-of-pairs` of match flags) are not looked for,
+    because a batch of rare labels may well hold none of them: call
+    `keras_xent.diagnose(model, x, y)` for these. Of a loss of ids it warns if
+    the batch holds no match.
 
     Args:
         watch: Whether to go on after the first batch. That keeps two copies of

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xent import _keras
+from keras_xent import _keras, heads
 from keras_xent.diagnosis.expectation import Expectation
-from keras_xent.losses.kinds import DISTRIBUTION
+from keras_xent.losses.kinds import DISTRIBUTION, EMBEDDINGS
 from keras_xent.ops import checks
 
 # How many rows, classes or labels a finding names.
@@ -68,10 +68,12 @@ class Output:
         weight: The sample weights of the rows, or None.
         mask: The Keras mask of the rows, or None.
         all_weights: The weights of all labels, or None.
-        head: The `LinearHead` behind the output, or None.
+        head: The `LinearHead` or `CosineHead` behind the output, or None.
+        similarity: The note of a `SimilarityHead`, NumPy, or None.
         last: The layer that returned it, or None.
         before: Other layers whose outputs have its shape.
         index: Its place among all outputs of the model.
+        inputs: How many inputs the model has.
     """
 
     name: str
@@ -85,13 +87,21 @@ class Output:
     mask: np.ndarray | None = None
     all_weights: np.ndarray | None = None
     head: object = None
+    similarity: object = None
     last: Seen | None = None
     before: tuple = ()
     index: int = 0
+    inputs: int = 1
 
     @property
     def where(self):
         return f"output {self.name!r}"
+
+    @property
+    def views(self):
+        """How many embeddings a row has."""
+        several = self.expects.outputs == EMBEDDINGS and self.y_pred.ndim == 3
+        return self.y_pred.shape[1] if several else 1
 
     @property
     def classes(self):
@@ -142,9 +152,19 @@ class Output:
         array = self.counted(array, whole)
         return array.reshape(-1, array.shape[-1] if array.ndim > 1 else 1)
 
-    def with_mask(self, y_pred):
-        """Predictions as a tensor that has the mask of the output."""
+    def as_returned(self, y_pred):
+        """Predictions as a tensor that has what is tied to the output."""
         y_pred = ops.convert_to_tensor(y_pred)
+        if self.similarity is not None:
+            head, *numbers = self.similarity
+            note = heads.SimilarityNote(
+                head,
+                *(
+                    x if x is None else ops.convert_to_tensor(x)
+                    for x in numbers
+                ),
+            )
+            heads.leave_note(y_pred, note)
         if self.mask is not None:
             _keras.set_mask(y_pred, ops.convert_to_tensor(self.mask))
         return y_pred
@@ -154,7 +174,7 @@ class Output:
         loss = _shallow_copy(self.loss)
         loss.reduction = reduction
         y_true = self.y_true if y_true is None else y_true
-        y_true, y_pred = ops.convert_to_tensor(y_true), self.with_mask(y_pred)
+        y_true, y_pred = ops.convert_to_tensor(y_true), self.as_returned(y_pred)
         return host(loss(y_true, y_pred, self.weight))
 
 
@@ -165,6 +185,7 @@ class Evidence:
     Attributes:
         model: The model.
         x, y, sample_weight: The batch.
+        is_all: Whether all labels are known, or those of this batch.
         outputs: An `Output` for each loss.
         metrics: Pairs of an `Output` and a metric of it.
         layers: A `Seen` for each call of a layer, in the order of the calls.
@@ -183,6 +204,7 @@ class Evidence:
     x: object
     y: object
     sample_weight: object
+    is_all: bool = True
     outputs: list = dataclasses.field(default_factory=list)
     metrics: list = dataclasses.field(default_factory=list)
     layers: list = dataclasses.field(default_factory=list)

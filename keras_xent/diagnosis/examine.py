@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_xent import _keras
 from keras_xent._types import TensorLike
 from keras_xent.diagnosis import (
     flow,
@@ -16,8 +17,10 @@ from keras_xent.diagnosis import (
     start,
 )
 from keras_xent.diagnosis.evidence import host
+from keras_xent.diagnosis.identities import with_partners
 from keras_xent.diagnosis.observe import Observer
 from keras_xent.diagnosis.report import ERROR, Report
+from keras_xent.losses.kinds import IDENTITIES
 
 # The checks in their order. What is wrong with labels and outputs explains a
 # wrong loss, so it is looked at first, and the rest only if it is in order.
@@ -25,10 +28,13 @@ _CAUSES = (labels, outputs, pairs)
 _REST = (frequencies, metrics, start, flow)
 
 # What can only be said of many labels.
-_OF_ALL_LABELS = ("constant-targets", "missing-class", "one-kind-of-pairs")
+_OF_ALL_LABELS = ("constant-targets", "missing-class")
+
+# With more ids than this share of the rows, few rows have another of their id.
+_FEW_MATCHES = 0.5
 
 # What can only be said of a model that has trained.
-OF_TRAINED = ("predicts-prior", "pairs-not-separated")
+OF_TRAINED = ("predicts-prior", "pairs-not-separated", "collapsed-embeddings")
 
 
 def diagnose(
@@ -70,6 +76,8 @@ def diagnose(
     | `not-a-distance` | negative, or different from a to b and from b to a |
     | `one-kind-of-pairs` | only matches, or none |
     | `margin-out-of-reach` | a margin far from all distances |
+    | `temperature-out-of-reach` | one, or a scale, that cosines cannot use |
+    | `collapsed-embeddings` | all embeddings are alike |
     | `pairs-not-separated` | trained, and matches lie no closer |
     | `metric-mismatch` | a metric that cannot be right for the output |
 
@@ -117,7 +125,8 @@ def diagnose(
     rows = _check_lengths(x, y, sample_weight)
     batch = (x, y, sample_weight)
     if batch_size < rows:
-        index = _spread(_with_weight(sample_weight, rows), batch_size)
+        index = _with_weight(sample_weight, rows)
+        index = _with_matches(model, y, index, batch_size)
         batch = tree.map_structure(lambda each: _take(each, index), batch)
     return look(model, batch, (y, sample_weight))[0]
 
@@ -131,8 +140,6 @@ def look(model, batch, everything=None):
             labels may show by chance is then no finding.
     """
     is_all = everything is not None
-    if not is_all:
-        everything = batch[1:]
     findings, checked = [], []
 
     def run(modules, evidence):
@@ -145,7 +152,8 @@ def look(model, batch, everything=None):
             checked.extend(module.CODES)
         return any(found.severity == ERROR for found in findings)
 
-    raw = [host(each) for each in tree.flatten(everything[0])]
+    labels_given = everything[0] if is_all else batch[1]
+    raw = [host(each) for each in tree.flatten(labels_given)]
     findings.extend(labels.not_numbers(raw))
     observer = Observer(
         model, batch, everything, lambda seen: run(_CAUSES, seen)
@@ -165,10 +173,11 @@ def look(model, batch, everything=None):
         if code not in checked
     }
     if not is_all:
-        checked = [code for code in checked if code not in _OF_ALL_LABELS]
-        unchecked |= dict.fromkeys(
-            _OF_ALL_LABELS, "one batch is too few labels"
-        )
+        too_few = _OF_ALL_LABELS
+        if all(each.expects.labels != IDENTITIES for each in evidence.outputs):
+            too_few = (*too_few, "one-kind-of-pairs")
+        checked = [code for code in checked if code not in too_few]
+        unchecked |= dict.fromkeys(too_few, "one batch is too few labels")
     report = Report(
         findings,
         checked,
@@ -262,6 +271,22 @@ def _spread(rows, number):
     if len(rows) <= number:
         return rows
     return rows[np.linspace(0, len(rows) - 1, number).round().astype(int)]
+
+
+def _with_matches(model, y, rows, number):
+    """So many of the rows, among them matches if the loss is one of ids."""
+    spread, losses = _spread(rows, number), _keras.compiled_losses(model)
+    given = tree.flatten(losses.given if losses is not None else None)
+    kinds = [getattr(loss, "label_kind", None) for loss in given]
+    if kinds != [IDENTITIES] or tree.is_nested(y):
+        return spread
+    labels = host(y).reshape(len(y), -1)
+    if labels.shape[1] != 1 or labels.dtype.kind not in "iuf":
+        return spread
+    labels = labels[:, 0]
+    few = len(np.unique(labels[spread])) > _FEW_MATCHES * len(spread)
+    balanced = with_partners(labels, rows, number) if few else None
+    return spread if balanced is None else balanced
 
 
 def _take(leaf, index):

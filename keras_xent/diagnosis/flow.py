@@ -14,7 +14,7 @@ from keras_xent.diagnosis.evidence import (
 )
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.diagnosis.start import blind_loss, mean_loss
-from keras_xent.losses.kinds import UNKNOWN
+from keras_xent.losses.kinds import IDENTITIES, UNKNOWN
 
 CODES = ("nonfinite-gradient", "dead-gradient", "saturated", "zero-initialised")
 
@@ -168,8 +168,12 @@ def _has_converged(evidence):
         blind, loss = blind_loss(output), mean_loss(output, output.y_pred)
         if loss is None or blind is None:
             return False
-        # Nothing above 0 is a loss that is nowhere better than at the start.
-        if loss > _CONVERGED * blind or (blind == 0 and evidence.steps == 0):
+        if loss > _CONVERGED * blind:
+            return False
+        # Nothing above 0 is a loss that is nowhere better than at the start;
+        # or there is no match in this batch, which is of another code.
+        ids = output.expects.labels == IDENTITIES
+        if blind == 0 and evidence.steps == 0 and not ids:
             return False
     return bool(evidence.outputs)
 
@@ -278,7 +282,7 @@ def _gradient(output):
 
     def loss(values):
         y_true = ops.convert_to_tensor(output.y_true)
-        y_pred = output.with_mask(values[0])
+        y_pred = output.as_returned(values[0])
         return ops.sum(output.loss(y_true, y_pred, output.weight))
 
     (gradient,) = probe.gradients(loss, [output.y_pred.astype("float32")])

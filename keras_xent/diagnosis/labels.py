@@ -5,6 +5,7 @@ import numbers
 import numpy as np
 
 from keras_xent.diagnosis.evidence import NAMED, host
+from keras_xent.diagnosis.identities import not_ids
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.losses.base import RowLoss
 from keras_xent.losses.kinds import (
@@ -48,6 +49,7 @@ def findings(evidence):
             YES_NO: _yes_no,
             MATCHES: _matches,
             NUMBERS: _shape,
+            IDENTITIES: not_ids,
         }.get(output.expects.labels, _shape_by_value)
         found = next(check(output), None)
         if found:
@@ -387,7 +389,7 @@ def _same_rank(labels, scores):
 def _shape_by_value(output):
     """A loss that nobody knows: does the shape of the labels matter to it?"""
     labels, scores = output.y_true, output.y_pred
-    if output.expects.labels == IDENTITIES or len(labels) < 2:
+    if len(labels) < 2:
         return
     if labels.shape == scores.shape or labels.size != scores.size:
         return

@@ -59,7 +59,7 @@ _CROSSENTROPIES = (
 _IN_WORDS = {
     DISTANCES: "distances (small means alike)",
     EMBEDDINGS: "embeddings, which are compared with each other",
-    FEATURES: "features in training: the LinearHead keeps the classes",
+    FEATURES: "features in training: the {head} keeps the classes",
     LOGITS: LOGITS_IN_WORDS,
     NUMBERS: "numbers of any size",
     PROBABILITIES: "probabilities",
@@ -103,6 +103,12 @@ def _finding(output, metric, summary, cause, cure, severity=ERROR):
     )
 
 
+def _called(output):
+    """What the output is called in a sentence."""
+    head = type(output.head).__name__
+    return _IN_WORDS[output.expects.outputs].format(head=head)
+
+
 def _thresholds(output, metric):
     kind = output.expects.outputs
     scores = output.counted(output.y_pred)
@@ -111,7 +117,7 @@ def _thresholds(output, metric):
         return
     wrong = kind in (DISTANCES, EMBEDDINGS, FEATURES, LOGITS)
     if wrong or outside:
-        called = _IN_WORDS[kind]
+        called = _called(output)
         yield _finding(
             output,
             metric,
@@ -161,12 +167,15 @@ def _cure(output, metric):
             "         keras_xent.metrics.MatchAUC(similarity=False)]"
         )
     if kind == EMBEDDINGS:
+        distance = getattr(output.loss, "distance", None)
+        distance = distance if isinstance(distance, str) else "cosine"
         return (
             "metrics=[keras_xent.metrics.MatchAccuracy(\n"
-            "    distance='symmetric_kl')]"
+            f"    distance={distance!r})]"
         )
     if kind == FEATURES:
-        return "keras_xent.layers.LinearHead(units, metrics=['accuracy'])"
+        head = f"keras_xent.layers.{type(output.head).__name__}"
+        return f"{head}({output.classes}, metrics=['accuracy'])"
     if kind == NUMBERS:
         return "metrics=[keras.metrics.MeanAbsoluteError()]"
     if output.expects.is_softmax:
@@ -197,7 +206,7 @@ def _argmax(output, metric):
             output,
             metric,
             f"{type(metric).__name__} takes the largest entry for the class, "
-            f"but the outputs are {_IN_WORDS[kind]}.",
+            f"but the outputs are {_called(output)}.",
             "The metric of a classifier was given to another kind of model.",
             _cure(output, metric),
         )

@@ -29,15 +29,17 @@ class Observer:
     Args:
         model: A compiled and built model.
         batch: `(x, y, sample_weight)`, structures of arrays.
-        everything: `(y, sample_weight)`, of which the batch is a part.
+        everything: `(y, sample_weight)`, of which the batch is a part; None
+            if they are not known.
         stop: Called with the evidence before there is a loss: whether to stop.
     """
 
     def __init__(self, model, batch, everything, stop):
-        self.evidence = Evidence(model, *batch)
+        is_all = everything is not None
+        self.evidence = Evidence(model, *batch, is_all=is_all)
         self.evidence.learning_rate = float(host(model.optimizer.learning_rate))
         self.evidence.steps = int(host(model.optimizer.iterations))
-        self._labels, self._weights = everything
+        self._labels, self._weights = everything if is_all else batch[1:]
         self._stop = stop
         self._names = getattr(model, "output_names", None)
         self._losses = _keras.compiled_losses(model)
@@ -190,6 +192,13 @@ class Observer:
 
     def _output(self, name, loss, tensor, y, labels, weight, weights, index):
         note, mask = heads.read_note(tensor), _keras.get_mask(tensor)
+        similarity = heads.read_note(tensor, heads.SimilarityNote)
+        if similarity is not None:
+            numbers = (similarity.log_scale, similarity.bias)
+            similarity = heads.SimilarityNote(
+                similarity.head,
+                *(None if each is None else host(each) for each in numbers),
+            )
         last, before = None, []
         for seen, other in self._pairs:
             if other is tensor:
@@ -209,9 +218,11 @@ class Observer:
                 for each in (weight, mask, weights)
             ),
             head=None if note is None else note.head,
+            similarity=similarity,
             last=last,
             before=tuple(before),
             index=index,
+            inputs=len(tree.flatten(self.evidence.x)),
         )
 
     def _see_metrics(self, y, y_pred, tensors):

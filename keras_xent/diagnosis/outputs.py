@@ -41,7 +41,11 @@ def _wrong(output):
         return
     if not len(_rows(output)):
         return  # Not one row is finite.
-    if expects.outputs in (LOGITS, EMBEDDINGS):
+    distance = getattr(output.loss, "distance", None)
+    softmax_follows = (
+        expects.outputs == EMBEDDINGS and distance == "symmetric_kl"
+    )
+    if expects.outputs == LOGITS or softmax_follows:
         if activation in _NORMALIZING or (
             expects.outputs == LOGITS
             and expects.labels != YES_NO

@@ -3,7 +3,9 @@
 import numpy as np
 from keras import ops, tree
 
+from keras_xent.diagnosis import embeddings
 from keras_xent.diagnosis.evidence import host
+from keras_xent.diagnosis.identities import ENOUGH, compares_towers, one_kind
 from keras_xent.diagnosis.observe import as_tensor
 from keras_xent.diagnosis.outputs import final_activation
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
@@ -14,21 +16,21 @@ from keras_xent.losses.kinds import (
     MATCHES,
     UNKNOWN,
 )
-from keras_xent.ops import pairwise_symmetric_kl, roc
+from keras_xent.losses.triplet import TripletHinge
+from keras_xent.ops import roc
+from keras_xent.ops.distance import pairwise_cosine
 
 CODES = (
     "not-a-distance",
     "one-kind-of-pairs",
     "margin-out-of-reach",
+    "temperature-out-of-reach",
+    "collapsed-embeddings",
     "pairs-not-separated",
 )
 
 # Distances in float32 may miss by this share of the largest one.
 _NOISE = 1e-3
-
-# Of two equally frequent kinds, 16 pairs of one come about by chance once in
-# 30,000 batches.
-_ENOUGH = 16
 
 # A margin above all distances is normal at the start, when others still lie
 # close together: 5 to 20 times is usual for embeddings that start large. This
@@ -44,6 +46,10 @@ _ABOVE_CHANCE, _BELOW_CHANCE, _BELOW_LEARNED = 1.645, 4.0, 2.0
 _LEARNED = 0.65
 _SHUFFLES = 100
 
+# Two towers begin with nothing in common, and often with a small learning rate:
+# what one tower has learned in 100 steps, they need not have learned.
+_STEPS_OF_TOWERS = 1000
+
 # Fewer pairs of one kind say nothing of where such pairs lie.
 _OF_EACH_KIND = 8
 
@@ -54,13 +60,14 @@ _NEAR_ONE_POINT = 0.1
 
 def findings(evidence):
     for output in evidence.outputs:
-        kind = output.expects
-        found = list(_wrong_kind(evidence, output))
-        yield from found
-        if kind.outputs in (DISTANCES, EMBEDDINGS):
-            # What explains it, or is explained by it, is not said beside it.
-            alike = [] if found else list(_not_separated(evidence, output))
-            yield from alike or _margin(output)
+        wrong = list(_wrong_kind(evidence, output))
+        yield from wrong
+        # What explains another, or is explained by it, is not said beside it.
+        for check in [_margin] if wrong else _IN_ORDER:
+            found = list(check(evidence, output))
+            yield from found
+            if found:
+                break
 
 
 def _wrong_kind(evidence, output):
@@ -71,7 +78,7 @@ def _wrong_kind(evidence, output):
     if kind.outputs == DISTANCES or _may_be_distances(output):
         yield from _asymmetric(evidence, output)
     if kind.labels in (MATCHES, IDENTITIES):
-        yield from _one_kind(output)
+        yield from one_kind(output, evidence.is_all)
 
 
 def _may_be_distances(output):
@@ -145,42 +152,25 @@ def _asymmetric(evidence, output):
     )
 
 
-def _one_kind(output):
-    labels = output.counted(output.labels, whole=True).reshape(-1)
-    if len(labels) < _ENOUGH:
-        return
-    if output.expects.labels == MATCHES:
-        one = len(np.unique(labels)) == 1
-        kind = "alike" if labels[0] else "different"
-        numbers = {"pairs": len(labels), "alike": int((labels == 1).sum())}
-    else:
-        labels = output.counted(output.y_true).reshape(-1)
-        n, counts = len(labels), np.unique(labels, return_counts=True)[1]
-        alike = int(np.sum(counts * (counts - 1)) // 2)
-        one = n > 1 and alike in (0, n * (n - 1) // 2)
-        kind = "alike" if alike else "different"
-        numbers = {"rows": n, "classes": len(counts), "pairs alike": alike}
-    if not one:
-        return
-    yield Finding(
-        "one-kind-of-pairs",
-        ERROR,
-        output.where,
-        f"All pairs are {kind}. The loss then has a trivial answer: the same "
-        "embedding for everything, or ever larger ones.",
-        numbers,
-        "The rows are sorted by class, each batch holds one row of each class, "
-        "or the pairs were drawn from one kind only.",
-        "first = rng.integers(0, len(x), n)  # pairs at random, and as many\n"
-        "second = [rng.choice(same_class[i]) for i in first]  # of one class",
-    )
+def _has_margin(output):
+    """Whether the loss wants others at a margin, in a distance that is known.
+
+    The margin of triplets is one between two distances.
+    """
+    loss = output.loss
+    if getattr(loss, "margin", None) is None or isinstance(loss, TripletHinge):
+        return False
+    flags = output.expects.outputs == DISTANCES
+    return flags or embeddings.measured(output) is not None
 
 
-def _margin(output):
+def _margin(evidence, output):
+    if not _has_margin(output):
+        return
     margin = output.loss.margin
     distances = output.counted(output.y_pred)
     if output.expects.outputs == EMBEDDINGS:
-        distances = _between(distances)
+        distances = embeddings.between(distances, output.loss.distance)
     distances = distances[np.isfinite(distances)]
     if not distances.size:
         return
@@ -212,14 +202,6 @@ def _margin(output):
             "keras.initializers.VarianceScaling(10.0))"
         ),
     )
-
-
-def _between(embeddings):
-    """The distances of all pairs of rows, in the order of `triu_indices`."""
-    if len(embeddings) < 2:
-        return np.zeros(0)
-    pairwise = pairwise_symmetric_kl(ops.convert_to_tensor(embeddings))
-    return host(pairwise)[np.triu_indices(len(embeddings), 1)]
 
 
 class _Pairs:
@@ -261,20 +243,33 @@ def _pairs(output, y_pred):
     """The pairs of an output; None where they are too few to say anything."""
     scores = output.counted(y_pred)
     labels = output.counted(output.y_true).reshape(-1)
+    if len(labels) != len(scores) or len(labels) < ENOUGH:
+        return None
     if output.expects.outputs == DISTANCES:
-        rows, distances = scores.size, scores.reshape(-1)
+        distances = scores.reshape(-1)
+        if len(distances) != len(labels):
+            return None
 
         def is_match(flags):
             return flags == 1
-    else:
-        rows, distances = len(scores), _between(scores)
-        first, second = np.triu_indices(rows, 1)
+    elif compares_towers(output):
+        first, second = (
+            ops.convert_to_tensor(scores[:, tower]) for tower in (0, 1)
+        )
+        distances = host(pairwise_cosine(first, second)).reshape(-1)
 
         def is_match(ids):
+            return (labels[:, None] == ids).reshape(-1)
+    else:
+        views = output.views
+        rows = scores.reshape(len(scores) * views, -1)
+        distances = embeddings.between(rows, output.loss.distance)
+        first, second = np.triu_indices(len(rows), 1)
+
+        def is_match(ids):
+            ids = np.repeat(ids, views)
             return ids[first] == ids[second]
 
-    if len(labels) != rows or rows < _ENOUGH:
-        return None
     matches = is_match(labels).sum()
     enough = _OF_EACH_KIND <= matches <= len(distances) - _OF_EACH_KIND
     # Where all are the same, no gradient tells them apart: other codes say so.
@@ -284,16 +279,21 @@ def _pairs(output, y_pred):
 
 def _not_separated(evidence, output):
     flags = output.expects.outputs == DISTANCES
+    if not (flags or embeddings.measured(output)):
+        return
     # Flags may be the wrong way round before the first step.
     if not (flags or evidence.has_trained):
         return
+    if compares_towers(output) and evidence.steps < _STEPS_OF_TOWERS:
+        return
+    margin = getattr(output.loss, "margin", None)
     # Dropout in training, or moving averages that have not arrived, may hide
     # from one of the two what the other shows.
     for look in (lambda: output.y_pred, lambda: _inferred(evidence, output)):
         pairs = _pairs(output, look())
         if pairs is None or pairs.area >= _LEARNED:
             return
-        if output.loss.margin < pairs.distances.min():
+        if _has_margin(output) and margin < pairs.distances.min():
             return  # It asks nothing, which `_margin` says.
         deviation = pairs.by_chance()
         chance = 0.5 + _ABOVE_CHANCE * deviation
@@ -307,15 +307,14 @@ def _not_separated(evidence, output):
     apart, together = (
         float(np.median(distances[kind])) for kind in (~matches, matches)
     )
-    margin = float(output.loss.margin)
-    near = float(np.median(distances)) < _NEAR_ONE_POINT * margin
+    near = margin and float(np.median(distances)) < _NEAR_ONE_POINT * margin
     numbers = {
         "area under the ROC curve": pairs.area,
         "by chance up to": chance,
         "equal error rate": float(roc.equal_error_rate(pairs.curve)),
         "median distance of matches": together,
         "of others": apart,
-        "margin": margin,
+        **({} if margin is None else {"margin": float(margin)}),
         "matches": int(matches.sum()),
         "others": int((~matches).sum()),
         "steps": evidence.steps,
@@ -394,3 +393,12 @@ def _alike(flags, near):
         cause,
         cure,
     )
+
+
+_IN_ORDER = [
+    embeddings.temperature,
+    embeddings.margin_too_large,
+    embeddings.collapsed,
+    _not_separated,
+    _margin,
+]

@@ -144,7 +144,8 @@ class Held(keras.layers.Layer):
         self.built = True
 
     def call(self, x):
-        return [ops.convert_to_tensor(value) for value in self.values]
+        # A gradient of our own on TensorFlow is to see tensors, not variables.
+        return [ops.copy(ops.convert_to_tensor(v)) for v in self.values]
 
 
 def gradients(function, values):

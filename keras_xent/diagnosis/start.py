@@ -2,10 +2,14 @@
 
 import numpy as np
 
-from keras_xent.diagnosis.evidence import is_finite
+from keras_xent.diagnosis.evidence import host, is_finite
+from keras_xent.diagnosis.expectation import Expectation
+from keras_xent.diagnosis.identities import ENOUGH
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.diagnosis.report import LOGITS as LOGITS_IN_WORDS
+from keras_xent.layers.cosine_head import CosineHead
 from keras_xent.losses import LinearCrossentropy
+from keras_xent.losses.contrastive import SigmoidContrastive
 from keras_xent.losses.kinds import (
     CLASS_IDS,
     DISTRIBUTION,
@@ -28,6 +32,9 @@ _NEAR = 0.02
 
 # The rarest probability that a prior is given, so that its logarithm exists.
 _RAREST = 1e-6
+
+# Of the pairs of a batch, as of a column, yes or no: which are matches.
+_OF_PAIRS = Expectation(LOGITS, YES_NO)
 
 
 def findings(evidence):
@@ -95,8 +102,12 @@ def _prior_loss(output, share):
 
 def _initial_loss(evidence, output):
     kind = output.expects
+    if isinstance(output.loss, SigmoidContrastive):
+        yield from _without_bias(output)
     if not (kind.is_softmax or kind.labels == YES_NO):
         return
+    if isinstance(output.head, CosineHead):
+        return  # A scale makes it sure, and a margin makes it wrong, by design.
     blind = blind_loss(output)
     if output.head is not None:
         loss = evidence.loss if len(evidence.outputs) == 1 else None
@@ -128,6 +139,40 @@ def _initial_loss(evidence, output):
         "weights are too large.",
         "normalize = keras.layers.Normalization()\n"
         "normalize.adapt(x)  # and make it the first layer",
+    )
+
+
+def _without_bias(output):
+    """All pairs of a batch begin as matches by half, and few of them are."""
+    bias = output.loss.of_head(output.similarity)["bias"]
+    bias, loss = float(host(bias)), mean_loss(output, output.y_pred)
+    labels = output.counted(output.y_true).reshape(-1)
+    n = len(labels)
+    if bias < 0 or loss is None or n < ENOUGH:
+        return
+    share = np.mean(labels[:, None] == labels)
+    best = float(n * _entropy(np.array([share]), _OF_PAIRS))
+    if loss <= _TOO_SURE / 2 * best:
+        return
+    yield Finding(
+        "initial-loss",
+        WARNING,
+        output.where,
+        "The first loss is far above that of knowing nothing: most pairs are "
+        "no match, and without a negative bias the model begins as if they "
+        "were. Its first steps will do nothing but correct that.",
+        {
+            "loss": loss,
+            "loss of the share of matches": best,
+            "bias": bias,
+            "rows": n,
+        },
+        "The bias was set to 0. SigLIP begins with -10.",
+        "head = keras_xent.layers.SimilarityHead(temperature=0.1, bias=-10.0)\n"
+        "# or, where the loss has the bias:\n"
+        "loss = keras_xent.losses.SigmoidContrastive()"
+        if output.similarity is not None and output.similarity.bias is not None
+        else "loss = keras_xent.losses.SigmoidContrastive()  # its bias is -10",
     )
 
 

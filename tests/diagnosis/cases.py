@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+import keras_xent
 from keras_xent import diagnose, losses
+from keras_xent.layers import SimilarityHead
 from tests.testing import BACKEND, normal
 
 X = normal(32, 4)
@@ -100,3 +102,31 @@ def twins(cases):
     return pytest.mark.parametrize(
         ("broken", "healthy"), cases.values(), ids=list(cases)
     )
+
+
+def cured(finding, **names):
+    """The names that a cure leaves behind, given those of the user."""
+    names = {"keras": keras, "keras_xent": keras_xent, "np": np, **names}
+    exec(finding.cure, names)
+    return names
+
+
+def two_towers(loss, head=None, x=PAIRS, y=None):
+    """Two inputs, a tower for both, and a head that puts them side by side."""
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    tower = layers.Dense(8)
+    outputs = (head or SimilarityHead())([tower(each) for each in inputs])
+    model = keras.Model(inputs, outputs)
+    y = np.arange(32) if y is None else y
+    return compiled(model, loss, "adam"), x, y
+
+
+def one_tower(loss, *before, x=X, y=None, steps=0, **options):
+    """Embeddings of single rows, of eight classes, after so many steps."""
+    y = np.arange(len(x)) % 8 if y is None else y
+    options = {"optimizer": "adam", **options}
+    model, *case = stack(
+        *before, layers.Dense(8), loss=loss, x=x, y=y, **options
+    )
+    model.optimizer.iterations.assign(steps)
+    return model, *case

@@ -1,8 +1,10 @@
 """One report or more for every code."""
 
 from tests.diagnosis import (
+    test_embeddings,
     test_flow,
     test_frequencies,
+    test_identities,
     test_labels,
     test_metrics,
     test_outputs,
@@ -13,6 +15,8 @@ from tests.diagnosis.cases import look_at
 
 MODULES = (
     test_labels,
+    test_identities,
+    test_embeddings,
     test_frequencies,
     test_outputs,
     test_pairs,

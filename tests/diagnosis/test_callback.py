@@ -239,7 +239,11 @@ def test_what_is_learned_in_100_steps_is_not():
     _, said = fit(of_pairs(), [watcher], y=SORTED, **LONG)
     assert said == []
     assert watcher.later.findings == ()
-    assert watcher.later.checked == ("pairs-not-separated", "predicts-prior")
+    assert watcher.later.checked == (
+        "collapsed-embeddings",
+        "pairs-not-separated",
+        "predicts-prior",
+    )
 
 
 def test_before_100_steps_it_does_not_look_again():

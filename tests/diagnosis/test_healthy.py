@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from keras_xent import losses
-from keras_xent.layers import LinearHead
+from keras_xent.layers import CosineHead, LinearHead, SimilarityHead
 from tests.diagnosis.cases import (
     FLAGS,
     IDS,
@@ -20,7 +20,9 @@ from tests.diagnosis.cases import (
     codes,
     compiled,
     on_torch,
+    one_tower,
     stack,
+    two_towers,
 )
 from tests.testing import normal
 
@@ -426,3 +428,113 @@ def test_well(name):
 def test_few_rows(name, rows):
     model, x, y, *_ = WELL[name]()
     assert codes(model, x[:rows], y[:rows]) == []
+
+
+def cosines(loss, **options):
+    head = CosineHead(20, **options)
+    return stack(Dense(8, "relu"), head, loss=loss, y=np.arange(32) % 20)
+
+
+# Losses that compare rows, as they are given and as papers give them.
+OF_ROWS = {
+    "pairs": lambda: one_tower(losses.PairHinge(1.0)),
+    "squared pairs": lambda: one_tower(
+        losses.PairHinge(2.0, softness=0.0, squared=True)
+    ),
+    "pairs of cosines": lambda: one_tower(
+        losses.PairHinge(0.5, distance="cosine")
+    ),
+    "hard triplets": lambda: one_tower(losses.TripletHinge(0.2)),
+    "triplets with a soft margin": lambda: one_tower(
+        losses.TripletHinge(0.0, softness=1.0)
+    ),
+    "semi-hard triplets": lambda: one_tower(
+        losses.TripletHinge(0.2, mining="semi_hard"), layers.UnitNormalization()
+    ),
+    "multi-similarity": lambda: one_tower(losses.MultiSimilarity()),
+    "hard pairs": lambda: one_tower(losses.MultiSimilarity(epsilon=0.1)),
+    "prototypes": lambda: one_tower(losses.PrototypicalCrossentropy()),
+    "GE2E": lambda: one_tower(
+        losses.PrototypicalCrossentropy(distance="cosine")
+    ),
+    "SupCon": lambda: one_tower(losses.SupervisedContrastive()),
+    "SupCon, one example left": lambda: one_tower(
+        losses.SupervisedContrastive(), y=np.maximum(np.arange(32) % 12, 3)
+    ),
+    "SimCLR": lambda: two_towers(
+        losses.SupervisedContrastive(temperature=0.5), Views()
+    ),
+    "CLIP": lambda: two_towers(losses.InfoNCE()),
+    "one-sided": lambda: two_towers(losses.InfoNCE(symmetric=False)),
+    "SigLIP": lambda: two_towers(
+        losses.SigmoidContrastive(), SimilarityHead(temperature=0.1, bias=-10.0)
+    ),
+    "SigLIP without a bias of the head": lambda: two_towers(
+        losses.SigmoidContrastive()
+    ),
+    "NormFace": lambda: cosines(losses.LinearCrossentropy()),
+    "a learned scale": lambda: cosines(
+        losses.LinearCrossentropy(), scale=10.0, learn_scale=True
+    ),
+    "CosFace": lambda: cosines(
+        losses.LinearCrossentropy(), scale=64.0, cosine_margin=0.35
+    ),
+    "ArcFace": lambda: cosines(
+        losses.LinearCrossentropy(),
+        scale=64.0,
+        angular_margin=0.5,
+        sub_centers=3,
+    ),
+    "a margin for each class": lambda: cosines(
+        losses.LinearCrossentropy(), angular_margin=np.linspace(0.1, 0.6, 20)
+    ),
+    "Partial FC": lambda: cosines(
+        losses.SampledSoftmaxCrossentropy(8, batch_classes=True),
+        sampled=True,
+        angular_margin=0.2,
+    ),
+}
+
+
+class Views(layers.Layer):
+    """Puts embeddings side by side, without a temperature."""
+
+    def call(self, towers):
+        return keras.ops.stack(towers, axis=1)
+
+
+@pytest.mark.parametrize("name", on_torch(OF_ROWS, 4, 6))
+def test_losses_of_rows(name):
+    assert codes(*OF_ROWS[name]()) == []
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.PairHinge(1.0),
+        losses.TripletHinge(0.2, mining="semi_hard"),
+        losses.MultiSimilarity(),
+        losses.PrototypicalCrossentropy(),
+        losses.SupervisedContrastive(),
+    ],
+    ids=lambda loss: loss.name,
+)
+@pytest.mark.parametrize("epochs", [25, 400])
+def test_rows_that_have_been_learned(loss, epochs):
+    """After 100 steps, and when nothing is left to learn."""
+    y = np.arange(128) % 4
+    x = (4 * np.eye(4)[y] + normal(128, 4)).astype("float32")
+    model, *_ = one_tower(loss, x=x, y=y, optimizer=keras.optimizers.Adam(0.01))
+    model.fit(x, y, batch_size=32, epochs=epochs, verbose=0)
+    assert codes(model, x, y) == []
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.InfoNCE(), losses.SigmoidContrastive()]
+)
+def test_towers_that_have_learned(loss):
+    model, (x, _), y = two_towers(loss)
+    pairs = [x, x + 0.1 * normal(32, 4, seed=3)]
+    model.compile(keras.optimizers.Adam(0.01), loss)
+    model.fit(pairs, y, epochs=1000, verbose=0)
+    assert codes(model, pairs, y) == []

@@ -16,9 +16,12 @@ from tests.diagnosis.cases import (
     X,
     codes,
     compiled,
+    cured,
+    one_tower,
     only,
     stack,
     twins,
+    two_towers,
 )
 
 Dense = layers.Dense
@@ -231,3 +234,55 @@ def test_the_cure_of_logits_counts_as_it_says():
     (metric,) = eval(cure.removeprefix("metrics="), {"keras": keras})
     metric.update_state([1, 0, 1], np.array([[2.0], [-1.0], [-3.0]]))
     assert float(metric.result()) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("loss", "distance"),
+    [
+        (losses.SymmetricKLHinge(1.0), "symmetric_kl"),
+        (losses.TripletHinge(1.0), "euclidean"),
+        (losses.MultiSimilarity(), "cosine"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_embeddings_are_measured_by_the_distance_of_their_loss(loss, distance):
+    found = only(*stack(Dense(3), loss=loss, metrics=["accuracy"]))
+    assert f"distance='{distance}'" in found.cure
+
+
+LOSSES = [
+    losses.PairHinge(0.5),
+    losses.TripletHinge(0.2, distance="squared_euclidean"),
+    losses.MultiSimilarity(),
+    losses.PrototypicalCrossentropy(),
+    losses.SupervisedContrastive(),
+    losses.InfoNCE(),
+    losses.SigmoidContrastive(),
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+@pytest.mark.parametrize("towers", [False, True])
+def test_embeddings_have_no_accuracy_and_the_cure_is_a_metric(loss, towers):
+    if towers and not isinstance(loss, tuple(map(type, LOSSES[-3:]))):
+        pytest.skip("It takes no views.")
+    model, x, y, *_ = (two_towers if towers else one_tower)(loss)
+    model.compile("adam", loss, metrics=["accuracy"])
+    found = only(model, x, y)
+    assert found.code == "metric-mismatch"
+    assert "embeddings" in found.summary
+    metric = cured(found)["metrics"]
+    model.compile("adam", loss, metrics=metric)
+    model.fit(x, y, verbose=0)
+    assert codes(model, x, y) == []
+
+
+def test_the_head_is_called_by_its_name():
+    head = keras_xent.layers.CosineHead(3)
+    model, x, y, _ = stack(head, loss=losses.LinearCrossentropy())
+    model.compile("sgd", losses.LinearCrossentropy(), metrics=["accuracy"])
+    found = only(model, x, y)
+    assert "the CosineHead keeps the classes" in found.summary
+    fixed = eval(found.cure, {"keras_xent": keras_xent})
+    assert isinstance(fixed, keras_xent.layers.CosineHead)
+    assert codes(*stack(fixed, loss=losses.LinearCrossentropy())) == []

@@ -209,6 +209,32 @@ def test_margin_out_of_reach(broken, healthy):
     assert codes(*healthy()) == []
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.PairHinge(2.0),
+        losses.PairHinge(0.5, distance="cosine"),
+        # Its margin is one between distances, and may be below all of them.
+        losses.TripletHinge(1e-9),
+        losses.MultiSimilarity(),
+        losses.PrototypicalCrossentropy(),
+    ],
+    ids=lambda loss: loss.name,
+)
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+def test_losses_of_embeddings_have_embeddings_of_any_kind(loss, activation):
+    assert codes(*stack(Dense(3, activation=activation), loss=loss)) == []
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_a_margin_is_in_the_unit_of_the_distance(distance):
+    x = X + 100  # Cosines near 1, and symmetric divergences far from 0.
+    eye = Dense(4, kernel_initializer="identity")
+    loss = losses.PairHinge(1.0, distance=distance)
+    found = codes(*stack(eye, loss=loss, x=x))
+    assert ("margin-out-of-reach" in found) == (distance == "cosine")
+
+
 def test_the_cure_is_a_margin_within_reach():
     found = only(*towers(symmetric, margin=1e-9))
     margin = float(found.cure.split("=")[1].split("#")[0])

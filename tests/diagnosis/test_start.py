@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from keras_xent import losses
-from keras_xent.layers import LinearHead
+from keras_xent.layers import CosineHead, LinearHead, SimilarityHead
 from tests.diagnosis.cases import (
     DENSE,
     FLAGS,
@@ -17,9 +17,12 @@ from tests.diagnosis.cases import (
     YES_NO,
     X,
     codes,
+    cured,
+    one_tower,
     only,
     stack,
     twins,
+    two_towers,
 )
 from tests.testing import normal
 
@@ -53,6 +56,10 @@ def start(scale, end, loss, y):
         "yes or no": (
             lambda: start(50, Dense(1), YES_NO, FLAGS),
             lambda: start(1, Dense(1), YES_NO, FLAGS),
+        ),
+        "pairs without a bias": (
+            lambda: two_towers(losses.SigmoidContrastive(bias=0.0)),
+            lambda: two_towers(losses.SigmoidContrastive()),
         ),
         "a linear head": (
             lambda: start(50, LinearHead(3), losses.LinearCrossentropy(), IDS),
@@ -257,3 +264,37 @@ def test_it_names_the_rate_and_the_losses_of_a_real_step():
     assert found.evidence["loss after one step"] == pytest.approx(
         after, rel=1e-4
     )
+
+
+def test_the_cure_of_pairs_without_a_bias():
+    found = only(*two_towers(losses.SigmoidContrastive(bias=0.0)))
+    assert codes(*two_towers(cured(found)["loss"])) == []
+    head = SimilarityHead(temperature=0.1, bias=0.0)
+    found = only(*two_towers(losses.SigmoidContrastive(), head))
+    head = cured(found)["head"]
+    assert codes(*two_towers(losses.SigmoidContrastive(), head)) == []
+
+
+def test_half_of_the_pairs_may_begin_as_matches_where_half_of_them_are():
+    loss = losses.SigmoidContrastive(temperature=1.0, bias=0.0)
+    assert codes(*one_tower(loss, y=np.arange(32) % 2)) == []
+    found = only(*one_tower(loss, y=np.arange(32) // 2))
+    assert found.code == "initial-loss"
+    share = 1 / 16
+    entropy = -share * np.log(share) - (1 - share) * np.log(1 - share)
+    assert found.evidence["loss of the share of matches"] == pytest.approx(
+        32 * entropy
+    )
+
+
+@pytest.mark.parametrize(
+    "margin", [{}, {"angular_margin": 0.5}, {"cosine_margin": 0.35}]
+)
+def test_a_cosine_head_is_sure_by_design(margin):
+    """Its scale makes a loss far above log(3), whatever the inputs."""
+    loss = losses.LinearCrossentropy()
+    case = stack(
+        Dense(2), CosineHead(3, scale=64.0, **margin), loss=loss, x=50 * X
+    )
+    assert case[0].evaluate(50 * X, IDS, verbose=0) > 5 * np.log(3)
+    assert codes(*case) == []
