@@ -27,7 +27,10 @@ cosine, with and without AS-norm. One line says whether all this beats it.
 Three ways to train, `--mode`:
 
 - `batch` (the default): one tower, speaker ids as labels. Every batch gives
-  all its pairs to the loss `SymmetricKLHinge` (or `--loss softmax`).
+  all its pairs to the loss `SymmetricKLHinge`, or to another one by `--loss`:
+  `softmax` and `aam_softmax` (ArcFace) tell the training speakers apart,
+  `angular_prototypical` and `supcon` the embeddings of a batch; the last three
+  by cosines. `--loss all` shows all in one table.
 - `pairs`: two towers with the same weights and a distance layer between them.
   The labels say match or no match, the loss is `SoftplusHinge`.
 - `naive`: what one writes first. One-way divergence of clipped probabilities,
@@ -175,25 +178,35 @@ def train_batch(parts, valid, corpus, recipe, options, seed, report):
         batches = Rows(data, recipe.batch_size, seed)
     else:
         batches = SpeakerBatches(parts, recipe, seed)
+    objective = LOSSES[recipe.loss](tower, recipe, batches.speaker_count)
+    # A new model, so that it is saved without the loss.
+    compared = keras.Model(tower.input, objective.compared, name="tower")
     watch = []
     if valid is not None:
         watch.append(
             keras_xent.callbacks.TuneThreshold(
                 (valid.segments, valid.segment_speaker),
-                distance="symmetric_kl",
+                distance=objective.distance,
+                embedding=compared,
                 batch_size=256,
                 restore_best_weights=False,
             )
         )
-    model, history = train_tower(tower, batches, recipe, [*watch, report])
+    model, history = train_tower(
+        tower, objective, batches, recipe, [*watch, report]
+    )
     losses = history["loss"]
     if not losses[-1] < HARDLY_FALLEN * losses[0] and len(losses) > 1:
         print(f"The loss went from {losses[0]:.3g} to {losses[-1]:.3g} only:")
         print(keras_xent.diagnose(model, *batches[0]))
-    # With the softmax, the fingerprint is that of the classes that it learned.
-    # A new model, so that it is saved without the loss.
-    tower = keras.Model(model.input, model.output, name="tower")
-    backend = Backend(options.backend, tower, parts, recipe, seed)
+    backend = Backend(
+        options.backend,
+        compared,
+        parts,
+        recipe,
+        seed,
+        similarity=objective.similarity,
+    )
     threshold = np.nan
     if valid is not None:
         threshold = tune_threshold(

@@ -229,30 +229,32 @@ def in_batches(model, take, starts, size):
 class Backend:
     """What turns a trained tower into scores, by the name of the backend.
 
-    `none` compares the fingerprints by their symmetric KL divergence,
-    `cosine` and `as_norm` the embeddings of `embedding_model`.
+    `none` compares the tower's fingerprints by their symmetric KL divergence
+    or, with `similarity`, its embeddings by their cosine; `cosine` and
+    `as_norm` compare the embeddings of `embedding_model`.
     """
 
-    def __init__(self, name, tower, parts, recipe, seed):
+    def __init__(self, name, tower, parts, recipe, seed, similarity=False):
         self.name = name
+        self.similarity = similarity or name != "none"
         self.distance = keras_xent.ops.pairwise_symmetric_kl
-        if name == "none":
+        if not self.similarity:
             self.model = tower
             self.score = keras_xent.layers.SymmetricKLDistance(name="score")
             return
-        self.model = embedding_model(tower, parts, recipe)
         self.score = keras.layers.Dot(axes=1, name="score")
+        if name == "none":
+            unit = keras.layers.UnitNormalization()
+            self.model = keras.Model(tower.input, unit(tower.output))
+            return
+        self.model = embedding_model(tower, parts, recipe)
         if name == "as_norm":
             training = embed(self.model, part(parts[0], MOST_UTTERANCES))
             self.score = cohort_score(training, recipe.cohort, seed)
 
-    @property
-    def similarity(self):
-        return self.name != "none"
-
     def compare(self, data):
         """Scores or distances between all the utterances, a matrix."""
-        if self.name == "none":
+        if not self.similarity:
             logits = data.average(predict(self.model, data))
             found = self.distance(logits)
         else:

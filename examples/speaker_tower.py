@@ -204,27 +204,76 @@ def fingerprint(x, recipe):
 TOWERS = {"tdnn": tdnn, "lstm": lstm}
 
 
+@dataclasses.dataclass
+class Objective:
+    """What a tower is trained for, and what of it tells voices apart."""
+
+    loss: keras.losses.Loss
+    output: keras.KerasTensor  # what the loss is given
+    compared: keras.KerasTensor  # what two utterances are compared by
+    distance: str  # by which they are
+
+    @property
+    def similarity(self):
+        """Whether scores are cosines, and not distances."""
+        return self.distance == "cosine"
+
+
 def symmetric_kl_hinge(tower, recipe, speakers):
-    return tower.output, keras_xent.losses.SymmetricKLHinge(
+    loss = keras_xent.losses.SymmetricKLHinge(
         margin=recipe.margin, softness=recipe.softness
     )
+    return Objective(loss, tower.output, tower.output, "symmetric_kl")
 
 
 def softmax(tower, recipe, speakers):
     """To tell the training speakers apart, as x-vectors are trained."""
     logits = keras.layers.Dense(speakers)(tower.get_layer("embedding").output)
-    return logits, keras_xent.losses.SparseSoftmaxCrossentropy()
+    loss = keras_xent.losses.SparseSoftmaxCrossentropy()
+    # The fingerprint is that of the speakers that it learned.
+    return Objective(loss, logits, logits, "symmetric_kl")
 
 
-LOSSES = {"symmetric_kl_hinge": symmetric_kl_hinge, "softmax": softmax}
+def aam_softmax(tower, recipe, speakers):
+    """The same by angles, with a margin: ArcFace, as ECAPA-TDNN is trained."""
+    x = tower.get_layer("embedding").output
+    head = keras_xent.layers.CosineHead(speakers, angular_margin=ANGULAR_MARGIN)
+    return Objective(
+        keras_xent.losses.LinearCrossentropy(), head(x), x, "cosine"
+    )
 
 
-def train_tower(tower, batches, recipe, callbacks):
+ANGULAR_MARGIN = 0.2  # in speech
+
+
+def angular_prototypical(tower, recipe, speakers):
+    """To find the mean of a speaker's other segments among those of all."""
+    x = tower.get_layer("embedding").output
+    loss = keras_xent.losses.PrototypicalCrossentropy(distance="cosine")
+    return Objective(loss, x, x, "cosine")
+
+
+def supcon(tower, recipe, speakers):
+    """To find each of a speaker's other segments among those of all."""
+    x = tower.get_layer("embedding").output
+    return Objective(keras_xent.losses.SupervisedContrastive(), x, x, "cosine")
+
+
+LOSSES = {
+    "symmetric_kl_hinge": symmetric_kl_hinge,
+    "softmax": softmax,
+    "aam_softmax": aam_softmax,
+    "angular_prototypical": angular_prototypical,
+    "supcon": supcon,
+}
+
+
+def train_tower(tower, objective, batches, recipe, callbacks):
     """Trains a tower on speaker ids; the model that was fit and its history."""
     # The tower itself stays uncompiled, so that it is saved without loss.
-    output, loss = LOSSES[recipe.loss](tower, recipe, batches.speaker_count)
-    model = keras.Model(tower.input, output)
-    model.compile(keras.optimizers.Adam(schedule(batches, recipe)), loss)
+    model = keras.Model(tower.input, objective.output)
+    rate = schedule(batches, recipe)
+    model.compile(keras.optimizers.Adam(rate), objective.loss)
     history = model.fit(
         batches, epochs=recipe.epochs, callbacks=callbacks, verbose=0
     )

@@ -148,12 +148,31 @@ def test_training_lowers_the_loss(loss):
     keras.utils.set_random_seed(0)
     tower = speaker_tower.build_tower(data, recipe)
     batches = speaker_tower.SpeakerBatches([data], recipe, seed=0)
-    model, history = speaker_tower.train_tower(tower, batches, recipe, [])
+    objective = speaker_tower.LOSSES[loss](tower, recipe, 4)
+    _, history = speaker_tower.train_tower(
+        tower, objective, batches, recipe, []
+    )
     assert history["loss"][-1] < 0.8 * history["loss"][0]
-    expected = 4 if loss == "softmax" else recipe.size
-    assert model.output_shape == (None, expected)
     # So that it is saved without the loss.
     assert not tower.compiled
+
+
+@pytest.mark.parametrize(
+    ("loss", "width", "distance"),
+    [
+        ("symmetric_kl_hinge", SMALL.size, "symmetric_kl"),
+        ("softmax", 5, "symmetric_kl"),
+        ("aam_softmax", SMALL.embedding, "cosine"),
+        ("angular_prototypical", SMALL.embedding, "cosine"),
+        ("supcon", SMALL.embedding, "cosine"),
+    ],
+)
+def test_what_a_loss_has_trained_is_compared(loss, width, distance):
+    tower = speaker_tower.build_tower(voices(), SMALL)
+    objective = speaker_tower.LOSSES[loss](tower, SMALL, 5)
+    assert objective.compared.shape == (None, width)
+    assert objective.distance == distance
+    assert objective.similarity == (distance == "cosine")
 
 
 @numpy_only
