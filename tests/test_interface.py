@@ -8,10 +8,10 @@ import re
 import pytest
 
 import keras_xent
-from keras_xent import callbacks, layers, losses, metrics, ops
+from keras_xent import callbacks, data, layers, losses, metrics, ops
 from tests.testing import only_on
 
-PACKAGES = [callbacks, layers, losses, metrics, ops]
+PACKAGES = [callbacks, data, layers, losses, metrics, ops]
 PUBLIC = {
     f"{package.__name__.split('.')[-1]}.{name}": getattr(package, name)
     for package in PACKAGES

@@ -57,6 +57,11 @@ def decisions():
     return dict.fromkeys(flags, ids(2)) | dict.fromkeys(scores, numbers(64))
 
 
+def embeddings():
+    names = ["person", "id_of_x", "id_validation", "id_test"]
+    return dict.fromkeys(names, ids(4))
+
+
 def linear_crossentropy():
     inputs = keras.Input((8,))
     return {"inputs": inputs, "hidden": keras.layers.Dense(4)(inputs)}
@@ -86,6 +91,7 @@ PAGES = {
     "docs/calibration.md": calibration,
     "docs/crossentropy.md": crossentropy,
     "docs/decisions.md": decisions,
+    "docs/embeddings.md": embeddings,
     "docs/linear_crossentropy.md": linear_crossentropy,
     "docs/many_classes.md": many_classes,
     "docs/pairs.md": pairs,
