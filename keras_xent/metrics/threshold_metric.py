@@ -17,7 +17,12 @@ from keras_xent.metrics.score_histogram import (
     only_zeros_and_ones,
 )
 from keras_xent.ops.direction import is_similarity
-from keras_xent.ops.distance import name_of, pairwise_distance
+from keras_xent.ops.distance import (
+    loaded,
+    name_of,
+    pairwise_distance,
+    saved,
+)
 from keras_xent.ops.roc import Alikeness, Curve
 
 
@@ -213,16 +218,13 @@ class ThresholdMetric(keras.metrics.Metric):
         )
 
     def get_config(self):
-        distance = self.distance
-        if distance is not None and not isinstance(distance, str):
-            distance = keras.saving.serialize_keras_object(distance)
         bins = {"resolution": self.resolution, "range": self.range}
         if self.histogram.split is not None:
             bins = {"threshold": self.histogram.split}
         return {
             **super().get_config(),
             **self._own_config(),
-            "distance": distance,
+            "distance": saved(self.distance),
             "similarity": self.similarity,
             **bins,
         }
@@ -232,12 +234,7 @@ class ThresholdMetric(keras.metrics.Metric):
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)
-        if isinstance(config.get("distance"), dict):
-            config["distance"] = keras.saving.deserialize_keras_object(
-                config["distance"]
-            )
-        return cls(**config)
+        return cls(**loaded(config))
 
     def _is_known(self):
         counts = self.histogram.counts().sum(axis=1)

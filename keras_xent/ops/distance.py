@@ -1,5 +1,6 @@
 """Distances between all pairs of rows, and the names they go by."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -191,6 +192,23 @@ def pairwise_distance(distance):
             f"embeddings [n, d] to distances [n, n]. Received: {distance!r}."
         )
     return _BY_NAME[distance]
+
+
+def saved(distance):
+    """A distance as a configuration holds it: a callable must be registered."""
+    if distance is None or isinstance(distance, str):
+        return distance
+    return keras.saving.serialize_keras_object(distance)
+
+
+def loaded(config):
+    """A configuration whose `distance` is a name or a callable again."""
+    config = dict(config)
+    if isinstance(config.get("distance"), dict):
+        config["distance"] = keras.saving.deserialize_keras_object(
+            config["distance"]
+        )
+    return config
 
 
 def rectangular(distance):
