@@ -161,10 +161,6 @@ class CosineHead(Head):
         self.sub_centers = int(sub_centers)
         self.learn_scale = bool(learn_scale)
         self._scale = float(scale)
-        self._given_margins = {
-            "angular_margin": np.asarray(angular_margin).tolist(),
-            "cosine_margin": np.asarray(cosine_margin).tolist(),
-        }
         self._full_margins = margins
         self.angular_margin = self.cosine_margin = None
         if any(np.any(margin) for margin in margins.values()):
@@ -286,7 +282,7 @@ class CosineHead(Head):
         return {
             **super().get_config(),
             "scale": self._scale,
-            **self._given_margins,
+            **{name: x.tolist() for name, x in self._full_margins.items()},
             "sub_centers": self.sub_centers,
             "learn_scale": self.learn_scale,
         }
@@ -302,11 +298,11 @@ def _check_scale(scale):
 
 
 def _checked(name, margin, units, end):
-    """A margin as float32, `()` or `(units,)`, or an error."""
+    """A margin as an array, `()` or `(units,)`, or an error."""
     array = np.asarray(margin)
     good = array.dtype.kind in "fiu" and array.shape in ((), (units,))
     if good and np.all((array >= 0) & (array < end)):
-        return array.astype("float32")
+        return array.astype("float64")
     below = f" and below π/2 = {end:.4f}, in radians" if end < math.inf else ""
     raise ValueError(
         f"`{name}` must be a number from 0{below}, or one for each of the "

@@ -7,13 +7,12 @@ import keras
 
 from keras_xent import heads, ops
 from keras_xent._types import DType, Reduction
-from keras_xent.losses import kinds
-from keras_xent.losses.base import RowLoss
-from keras_xent.ops import contrastive, identities, linear, partners
+from keras_xent.losses.embedding_loss import EmbeddingLoss, PartnerLoss
+from keras_xent.ops import contrastive, linear
 from keras_xent.ops.temperature import check_temperature
 
 
-class ContrastiveLoss(RowLoss):
+class ContrastiveLoss(EmbeddingLoss):
     """A loss on the embeddings of a batch, or on what a head made of them.
 
     The loss finds a `keras_xent.layers.SimilarityHead` by the tensor that it
@@ -26,9 +25,6 @@ class ContrastiveLoss(RowLoss):
             `SupervisedContrastive`.
     """
 
-    output_kind, label_kind = kinds.EMBEDDINGS, kinds.IDENTITIES
-
-    # How it compares embeddings, for `keras_xent.diagnose`.
     distance = "cosine"
 
     # The temperature where neither the loss nor a head has one.
@@ -59,32 +55,22 @@ class ContrastiveLoss(RowLoss):
             dtype=dtype,
         )
 
-    def pair_losses(self, y_true, y_pred, **options):
-        """One loss per example: one of `ops`, given its options."""
-        raise NotImplementedError
-
     def __call__(self, y_true, y_pred, sample_weight=None):
         note = heads.read_note(y_pred, heads.SimilarityNote)
         # Bound to this call: one loss may serve several heads.
         row_losses = functools.partial(self.row_losses, note=note)
         return self._apply(row_losses, y_true, y_pred, sample_weight)
 
-    def row_axis(self, y_pred):
-        return slice(1, None)
-
     def row_losses(self, y_true, y_pred, weight, note=None):
         if weight is not None:
             # The reduction multiplies with the weight; here 0 is absent.
             weight = keras.ops.cast(weight != 0, "float32")
-        return self.pair_losses(
+        return self.op(
             y_true,
             y_pred,
             sample_weight=weight,
             **{**self.options, **self.of_head(note)},
         )
-
-    def call(self, y_true, y_pred):
-        return self.row_losses(y_true, y_pred, None)
 
     def of_head(self, note):
         """The options that the head has, or else their usual values."""
@@ -103,18 +89,8 @@ class ContrastiveLoss(RowLoss):
             )
 
 
-class PartnerLoss(ContrastiveLoss):
-    """One in which an example without any match does not count."""
-
-    def row_mask(self, y_true, y_pred, weight):
-        if len(y_pred.shape) == 3 and y_pred.shape[1] != 1:
-            return None  # Its views are partners of each other.
-        labels = identities.ids(y_true, identities.views(y_pred))
-        return partners.rows_counted(labels, weight)
-
-
 @keras.saving.register_keras_serializable(package="keras_xent")
-class SupervisedContrastive(PartnerLoss):
+class SupervisedContrastive(PartnerLoss, ContrastiveLoss):
     """Cross-entropy of which other embeddings of the batch share an id.
 
     The loss of an example is `keras_xent.ops.supervised_contrastive`, which has
@@ -136,7 +112,7 @@ class SupervisedContrastive(PartnerLoss):
             dtype: bfloat16 under `mixed_bfloat16`. `"float32"` makes them in
             float32 at least.
         block_size: The number of columns in a block of pairs. `None` chooses
-            it: 8 MB of scores on a CPU, but not fewer than 256 columns.
+            it: 4 MB of scores on a CPU, but not fewer than 64 columns.
         reduction: How the losses of the examples become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of examples
             that are not masked and have a match), `"sum"`,
@@ -170,6 +146,7 @@ class SupervisedContrastive(PartnerLoss):
     0.3133
     """
 
+    op = staticmethod(ops.supervised_contrastive)
     usual = 0.1
 
     def __init__(
@@ -191,12 +168,9 @@ class SupervisedContrastive(PartnerLoss):
             dtype=dtype,
         )
 
-    def pair_losses(self, y_true, y_pred, **options):
-        return ops.supervised_contrastive(y_true, y_pred, **options)
-
 
 @keras.saving.register_keras_serializable(package="keras_xent")
-class InfoNCE(PartnerLoss):
+class InfoNCE(PartnerLoss, ContrastiveLoss):
     """Cross-entropy of which of the batch belongs to each, from both sides.
 
     The loss of an example is `keras_xent.ops.info_nce`, which has the formula:
@@ -228,7 +202,7 @@ class InfoNCE(PartnerLoss):
             dtype: bfloat16 under `mixed_bfloat16`. `"float32"` makes them in
             float32 at least.
         block_size: The number of columns in a block of pairs. `None` chooses
-            it: 8 MB of scores on a CPU, but not fewer than 256 columns.
+            it: 4 MB of scores on a CPU, but not fewer than 64 columns.
         reduction: How the losses of the examples become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of examples
             that are not masked and have a match), `"sum"`,
@@ -267,6 +241,7 @@ class InfoNCE(PartnerLoss):
     0.5368
     """
 
+    op = staticmethod(ops.info_nce)
     usual = 0.07
 
     def __init__(
@@ -289,9 +264,6 @@ class InfoNCE(PartnerLoss):
             name=name,
             dtype=dtype,
         )
-
-    def pair_losses(self, y_true, y_pred, **options):
-        return ops.info_nce(y_true, y_pred, **options)
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -320,7 +292,7 @@ class SigmoidContrastive(ContrastiveLoss):
             dtype: bfloat16 under `mixed_bfloat16`. `"float32"` makes them in
             float32 at least.
         block_size: The number of columns in a block of pairs. `None` chooses
-            it: 8 MB of scores on a CPU, but not fewer than 256 columns.
+            it: 4 MB of scores on a CPU, but not fewer than 64 columns.
         reduction: How the losses of the examples become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of examples
             that are not masked), `"sum"`, `"mean_with_sample_weight"` (over the
@@ -358,6 +330,7 @@ class SigmoidContrastive(ContrastiveLoss):
     1.3075
     """
 
+    op = staticmethod(ops.sigmoid_contrastive)
     usual = 0.1
     usual_bias = -10.0
 
@@ -391,6 +364,3 @@ class SigmoidContrastive(ContrastiveLoss):
             return {**options, "bias": usual}
         self._check_once("bias", self.bias)
         return {**options, "bias": note.bias}
-
-    def pair_losses(self, y_true, y_pred, **options):
-        return ops.sigmoid_contrastive(y_true, y_pred, **options)

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 
-import keras
 from keras import ops
 
 from keras_xent._types import Distance, Tensor
 from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss
 from keras_xent.ops import identities, partners
-from keras_xent.ops.distance import name_of, pairwise_distance
+from keras_xent.ops.distance import (
+    loaded,
+    name_of,
+    pairwise_distance,
+    saved,
+)
 
 
 class EmbeddingLoss(RowLoss):
@@ -54,10 +58,12 @@ class PartnerLoss(EmbeddingLoss):
 
     def row_mask(self, y_true, y_pred, weight):
         labels, _, weight, views = _rows_of_views(y_true, y_pred, weight)
+        if views > 1 and not self.needs_others:
+            return None  # They are partners of each other.
         counted = partners.rows_counted(
             labels, weight, others=self.needs_others
         )
-        # All views of an example have a partner if one has.
+        # All views of an example have what one has.
         return counted[::views]
 
 
@@ -86,16 +92,8 @@ class DistanceOption:
         super().__init__(distance=name_of(distance), **options)
 
     def get_config(self):
-        distance = self.distance
-        if not isinstance(distance, str):
-            distance = keras.saving.serialize_keras_object(distance)
-        return {**super().get_config(), "distance": distance}
+        return {**super().get_config(), "distance": saved(self.distance)}
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)
-        if isinstance(config.get("distance"), dict):
-            config["distance"] = keras.saving.deserialize_keras_object(
-                config["distance"]
-            )
-        return cls(**config)
+        return cls(**loaded(config))

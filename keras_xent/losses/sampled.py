@@ -23,6 +23,9 @@ class SampledLoss(HeadLoss):
     `SampledSoftmaxCrossentropy`.
     """
 
+    # An option of a subclass, or this.
+    batch_classes = False
+
     def __init__(
         self,
         num_sampled,
@@ -71,10 +74,6 @@ class SampledLoss(HeadLoss):
                 distribution, power, num_sampled, self.unique
             )
 
-    def sample_options(self):
-        """What else the subclass tells `sampled_losses`."""
-        return {}
-
     def _removes_hits(self):
         if self.remove_accidental_hits is None:
             return self.unique
@@ -121,7 +120,7 @@ class SampledLoss(HeadLoss):
             remove_accidental_hits=self._removes_hits(),
             subtract_log_q=self.subtract_log_q,
             precision=self.products(note),
-            **self.sample_options(),
+            batch_classes=self.batch_classes,
         )
         if counted is not None:
             losses = where(counted, losses, 0)
@@ -288,9 +287,6 @@ class SampledSoftmaxCrossentropy(SampledLoss):
             name=name,
             dtype=dtype,
         )
-
-    def sample_options(self):
-        return {"batch_classes": self.batch_classes}
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
