@@ -7,6 +7,7 @@ no longer has is an error that names its version.
 """
 
 import contextlib
+import contextvars
 import importlib
 import itertools
 import re
@@ -14,13 +15,18 @@ import sys
 
 import keras
 
+from keras_xent._replicas import Mirrored, Processes
+
 __all__ = [
     "MetricGroup",
+    "alone",
     "announce",
     "autocast_dtype",
     "batches_of_call",
     "compiled_losses",
     "compiled_metrics",
+    "copied_by_ddp",
+    "enclosing_paths",
     "flat_layers",
     "full_precision",
     "get_mask",
@@ -29,18 +35,24 @@ __all__ = [
     "in_symbolic_scope",
     "lent_losses",
     "loss_arguments",
+    "metric_parts",
+    "model_sums_metrics",
     "moveaxis",
     "operations_before",
     "optimized_variables",
     "own_gradient",
+    "processes",
     "records_backward_pass",
     "reduce_weighted_values",
     "release_variables",
+    "replicas",
     "set_direction",
     "set_directions",
     "set_global_seed_generator",
     "set_mask",
     "set_tensor_attr",
+    "single_metrics",
+    "times_written",
     "unannounce",
     "unlocked",
     "without_autocast",
@@ -181,7 +193,93 @@ def own_gradient(function):
     return call
 
 
+# Replicas ------------------------------------------------------------------
+#
+# TensorFlow's replicas and PyTorch's processes each see rows of their own, and
+# Keras 3.16 has no word for the rows of the others. The frameworks have, which
+# Keras has imported by now. On JAX there is one replica: a step sees the whole
+# batch, however many devices hold it.
+
+
+_alone = contextvars.ContextVar("alone", default=False)
+
+
+def processes(group=None):
+    """`torch.distributed` where several processes are at work, else None.
+
+    Args:
+        group: A process group; None for all processes.
+
+    Returns:
+        None on other backends, where there is one process, and in a process
+        that is not in the group.
+    """
+    if BACKEND != "torch":
+        return None
+    distributed = sys.modules["torch"].distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return None
+    return distributed if distributed.get_world_size(group) > 1 else None
+
+
+def replicas(*given):
+    """The replicas that run this step, or None if there is but one.
+
+    None too where Keras only asks for shapes, and where one is `alone`. All
+    replicas must come here, and then `gather` the same tensors in the same
+    order: each waits for the others.
+
+    Args:
+        *given: What is to be gathered, each with the rows that this one has,
+            maybe none; or None.
+
+    Raises:
+        ValueError: If there are not as many rows of each. In every process of
+            PyTorch alike, also if dtypes or other axes differ between them.
+    """
+    if BACKEND == "jax" or _alone.get() or in_symbolic_scope():
+        return None
+    if BACKEND == "torch":
+        several = processes() is not None
+        return Processes(sys.modules["torch"], given) if several else None
+    tf = sys.modules["tensorflow"]
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return None
+    return Mirrored(tf, context, given)
+
+
+@contextlib.contextmanager
+def alone():
+    """A scope in which this process has no replicas beside it to wait for."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
 # Layers --------------------------------------------------------------------
+
+_global_attribute = _of_keras(
+    "backend.common.global_state", "get_global_attribute"
+)
+
+
+def enclosing_paths():
+    """The paths of the layers that are being called, the outermost first.
+
+    They are what a `keras.distribution.LayoutMap` is asked for. Since Keras
+    3.0.
+    """
+    paths, path = [], []
+    for scope in _global_attribute("name_scope_stack") or []:
+        parent = _attribute(scope, "override_parent")
+        if parent is not None:
+            path = parent.split("/") if parent else []
+        path = [*path, scope.name]
+        paths.append("/".join(path))
+    return paths
 
 
 def flat_layers(layer):
@@ -490,3 +588,53 @@ def unannounce(model, notice):
     """Takes back what was announced."""
     if notice in model._metrics:
         model._metrics.remove(notice)
+
+
+# Metrics and copies in processes of PyTorch --------------------------------
+
+
+def copied_by_ddp(tensor):
+    """Whether `DistributedDataParallel` has returned a copy of a tensor.
+
+    With `find_unused_parameters=True` or `static_graph=True` it copies what its
+    module returns, if that has a gradient. Such a copy has a node of its own in
+    the graph of the backward pass. False on other backends.
+    """
+    node = getattr(tensor, "grad_fn", None)
+    return BACKEND == "torch" and "_DDPSink" in type(node).__name__
+
+
+def times_written(variable):
+    """How often PyTorch has written into a variable, to see whether it was."""
+    return variable.value._version
+
+
+def model_sums_metrics():
+    """Whether models add up their metrics over processes of PyTorch themselves.
+
+    Later than Keras 3.16, in `get_metrics_result`, and so in the logs of `fit`
+    and `evaluate`: https://github.com/keras-team/keras/pull/23316
+    """
+    method = keras.Model.get_metrics_result
+    return method.__module__.endswith("backend.torch.trainer")
+
+
+def single_metrics(metric):
+    """The metrics in what a model keeps its metrics in; else the metric alone.
+
+    Since Keras 3.0.
+    """
+    if isinstance(metric, (_CompileMetrics, MetricsList)):
+        return list(metric.metrics)
+    return [metric]
+
+
+def metric_parts(metric):
+    """The variables of a metric that are its own, and the metrics inside of it.
+
+    Since Keras 3.0. `metric.variables` is public, but has those of all.
+    """
+    return (
+        list(_attribute(metric, "_variables")),
+        list(_attribute(metric, "_metrics")),
+    )

@@ -50,6 +50,25 @@ def model(*more, **options):
     return made
 
 
+# Replicas -------------------------------------------------------------------
+#
+# Several are in tests/losses/test_across_replicas.py.
+
+
+def test_one_replica_has_nobody_to_ask():
+    assert _keras.replicas(ops.convert_to_tensor(ROWS)) is None
+
+
+@only_on("torch", "there are no such processes elsewhere")
+def test_one_that_is_alone_has_no_replicas(monkeypatch):
+    monkeypatch.setattr(_keras, "processes", lambda group=None: "others")
+    monkeypatch.setattr(_keras, "Processes", lambda *_: "together")
+    assert _keras.replicas(None) == "together"
+    with _keras.alone():
+        assert _keras.replicas(None) is None
+    assert _keras.replicas(None) == "together"
+
+
 # One door -------------------------------------------------------------------
 
 
@@ -578,3 +597,101 @@ def test_logs_of_a_callback_say_which_way_is_better():
     _keras.unannounce(trained, notice)
     assert better(trained, "risen") is None
     assert better(trained, "fallen") is None
+
+
+def test_the_paths_of_the_layers_that_are_called_are_known():
+    seen = []
+
+    class Asks(layers.Layer):
+        def call(self, x):
+            seen.append(_keras.enclosing_paths())
+            return x
+
+    inputs = keras.Input((ROWS.shape[1],))
+    inner = keras.Model(inputs, Asks(name="asks")(inputs), name="inner")
+    outer = keras.Model(inputs, inner(inputs), name="outer")
+    seen.clear()
+    outer(ROWS)
+    # Paths of variables: what a layer was first called in is before it.
+    assert seen == [["outer", "inner", "asks"]]
+    assert _keras.enclosing_paths() == []
+
+
+# Processes of PyTorch -------------------------------------------------------
+
+
+def test_one_process_is_no_several():
+    assert _keras.processes() is None
+
+
+@only_on("torch", "there are no such processes elsewhere")
+def test_several_processes_are_those_of_the_group(monkeypatch, tmp_path):
+    import torch.distributed as dist
+
+    meet = f"file://{tmp_path / 'meet'}"
+    dist.init_process_group("gloo", init_method=meet, rank=0, world_size=1)
+    try:
+        assert _keras.processes() is None
+        sizes = {None: 2, "one": 1, "another": -1}
+        monkeypatch.setattr(dist, "get_world_size", sizes.get)
+        assert _keras.processes() is dist
+        assert _keras.processes("one") is None
+        assert _keras.processes("another") is None
+    finally:
+        monkeypatch.undo()
+        dist.destroy_process_group()
+
+
+def test_a_tensor_that_nobody_copied():
+    x = ops.ones((2,))
+    assert not _keras.copied_by_ddp(x)
+    assert not _keras.copied_by_ddp(np.ones(2))
+    if BACKEND == "torch":
+        assert not _keras.copied_by_ddp(x.clone().requires_grad_() * 2)
+
+
+@only_on("torch", "nothing is written in place elsewhere")
+def test_writing_into_a_variable_is_counted():
+    metric = keras.metrics.Sum()
+    before = _keras.times_written(metric.total)
+    assert _keras.times_written(metric.total) == before
+    metric.update_state(0.0)
+    assert _keras.times_written(metric.total) > before
+
+
+def test_a_model_that_sums_its_metrics_is_known(monkeypatch):
+    defined = {
+        name
+        for cls in keras.Model.__mro__
+        if "get_metrics_result" in vars(cls)
+        for name in [cls.__module__]
+    }
+    sums = f"{PRIVATE}.backend.torch.trainer" in defined
+    assert _keras.model_sums_metrics() is sums
+
+    def get_metrics_result(self):
+        return {}
+
+    get_metrics_result.__module__ = f"{PRIVATE}.backend.torch.trainer"
+    monkeypatch.setattr(keras.Model, "get_metrics_result", get_metrics_result)
+    assert _keras.model_sums_metrics()
+
+
+def test_the_metrics_of_a_model_are_found_one_by_one():
+    made = model(metrics=["mae", keras.metrics.AUC(name="auc")])
+    made.evaluate(ROWS, ROWS[:, :1], verbose=0)
+    found = [
+        metric.name
+        for each in made.metrics
+        for metric in _keras.single_metrics(each)
+    ]
+    assert found == ["loss", "mae", "auc"]
+    group = _keras.MetricGroup([keras.metrics.Mean(name="m")])
+    assert _keras.single_metrics(group) == group.metrics
+
+
+def test_the_parts_of_a_metric_are_known():
+    metric = keras_xent.metrics.EqualErrorRate(similarity=True)
+    assert _keras.metric_parts(metric) == ([], [metric.histogram])
+    own, inside = _keras.metric_parts(keras.metrics.Mean())
+    assert [len(own), len(inside)] == [2, 0]
