@@ -60,6 +60,18 @@ def cut(x, axis, start, size):
     return ops.slice(x, starts, sizes)
 
 
+def some_rows(x, rows):
+    """Some rows of a tensor, `(start, size)` of them; all for None."""
+    return x if rows is None else cut(x, 0, *rows)
+
+
+def all_rows(part, rows, like):
+    """Some rows among zeros, as long as another tensor; the part for None."""
+    if rows is None:
+        return part
+    return put(ops.zeros_like(like, dtype=part.dtype), 0, rows[0], part)
+
+
 def in_place():
     """Whether what is computed now may overwrite what it is computed from."""
     return BACKEND == "torch" and not _keras.records_backward_pass()

@@ -144,6 +144,31 @@ def whole(name, value, low=None, high=None):
         )
 
 
+def row_range(rows, count):
+    """Returns None or `(start, size)`, some of the rows; else raises.
+
+    Args:
+        rows: A pair. Tensors are not looked at.
+        count: How many rows there are, None if that is not known.
+    """
+    if rows is None:
+        return None
+    good = isinstance(rows, (tuple, list)) and len(rows) == 2
+    if good:
+        rows = tuple(int(x) if isinstance(x, np.integer) else x for x in rows)
+        known = [x for x in rows if isinstance(x, int)]
+        good = all(x >= 0 for x in known)
+        if isinstance(count, int):
+            good = good and sum(known) <= count
+    if not good:
+        among = f"the {count} rows" if isinstance(count, int) else "the rows"
+        raise ValueError(
+            "`rows` must be None for all, or (start, size), two whole numbers "
+            f"from 0 on that stay within {among}. Received: rows={rows!r}"
+        )
+    return rows
+
+
 def choice(name, value, allowed):
     """Raises unless `value` is one of a few names."""
     if value not in allowed:

@@ -13,8 +13,9 @@ gradient is the sum of both:
   a block is known from the sums of the rows, and is multiplied with one factor:
   three products.
 
-Both are used as `blockwise.Pass` is, by `per_row`: the matrices have one row
-per row and per column of the logits.
+All are used as `blockwise.Pass` is, by `per_row`: the matrices have one row per
+row and per column of the logits. `InBatch` is the same in one direction. Of a
+batch that is spread over devices each compares its rows with all columns.
 """
 
 import typing
@@ -24,6 +25,7 @@ from keras import ops
 from keras_xent.ops import blocks
 from keras_xent.ops.blockwise import Pass, check_not_recorded, times
 from keras_xent.ops.description import Description
+from keras_xent.ops.devices import on_all_devices, over_devices, spread
 from keras_xent.ops.logits import gathered, nothing_learned
 
 
@@ -51,7 +53,24 @@ class Crossed(typing.NamedTuple):
         )
 
 
-class Crossing(Pass):
+class InBatch(Pass):
+    """Forward and backward over the blocks, where the columns are of the batch.
+
+    What has a number per column is gathered from the devices once, before the
+    blocks are read: else each block is gathered anew, with all others.
+    """
+
+    def _unpack(self, arguments):
+        left, *others = arguments
+        others = [on_all_devices(x) for x in others]
+        return super()._unpack((over_devices(left), *others))
+
+    def gradients(self, *arguments):
+        d_left, d_right, learned = super().gradients(*arguments)
+        return d_left, on_all_devices(d_right), learned
+
+
+class Crossing(InBatch):
     """Forward and backward over the blocks, in both directions.
 
     The terms of the columns come after those of the rows.
@@ -102,7 +121,8 @@ class Crossing(Pass):
         # Written in place on PyTorch, and no two may be one.
         across = tuple(ops.copy(x) for x in across)
         each = self._column_blocks(left, right, what.logits)
-        return each.loop(add, (sums, across))
+        sums, across = each.loop(add, (sums, across))
+        return sums, [on_all_devices(x) for x in across]
 
     def both_gradients(self, left, right, what, sums, upstream):
         """The gradients of the factors, and of what the logits have learned."""
@@ -112,7 +132,7 @@ class Crossing(Pass):
         upstream, scale = self._scaled(upstream, left)
         of_rows, of_columns = (
             [x[:rows] for x in upstream],
-            [x[rows:] for x in upstream],
+            [on_all_devices(x[rows:]) for x in upstream],
         )
 
         def write(state, start, size):
@@ -122,7 +142,8 @@ class Crossing(Pass):
             )
             learned = gathered(what.logits, learned, found, 0, start)
             block = self._wide(ops.transpose(gradient) @ left)
-            d_right = blocks.put(d_right, 0, start, times(block, scale))
+            block = times(block, scale)
+            d_right = blocks.put(d_right, 0, start, block)
             d_left = blocks.add_product(d_left, gradient, ops.transpose(factor))
             return d_left, d_right, learned
 
@@ -136,7 +157,7 @@ class Crossing(Pass):
             ),
         )
         learned = {name: times(x, scale) for name, x in learned.items()}
-        return times(d_left, scale), d_right, learned
+        return times(d_left, scale), on_all_devices(d_right), learned
 
     def _block(self, left, right, what, sums, of_rows, of_columns, start, size):
         """A block of the right factor, and the gradients of its logits."""
@@ -173,38 +194,55 @@ class Mirrored(Crossing):
 
     def per_row(self, *arguments):
         x, *tensors = arguments
-        _, _, what = self._unpack((x, x, *tensors))
-        sums = self.sums(x, x, what)
+        left, right, what = self._unpack((x, x, *tensors))
+        sums = self.sums(left, right, what)
 
         def grad(*arguments, upstream=None):
             if upstream is None:
                 (upstream,) = arguments
             check_not_recorded()
-            d_x, learned = self.own_gradients(x, what, sums, upstream)
+            d_x, learned = self.own_gradients(left, right, what, sums, upstream)
             return d_x, *self._of_arguments(what, logits=learned)
 
         return ops.stack(what.reduction.finish(sums), axis=1), grad
 
-    def own_gradients(self, x, what, sums, upstream):
+    def own_gradients(self, left, right, what, sums, upstream):
         """The gradient of the matrix, and of what the logits have learned."""
-        left = ops.cast(x, self.dtype)
+        dtype = left.dtype
+        left = ops.cast(left, self.dtype)
         upstream = ops.unstack(upstream, self.count, axis=1)
         upstream, scale = self._scaled(upstream, left)
+        across = [on_all_devices(x) for x in sums]
+        of_columns = [on_all_devices(x) for x in upstream]
+        by_rows = spread() is not None
 
         def write(state, start, size):
             d_x, learned = state
-            _, gradient, found = self._block(
-                left, x, what, (sums, sums), upstream, upstream, start, size
+            factor, gradient, found = self._block(
+                left,
+                right,
+                what,
+                (sums, across),
+                upstream,
+                of_columns,
+                start,
+                size,
             )
             learned = gathered(what.logits, learned, found, 0, start)
+            if by_rows:
+                # Each device adds to its rows, and asks the others nothing.
+                factor = ops.transpose(factor)
+                return blocks.add_product(d_x, gradient, factor), learned
             block = self._wide(ops.transpose(gradient) @ left)
             return blocks.put(d_x, 0, start, times(block, scale)), learned
 
-        each = self._column_blocks(left, x, what.logits)
+        each = self._column_blocks(left, right, what.logits)
+        none = ops.zeros_like(left, dtype=self.wide if by_rows else dtype)
         d_x, learned = each.loop(
-            write,
-            (ops.zeros_like(x), nothing_learned(what.logits, self.wide)),
+            write, (none, nothing_learned(what.logits, self.wide))
         )
+        if by_rows:
+            d_x = ops.cast(times(d_x, scale), dtype)
         # Each pair has been met on both sides of the diagonal.
         learned = {name: times(x / 2, scale) for name, x in learned.items()}
         return d_x, learned

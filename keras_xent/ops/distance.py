@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent._types import Tensor, TensorLike
-from keras_xent.ops import checks, pairwise_divergence
+from keras_xent.ops import blocks, checks, pairwise_divergence
 from keras_xent.ops.public import public_op
 from keras_xent.ops.select import where
 from keras_xent.ops.unit import unit_rows
@@ -192,6 +192,40 @@ def pairwise_distance(distance):
             f"embeddings [n, d] to distances [n, n]. Received: {distance!r}."
         )
     return _BY_NAME[distance]
+
+
+def distances_of(embeddings, distance, rows=None):
+    """The distances of rows from all others, or an error that says what came.
+
+    Args:
+        embeddings: `(n, d)`.
+        distance: As in `pairwise_distance`. A callable makes all pairs.
+        rows: `(start, size)`, the rows whose distances are wanted; None for
+            all.
+
+    Returns:
+        `(size, n)`.
+    """
+    n = embeddings.shape[0]
+    found = distances_to_all(embeddings, distance, rows)
+    size = n if rows is None else None
+    if not checks.fits(found.shape, (size, n)):
+        raise ValueError(
+            f"`distance` must return one distance per pair of rows, ({n}, {n}) "
+            f"for embeddings of shape {tuple(embeddings.shape)}. Received "
+            f"shape {tuple(found.shape)}."
+        )
+    return ops.cast(found, embeddings.dtype)
+
+
+def distances_to_all(embeddings, distance, rows=None):
+    """As `distances_of`, in the dtype and of the shape that come."""
+    pairwise = pairwise_distance(distance)
+    if rows is not None and isinstance(name_of(distance), str):
+        # From all rows: what they are measured from is the mean of the first.
+        some = pairwise(embeddings, blocks.some_rows(embeddings, rows))
+        return ops.transpose(some)
+    return blocks.some_rows(pairwise(embeddings), rows)
 
 
 def saved(distance):

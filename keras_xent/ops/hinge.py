@@ -5,12 +5,11 @@ from keras import ops
 
 from keras_xent._types import Distance, Tensor, TensorLike
 from keras_xent.ops import checks, extrema, identities
-from keras_xent.ops.distance import pairwise_distance
-from keras_xent.ops.pairwise_divergence import (
-    pairwise_kl,
-    pairwise_symmetric_kl,
-)
+from keras_xent.ops.blocks import some_rows
+from keras_xent.ops.distance import distances_of
+from keras_xent.ops.pairwise_divergence import pairwise_kl
 from keras_xent.ops.public import public_op
+from keras_xent.ops.segments import segment_sum
 from keras_xent.ops.select import where
 
 # softness · softplus(x / softness) is within softness · log 2 of the hard
@@ -103,6 +102,7 @@ def symmetric_kl_hinge(
     balanced: bool = True,
     directed: bool = False,
     sample_weight: TensorLike | None = None,
+    rows: tuple[TensorLike, TensorLike] | None = None,
 ) -> Tensor:
     """Symmetric KL divergence with a softplus hinge, over all pairs of a batch.
 
@@ -130,6 +130,8 @@ def symmetric_kl_hinge(
             100 classes only 1 % of all pairs match.
         directed: Whether to hinge the two divergences one by one.
         sample_weight: w, one number per row, not negative. `None` is 1.
+        rows: `(start, size)`, the rows whose losses are wanted, each compared
+            with all rows; the pairs of other rows are not made. `None` is all.
 
     Returns:
         One value per row `(n,)` in nats, float32, or float64 for float64
@@ -157,15 +159,18 @@ def symmetric_kl_hinge(
     check_hinge(margin, softness)
     logits = identities.embeddings(logits, "logits")
     labels = identities.ids(labels, logits, "labels")
+    checks.row_range(rows, logits.shape[0])
     if directed:
-        one_way = pairwise_kl(logits)
-        divergence = one_way + ops.transpose(one_way)
-        lacking = hinge(margin - one_way, softness)
-        lacking = lacking + ops.transpose(lacking)
+        ways = _both_ways(logits, rows)
+        divergence = sum(ways)
+        lacking = sum(hinge(margin - way, softness) for way in ways)
     else:
-        divergence = pairwise_symmetric_kl(logits)
+        divergence = distances_of(logits, "symmetric_kl", rows)
         lacking = hinge(margin - divergence, softness)
-    return _rows_of_pairs(labels, divergence, lacking, balanced, sample_weight)
+    losses = _rows_of_pairs(
+        labels, divergence, lacking, balanced, sample_weight, rows
+    )
+    return checks.sizes_agree(losses, labels, logits[:, 0])
 
 
 @public_op
@@ -179,6 +184,7 @@ def pair_hinge(
     squared: bool = False,
     balanced: bool = True,
     sample_weight: TensorLike | None = None,
+    rows: tuple[TensorLike, TensorLike] | None = None,
 ) -> Tensor:
     """Any distance with a softplus hinge, over all pairs of a batch.
 
@@ -208,6 +214,9 @@ def pair_hinge(
         balanced: Whether matches and others share the loss half and half. With
             100 classes only 1 % of all pairs match.
         sample_weight: w, one number per row, not negative. `None` is 1.
+        rows: `(start, size)`, the rows whose losses are wanted, each compared
+            with all rows; the pairs of other rows are not made. `None` is all.
+            A `distance` that is a callable makes all pairs.
 
     Returns:
         One value per row `(n,)`, float32, or float64 for float64 embeddings:
@@ -237,24 +246,13 @@ def pair_hinge(
     check_hinge(margin, softness)
     embeddings = identities.embeddings(embeddings)
     labels = identities.ids(labels, embeddings)
-    pull = distances_of(embeddings, distance)
+    checks.row_range(rows, embeddings.shape[0])
+    pull = distances_of(embeddings, distance, rows)
     push = hinge(margin - pull, softness)
     if squared:
         pull, push = ops.square(pull), ops.square(push)
-    return _rows_of_pairs(labels, pull, push, balanced, sample_weight)
-
-
-def distances_of(embeddings, distance):
-    """The distances of all pairs, `(n, n)`, or an error that says what came."""
-    found = pairwise_distance(distance)(embeddings)
-    n = embeddings.shape[0]
-    if not checks.fits(found.shape, (n, n)):
-        raise ValueError(
-            f"`distance` must return one distance per pair of rows, ({n}, {n}) "
-            f"for embeddings of shape {tuple(embeddings.shape)}. Received "
-            f"shape {tuple(found.shape)}."
-        )
-    return ops.cast(found, embeddings.dtype)
+    losses = _rows_of_pairs(labels, pull, push, balanced, sample_weight, rows)
+    return checks.sizes_agree(losses, labels, embeddings[:, 0])
 
 
 def hinge(lacking, softness):
@@ -270,18 +268,27 @@ def check_hinge(margin, softness):
     checks.number("softness", softness, 0)
 
 
-def _rows_of_pairs(labels, pull, push, balanced, sample_weight):
+def _both_ways(logits, rows):
+    """The divergences of rows from all others, and of these from them."""
+    if rows is None:
+        one_way = pairwise_kl(logits)
+        return one_way, ops.transpose(one_way)
+    some = some_rows(logits, rows)
+    return pairwise_kl(some, logits), ops.transpose(pairwise_kl(logits, some))
+
+
+def _rows_of_pairs(labels, pull, push, balanced, sample_weight, rows):
     """Each row's half of its pairs, so that the weighted mean is the loss.
 
     Args:
         labels: Class ids `(n,)`.
-        pull: What a pair costs if it matches, `(n, n)`.
+        pull: What a pair costs if it matches, `(n, n)`, or for some rows
+            `(size, n)`.
         push: What it costs if not.
-        balanced, sample_weight: As in `pair_hinge`.
+        balanced, sample_weight, rows: As in `pair_hinge`.
     """
-    by_row = ops.diagonal(pull)
     if sample_weight is None:
-        sample_weight = ops.ones_like(by_row)
+        sample_weight = ops.ones_like(labels)
     weight = ops.cast(sample_weight, pull.dtype)
     checks.same_shape("sample_weight", weight.shape, "labels", labels.shape)
     possible = ops.all(weight >= 0)
@@ -290,26 +297,60 @@ def _rows_of_pairs(labels, pull, push, balanced, sample_weight):
     weight = weight / where(largest > 0, largest, 1)
 
     index = ops.arange(ops.shape(labels)[0], dtype="int32")
-    same = labels[:, None] == labels[None, :]
-    itself = index[:, None] == index[None, :]
+    own, place = some_rows(labels, rows), some_rows(index, rows)
+    same = own[:, None] == labels[None, :]
+    itself = place[:, None] == index[None, :]
     partner = where(itself, 0, weight[None, :])
     match = where(same, partner, 0)
     other = where(same, 0, partner)
 
-    # A pair stands twice in the matrix, once in the row of either.
-    matches = ops.sum(weight * ops.sum(match, axis=1))
-    others = ops.sum(weight * ops.sum(other, axis=1))
+    if rows is None:
+        # A pair stands twice in the matrix, once in the row of either.
+        matches = ops.sum(weight * ops.sum(match, axis=1))
+        others = ops.sum(weight * ops.sum(other, axis=1))
+    else:
+        matches, others = _pairs_by_class(labels, weight)
     if balanced:
         matches, others = 2 * matches, 2 * others
     else:
         matches = others = matches + others
     cost = where(match == 0, 0, match * pull)
-    rows = ops.sum(cost, axis=1) * _share(ops.sum(weight), matches)
+    losses = ops.sum(cost, axis=1) * _share(ops.sum(weight), matches)
     cost = where(other == 0, 0, other * push)
-    rows = rows + ops.sum(cost, axis=1) * _share(ops.sum(weight), others)
-    rows = where((labels == labels) & possible, rows, np.nan)
-    rows = checks.sizes_agree(rows, labels, weight)
-    return checks.sizes_agree(rows, labels, by_row)
+    losses = losses + ops.sum(cost, axis=1) * _share(ops.sum(weight), others)
+    losses = where((own == own) & possible, losses, np.nan)
+    return checks.sizes_agree(losses, labels, weight)
+
+
+def _pairs_by_class(labels, weight):
+    """Σ w_i w_j over all i ≠ j that match, and over those that do not.
+
+    From the sums of the classes, without the pairs.
+    """
+    numbers = identities.numbered(labels)
+    size = ops.shape(labels)[0]
+    # By class, and in each by weight: the heaviest row of a class is its last.
+    order = ops.argsort(weight)
+    order = ops.take(order, ops.argsort(ops.take(numbers, order)))
+    numbers, weight = ops.take(numbers, order), ops.take(weight, order)
+    last = ops.concatenate(
+        [numbers[1:] != numbers[:-1], ops.ones_like(numbers[:1], dtype="bool")]
+    )
+    # That one is left out, not taken off: next to it the others may be nothing.
+    rest = segment_sum(where(last, 0, weight), numbers, size)
+    of_class = rest + segment_sum(where(last, weight, 0), numbers, size)
+    # A row whose label is NaN matches none, and is a class by itself.
+    known = numbers >= 0
+    place = where(known, numbers, 0)
+    others = ops.take(of_class, place) - weight
+    partners = where(known, where(last, ops.take(rest, place), others), 0)
+    matches = ops.sum(weight * ops.relu(partners))
+    classes = ops.concatenate([of_class, where(known, 0, weight)])
+    # Not minus `classes`: where there is one, 0 must be 0.
+    before = ops.concatenate(
+        [ops.zeros_like(classes[:1]), ops.cumsum(classes)[:-1]]
+    )
+    return matches, 2 * ops.sum(classes * before)
 
 
 def _share(total, pairs):

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, extrema, identities
+from keras_xent.ops.blocks import some_rows
 from keras_xent.ops.partners import partners_and_others, present
 from keras_xent.ops.public import public_op
 from keras_xent.ops.select import where
@@ -22,6 +23,7 @@ def multi_similarity(
     base: float = 0.5,
     epsilon: float | None = None,
     sample_weight: TensorLike | None = None,
+    rows: tuple[TensorLike, TensorLike] | None = None,
 ) -> Tensor:
     """Multi-similarity loss: soft maxima over partners and over others.
 
@@ -52,6 +54,8 @@ def multi_similarity(
         sample_weight: `(n,)`. A row of weight 0 is as good as absent: no row's
             partner or other. Else weights change nothing here: a loss weighs
             the rows by them. `None` is 1.
+        rows: `(start, size)`, the rows whose losses are wanted, each compared
+            with all rows; the pairs of other rows are not made. `None` is all.
 
     Returns:
         One value per row `(n,)`, float32, or float64 for float64 embeddings. A
@@ -77,11 +81,12 @@ def multi_similarity(
     check_multi_similarity(alpha, beta, base, epsilon)
     embeddings = identities.embeddings(embeddings)
     labels = identities.ids(labels, embeddings)
+    rows = checks.row_range(rows, embeddings.shape[0])
     weight, embeddings = present(sample_weight, labels, embeddings)
-    partner, other = partners_and_others(labels, weight)
+    partner, other = partners_and_others(labels, weight, rows)
     has_partner = ops.any(partner, axis=1)
     unit = unit_rows(embeddings)
-    cosine = unit @ ops.transpose(unit)
+    cosine = some_rows(unit, rows) @ ops.transpose(unit)
     # Of a row that is not finite, which no maximum may hide.
     unknown = ops.any((partner | other) & (cosine != cosine), axis=1)
     if epsilon is not None:
@@ -93,11 +98,11 @@ def multi_similarity(
         partner = partner & (seen < nearest[:, None] + epsilon)
         other = other & (seen > farthest[:, None] - epsilon)
     other = other & has_partner[:, None]
-    rows = log_one_plus_sum(-alpha * (cosine - base), partner) / alpha
-    rows = rows + log_one_plus_sum(beta * (cosine - base), other) / beta
-    unknown = unknown | (labels != labels)
-    rows = where(unknown, np.nan, rows)
-    return checks.sizes_agree(rows, labels, embeddings[:, 0])
+    losses = log_one_plus_sum(-alpha * (cosine - base), partner) / alpha
+    losses = losses + log_one_plus_sum(beta * (cosine - base), other) / beta
+    unknown = unknown | some_rows(labels != labels, rows)
+    losses = where(unknown, np.nan, losses)
+    return checks.sizes_agree(losses, labels, embeddings[:, 0])
 
 
 def check_multi_similarity(alpha, beta, base, epsilon):

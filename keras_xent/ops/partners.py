@@ -2,11 +2,13 @@
 
 from keras import ops
 
-from keras_xent.ops import checks, identities, rows
+from keras_xent.ops import checks, identities
+from keras_xent.ops import rows as row_shapes
+from keras_xent.ops.blocks import some_rows
 
 
-def partners_and_others(labels, weight=None):
-    """Two `(n, n)` tensors of booleans, by the rows of which a row looks.
+def partners_and_others(labels, weight=None, rows=None):
+    """Two `(size, n)` tensors of booleans, by the rows of which a row looks.
 
     A row is neither its own partner nor an other of its own. A row of weight 0
     is as good as absent: it is nobody's partner or other, and has none.
@@ -14,13 +16,15 @@ def partners_and_others(labels, weight=None):
     Args:
         labels: Ids, `(n,)`.
         weight: `(n,)`, or None if all are there.
+        rows: `(start, size)`, the rows that look; None for all.
     """
     index = ops.arange(ops.shape(labels)[0], dtype="int32")
-    apart = index[:, None] != index[None, :]
+    apart = some_rows(index, rows)[:, None] != index[None, :]
     if weight is not None:
         there = weight != 0
-        apart = apart & there[:, None] & there[None, :]
-    same = labels[:, None] == labels[None, :]
+        looks = some_rows(there, rows)
+        apart = apart & looks[:, None] & there[None, :]
+    same = some_rows(labels, rows)[:, None] == labels[None, :]
     return apart & same, apart & ~same
 
 
@@ -48,4 +52,4 @@ def present(sample_weight, labels, embeddings):
         return None, embeddings
     weight = ops.convert_to_tensor(sample_weight)
     checks.same_shape("sample_weight", weight.shape, "labels", labels.shape)
-    return weight, rows.blank(embeddings, weight != 0, -1)
+    return weight, row_shapes.blank(embeddings, weight != 0, -1)

@@ -5,9 +5,11 @@ from keras import ops
 
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, identities
+from keras_xent.ops.blocks import some_rows
 from keras_xent.ops.distance import pairwise_squared_euclidean
 from keras_xent.ops.partners import partners_and_others, present
 from keras_xent.ops.public import public_op
+from keras_xent.ops.segments import segment_sum
 from keras_xent.ops.select import where
 from keras_xent.ops.soft_maximum import log_one_plus_sum
 from keras_xent.ops.temperature import check_temperature
@@ -26,6 +28,7 @@ def prototypical_crossentropy(
     distance: str = "squared_euclidean",
     temperature: float | None = None,
     sample_weight: TensorLike | None = None,
+    rows: tuple[TensorLike, TensorLike] | None = None,
 ) -> Tensor:
     """Cross-entropy of each row over the prototypes of the classes in a batch.
 
@@ -59,6 +62,8 @@ def prototypical_crossentropy(
         sample_weight: `(n,)`. A row of weight 0 is as good as absent, and in no
             prototype. Else weights change nothing here: a loss weighs the rows
             by them. `None` is 1.
+        rows: `(start, size)`, the rows whose losses are wanted, each compared
+            with all rows; the pairs of other rows are not made. `None` is all.
 
     Returns:
         One value per row `(n,)` in nats, float32, or float64 for float64
@@ -88,31 +93,47 @@ def prototypical_crossentropy(
     temperature = check_prototypes(distance, temperature)
     embeddings = identities.embeddings(embeddings)
     labels = identities.ids(labels, embeddings)
+    rows = checks.row_range(rows, embeddings.shape[0])
     weight, embeddings = present(sample_weight, labels, embeddings)
-    partner, other = partners_and_others(labels, weight)
+    partner, other = partners_and_others(labels, weight, rows)
     x = embeddings if distance == "squared_euclidean" else unit_rows(embeddings)
+    queries = some_rows(x, rows)
     partners = ops.cast(partner, x.dtype)
     count = ops.sum(partners, axis=1, keepdims=True)
-    of_partners = partners @ x
     some = count > 0
-    own = of_partners / where(some, count, 1.0)
-    # The same in all rows of a class; only the first of them stands for it.
-    of_class = (of_partners + x) / (count + 1.0)
-    index = ops.arange(ops.shape(x)[0], dtype="int32")
-    earlier = index[None, :] < index[:, None]
-    first = ~ops.any(partner & earlier, axis=1)
-    counts = other & first[None, :] & some
+    own = partners @ x / where(some, count, 1.0)
+    of_class, members = _of_classes(x, labels, weight)
     if distance == "squared_euclidean":
-        to_own = -ops.sum(ops.square(x - own), axis=1)
-        to_others = -pairwise_squared_euclidean(x, of_class)
+        to_own = -ops.sum(ops.square(queries - own), axis=1)
+        to_others = -ops.transpose(
+            pairwise_squared_euclidean(of_class, queries)
+        )
     else:
-        to_own = ops.sum(x * unit_rows(own), axis=1)
-        to_others = x @ ops.transpose(unit_rows(of_class))
+        to_own = ops.sum(queries * unit_rows(own), axis=1)
+        to_others = queries @ ops.transpose(unit_rows(of_class))
     gap = (to_others - to_own[:, None]) / temperature
+    # A class stands in a column for each of its rows: each is a share of it.
+    gap = gap - ops.log(members)
     unknown = ops.any(~(embeddings - embeddings == 0))
-    rows = log_one_plus_sum(gap, counts)
-    rows = where((labels == labels) & ~unknown, rows, np.nan)
-    return checks.sizes_agree(rows, labels, embeddings[:, 0])
+    losses = log_one_plus_sum(gap, other & some)
+    known = some_rows(labels == labels, rows) & ~unknown
+    losses = where(known, losses, np.nan)
+    return checks.sizes_agree(losses, labels, embeddings[:, 0])
+
+
+def _of_classes(x, labels, weight):
+    """For each row the mean of its class, and how many rows that is made of.
+
+    A row whose label is NaN is a class by itself.
+    """
+    numbers = identities.numbered(labels)
+    there = None if weight is None else weight != 0
+    known = numbers >= 0
+    members = ops.cast(identities.sharing(numbers, there), x.dtype)
+    members = where(known & (members > 0), members, 1.0)
+    sums = segment_sum(x, numbers, ops.shape(x)[0])
+    mine = ops.take(sums, where(known, numbers, 0), axis=0)
+    return where(known[:, None], mine / members[:, None], x), members
 
 
 def check_prototypes(distance, temperature):

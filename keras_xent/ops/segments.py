@@ -1,8 +1,11 @@
 """Sums of what has the same id."""
 
+import keras
 from keras import ops
 
 from keras_xent.ops.select import where
+
+BACKEND = keras.backend.backend()
 
 
 def segment_sum(values, ids, count):
@@ -13,7 +16,14 @@ def segment_sum(values, ids, count):
     3.15 (no upstream issue found).
     """
     ids = where((ids >= 0) & (ids < count), ids, count)
-    sums = ops.zeros((count + 1, *values.shape[1:]), values.dtype)
+    sums = _zeros((count + 1, *values.shape[1:]), values)
     return ops.scatter_update(sums, ids[:, None], values, reduction="add")[
         :count
     ]
+
+
+def _zeros(shape, like):
+    """Of the dtype of a tensor; mapped with it by `torch.func.vmap`."""
+    if BACKEND == "torch":
+        return ops.convert_to_tensor(like).new_zeros(shape)
+    return ops.zeros(shape, like.dtype)

@@ -6,12 +6,9 @@ from keras import ops
 from keras_xent import _keras
 from keras_xent._types import Distance, Tensor, TensorLike
 from keras_xent.ops import checks, extrema, identities
-from keras_xent.ops.hinge import (
-    SMALLEST_SOFTNESS,
-    check_hinge,
-    distances_of,
-    hinge,
-)
+from keras_xent.ops.blocks import some_rows
+from keras_xent.ops.distance import distances_of
+from keras_xent.ops.hinge import SMALLEST_SOFTNESS, check_hinge, hinge
 from keras_xent.ops.partners import partners_and_others, present
 from keras_xent.ops.public import public_op
 from keras_xent.ops.select import where
@@ -29,6 +26,7 @@ def triplet_hinge(
     softness: float = 0.0,
     mining: str = "hard",
     sample_weight: TensorLike | None = None,
+    rows: tuple[TensorLike, TensorLike] | None = None,
 ) -> Tensor:
     """How much nearer than by a margin others are than the rows of one's class.
 
@@ -68,6 +66,9 @@ def triplet_hinge(
         sample_weight: `(n,)`. A row of weight 0 is as good as absent: no row's
             partner or other. Else weights change nothing here: a loss weighs
             the rows by them. `None` is 1.
+        rows: `(start, size)`, the rows whose losses are wanted, each compared
+            with all rows; the pairs of other rows are not made. `None` is all.
+            A `distance` that is a callable makes all pairs.
 
     Returns:
         One value per row `(n,)`, in the unit of the distance, float32, or
@@ -99,23 +100,25 @@ def triplet_hinge(
     check_mining(mining)
     embeddings = identities.embeddings(embeddings)
     labels = identities.ids(labels, embeddings)
+    rows = checks.row_range(rows, embeddings.shape[0])
     weight, embeddings = present(sample_weight, labels, embeddings)
-    partner, other = partners_and_others(labels, weight)
-    d = distances_of(embeddings, distance)
+    partner, other = partners_and_others(labels, weight, rows)
+    d = distances_of(embeddings, distance, rows)
     met = partner | other
     unknown = ops.any(met & (d != d), axis=1)
     # A distance from itself may be anything, and must not turn up in a sum.
     d = where(met, d, 0.0)
     if mining == "hard":
-        rows = _hard(d, partner, other, margin, softness)
+        losses = _hard(d, partner, other, margin, softness)
     elif mining == "semi_hard":
-        rows = _semi_hard(d, partner, other, margin, softness)
+        losses = _semi_hard(d, partner, other, margin, softness)
     elif softness < SMALLEST_SOFTNESS:
-        rows = _all_by_sorting(d, partner, other, margin)
+        losses = _all_by_sorting(d, partner, other, margin)
     else:
-        rows = _all_by_column(d, partner, other, margin, softness)
-    rows = where(~unknown & (labels == labels), rows, np.nan)
-    return checks.sizes_agree(rows, labels, embeddings[:, 0])
+        losses = _all_by_column(d, partner, other, margin, softness)
+    known = ~unknown & some_rows(labels == labels, rows)
+    losses = where(known, losses, np.nan)
+    return checks.sizes_agree(losses, labels, embeddings[:, 0])
 
 
 def check_mining(mining):

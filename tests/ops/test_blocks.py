@@ -76,6 +76,23 @@ def test_a_part_is_cut_out_and_put_back(axis, start, size):
     np.testing.assert_array_equal(to_numpy(result), expected)
 
 
+@pytest.mark.parametrize("rows", [(0, 0), (1, 2), (2, 3), (5, 0), (0, 5)])
+def test_some_rows_go_back_among_zeros(rows):
+    whole, (start, size) = normal(5, 3), rows
+    some = blocks.some_rows(tensor(whole), rows)
+    np.testing.assert_array_equal(to_numpy(some), whole[start : start + size])
+    back = blocks.all_rows(some, rows, tensor(whole))
+    expected = np.zeros_like(whole)
+    expected[start : start + size] = whole[start : start + size]
+    np.testing.assert_array_equal(to_numpy(back), expected)
+
+
+def test_all_rows_are_themselves():
+    x = tensor(normal(5, 3))
+    assert blocks.some_rows(x, None) is x
+    assert blocks.all_rows(x, None, x) is x
+
+
 def test_what_is_put_takes_the_dtype_of_the_whole():
     whole = ops.zeros(4, dtype="bfloat16")
     result = blocks.put(whole, 0, 1, tensor(np.array([1.001], "float32")))

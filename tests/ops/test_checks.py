@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 
@@ -66,3 +67,16 @@ def test_what_is_not_above_0_is_an_error_that_names_it(value):
 @pytest.mark.parametrize("value", [1, 1e-30, np.float32(2)])
 def test_a_number_above_0_is_positive(value):
     checks.positive("alpha", value)
+
+
+def test_some_rows_are_none_or_a_pair_within_all():
+    assert checks.row_range(None, 5) is None
+    assert checks.row_range([np.int64(2), 3], 5) == (2, 3)
+    assert checks.row_range((9, 3), None) == (9, 3)
+    start = keras.ops.convert_to_tensor(9)
+    assert checks.row_range((start, 3), 5)[0] is start
+    for wrong in ((3, 3), (-1, 2), (0, -1), 3, (1,), (0, 1, 2)):
+        with pytest.raises(ValueError, match=r"`rows` must be .* the 5 rows"):
+            checks.row_range(wrong, 5)
+    with pytest.raises(ValueError, match=r"stay within the rows\. Received"):
+        checks.row_range((-1, 2), None)

@@ -3,11 +3,12 @@
 import types
 
 import keras
+import numpy as np
 import pytest
 from keras import ops
 
 from keras_xent.ops import blockwise, devices
-from tests.testing import BACKEND
+from tests.testing import BACKEND, only_on, to_numpy
 
 
 def shaped(*shape):
@@ -26,6 +27,43 @@ def test_a_block_of_columns_fits_the_device(rows, accelerator, monkeypatch):
     assert size >= devices.SMALLEST_BLOCK
     narrow = size == devices.SMALLEST_BLOCK
     assert narrow or 4 * (rows or 1) * size <= largest
+
+
+@pytest.fixture
+def eight_by_four(monkeypatch):
+    """A distribution of 8 parts of the batch, over 32 devices."""
+    mesh = types.SimpleNamespace(shape=(4, 8), axis_names=["model", "data"])
+    found = types.SimpleNamespace(device_mesh=mesh, batch_dim_name="data")
+    monkeypatch.setattr(keras.distribution, "distribution", lambda: found)
+    return found
+
+
+def test_an_accelerator_has_a_block_for_its_own_rows(
+    eight_by_four, monkeypatch
+):
+    monkeypatch.setattr(devices, "on_accelerator", lambda x: True)
+    all_rows = devices.column_block(shaped(8 * 4096, 3), 4)
+    long = devices.column_block(shaped(8 * 16, 4096), 4)
+    eight_by_four.batch_dim_name = None
+    assert all_rows == long == devices.column_block(shaped(4096, 3))
+
+
+@pytest.mark.usefixtures("eight_by_four")
+@pytest.mark.parametrize("shards", [1, 4, 7])
+def test_devices_on_a_cpu_share_a_block(shards, monkeypatch):
+    monkeypatch.setattr(devices, "on_accelerator", lambda x: False)
+    whole = devices.column_block(shaped(2048, 3))
+    more = shards * devices.column_block(shaped(2048, 3), shards) - whole
+    assert 0 <= more < shards
+    assert devices.column_block(shaped(10**9, 3), 10**6) == 1
+
+
+def test_a_block_of_vectors_takes_no_more_than_one_of_logits(monkeypatch):
+    monkeypatch.setattr(devices, "on_accelerator", lambda x: False)
+    long = devices.column_block(shaped(3, 4096), 2)
+    assert long == devices.column_block(shaped(4096, 3), 2)
+    # With all classes on one device a block of many columns is the faster.
+    assert devices.column_block(shaped(64, 4096)) > 2 * long
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
@@ -86,6 +124,22 @@ def test_a_cpu_is_no_accelerator():
 
         expected = bool(tf.config.list_logical_devices("GPU"))
     assert devices.on_accelerator(x) == expected
+
+
+def test_what_is_not_spread_stays_as_it_is():
+    x = ops.zeros((4, 2))
+    assert devices.on_all_devices(x) is x
+    assert devices.over_devices(x) is x
+
+
+@only_on("jax", "only JAX takes tensors apart by itself")
+@pytest.mark.parametrize("rows", [0, 3, 4])
+def test_a_tensor_is_put_on_the_devices_that_there_are(rows):
+    # On 8 of them: tests/ops/test_crossed.py.
+    x = ops.reshape(ops.arange(2 * rows, dtype="float32"), (rows, 2))
+    with keras.distribution.DataParallel().scope():
+        for function in (devices.on_all_devices, devices.over_devices):
+            np.testing.assert_array_equal(to_numpy(function(x)), to_numpy(x))
 
 
 @pytest.mark.parametrize("count", [1, 8])

@@ -4,7 +4,13 @@ import pytest
 
 from keras_xent import ops
 from tests.ops.test_pairwise_divergence import exact, exact_kl
-from tests.testing import finite_differences, gradient, normal, to_numpy
+from tests.testing import (
+    assert_all_close,
+    finite_differences,
+    gradient,
+    normal,
+    to_numpy,
+)
 
 
 def softplus(x):
@@ -404,3 +410,44 @@ def test_float_ids_that_would_collide_are_an_error():
 def test_names_are_no_ids():
     with pytest.raises(ValueError, match="must be numbers"):
         ops.symmetric_kl_hinge(["a", "b"], normal(2, 3), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("op", "options"),
+    [
+        (ops.symmetric_kl_hinge, {}),
+        (ops.symmetric_kl_hinge, {"directed": True, "balanced": False}),
+        (ops.pair_hinge, {}),
+        (ops.pair_hinge, {"distance": "cosine", "balanced": False}),
+        (ops.pair_hinge, {"distance": lambda x: abs(x[:, None, 0] - x[:, 0])}),
+    ],
+)
+def test_some_rows_are_those_of_all(op, options):
+    labels = np.array([0, 1, 1, 2, 0, 0, 1, 0, np.nan])
+    weight = np.array([1, 2, 0, 0.5, 1, 3, 0.1, 1, 1], "float32")
+    x = normal(9, 4, seed=3, scale=2.0)
+    options = {"margin": 2.0, "sample_weight": weight, **options}
+
+    def of(rows, part=slice(None)):
+        return gradient(lambda x: op(labels, x, rows=rows, **options)[part], x)
+
+    for start, size in [(0, 3), (2, 5), (4, 0)]:
+        some, whole = of((start, size)), of(None, slice(start, start + size))
+        assert_all_close(some, whole)
+    assert np.isnan(of((7, 2))[1]).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("light", [1e-3, 1e-7])
+def test_some_rows_of_light_partners_are_rows_of_the_whole(light):
+    # Next to the other row of its class each is nothing.
+    labels, x = np.array([1, 2, 1, 2, 3, 3]), normal(6, 3)
+    weight = np.array([1, light, light, 0.7, 0.3, light], "float32")
+    given = {"margin": 2.0, "sample_weight": weight}
+    some = ops.pair_hinge(labels, x, rows=(1, 4), **given)
+    whole = ops.pair_hinge(labels, x, **given)[1:5]
+    assert_all_close([some], [whole], rtol=1e-5)
+
+
+def test_rows_that_there_are_not_are_an_error():
+    with pytest.raises(ValueError, match="rows=\\(3, 2\\)"):
+        ops.pair_hinge(np.arange(4), normal(4, 2), 1.0, rows=(3, 2))
