@@ -24,6 +24,9 @@ BACKENDS = ("tensorflow", "jax", "torch")
 CHILD = "KERAS_XENT_TEST_CHILD"
 PYTEST = [sys.executable, "-m", "pytest"]
 
+# Scripts that want devices which are made before they are imported.
+collect_ignore = ["tests/sharded_kernels.py"]
+
 
 def pytest_addoption(parser):
     parser.addoption(

@@ -254,10 +254,6 @@ class CosineHead(Head):
             scale=scale, sub_centers=self.sub_centers, **margins
         )
 
-    def _matrix(self):
-        name = "class_vectors" if self.sampled else "kernel"
-        return {name: ops.convert_to_tensor(self._kernel)}
-
     def _predict(self, features, matrix, logits, dtype):
         """The cosines, from products in that dtype."""
         features = ops.cast(features, checks.sums_dtype(dtype))

@@ -10,17 +10,17 @@ from keras import ops
 from keras_xent import _keras, heads
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.layers.head_metrics import head_metrics
-from keras_xent.ops import linear
+from keras_xent.ops import devices, linear
 
 Initializer: typing.TypeAlias = str | dict | keras.initializers.Initializer
 
 
-class Head(keras.layers.Layer):
+class Head(heads.NotingLayer):
     """A layer that in training returns its features, with a note on them.
 
-    A subclass says what weights the classes have in `build` and `_matrix`, what
-    is made of a product in `_logits`, and in `_predict` what `predict` gives.
-    The arguments are those of `LinearHead`.
+    A subclass says what weights the classes have in `build`, `_classes` and
+    `_matrix`, what is made of a product in `_logits`, and in `_predict` what
+    `predict` gives. The arguments are those of `LinearHead`.
     """
 
     # How many vectors a class has.
@@ -51,11 +51,32 @@ class Head(keras.layers.Layer):
 
     def _add_kernel(self, input_shape):
         shape = (input_shape[-1], self.units * self.sub_centers)
-        self._kernel = self.add_weight(
-            name="class_vectors" if self.sampled else "kernel",
-            shape=shape[::-1] if self.sampled else shape,
-            initializer=self.kernel_initializer,
-        )
+        try:
+            self._kernel = self.add_weight(
+                name="class_vectors" if self.sampled else "kernel",
+                shape=shape[::-1] if self.sampled else shape,
+                initializer=self.kernel_initializer,
+            )
+        except ValueError as error:
+            # In the words of JAX, which says neither which layer nor a way out.
+            if "evenly divide" not in str(error):
+                raise
+            raise ValueError(
+                f"The weights of the head {self.name!r}, {shape[0]} features "
+                f"times {shape[1]} columns for {self.units} classes, could not "
+                "be laid out over the devices. An axis must divide evenly by "
+                "the devices that it is spread over: round `units` up to a "
+                "multiple of them. A class that no label names, and whose "
+                "bias is -inf, changes nothing."
+            ) from error
+
+    def _classes(self):
+        """The variable with the weights of the classes, by its name."""
+        return "class_vectors" if self.sampled else "kernel", self._kernel
+
+    def _matrix(self):
+        """The weights of the classes in this call."""
+        return ops.convert_to_tensor(self._classes()[1])
 
     def quantize(self, mode=None, type_check=True, config=None):
         """Says that a head cannot be quantized; `Model.quantize` leaves it."""
@@ -91,14 +112,16 @@ class Head(keras.layers.Layer):
         self._check_features(inputs)
         training = self._trains(training)
         with _keras.without_autocast():
-            matrix, logits = self._matrix(), self._logits(training)
+            name, variable = self._classes()
+            matrix, logits = {name: self._matrix()}, self._logits(training)
+        shards = class_shards(variable, 0 if name == "class_vectors" else 1)
         # A tensor of its own: two heads on the same features leave two notes.
         features = ops.copy(inputs)
         if training:
             seed = None
             if self.sampled:
                 seed = heads.DrawnSeed(self._seed_generator.next())
-            note = heads.Note(self, matrix, logits, seed=seed)
+            note = heads.Note(self, matrix, logits, seed=seed, shards=shards)
             heads.leave_note(features, note)
             return features
         dtype = linear.products_dtype(features, self.precision)
@@ -106,7 +129,8 @@ class Head(keras.layers.Layer):
         with _keras.without_autocast(), _keras.full_precision():
             result = self._predict(features, matrix, logits, dtype)
             result = ops.cast(result, features.dtype)
-        heads.leave_note(result, heads.Note(self, matrix, logits, features))
+        note = heads.Note(self, matrix, logits, features, shards=shards)
+        heads.leave_note(result, note)
         return result
 
     def compute_output_shape(self, input_shape):
@@ -144,6 +168,41 @@ class Head(keras.layers.Layer):
                 self.kernel_initializer
             ),
         }
+
+
+def class_shards(variable, axis):
+    """Over how many devices an axis of a variable is spread, 1 for none.
+
+    It is what `keras.distribution.ModelParallel` was told of the variable,
+    which as of Keras 3.16 there is on JAX only.
+    """
+    name = _mesh_axis(variable, axis)
+    if name is None:
+        return 1
+    mesh = keras.distribution.distribution().device_mesh
+    return mesh.shape[mesh.axis_names.index(name)]
+
+
+def spread_alike(x, axis, variable, of):
+    """A tensor with an axis spread as another axis of a variable is."""
+    name = _mesh_axis(variable, of)
+    if name is None:
+        return x
+    axes = [None] * len(x.shape)
+    axes[axis] = name
+    mesh = keras.distribution.distribution().device_mesh
+    layout = keras.distribution.TensorLayout(axes, mesh)
+    return keras.distribution.distribute_tensor(x, layout)
+
+
+def _mesh_axis(variable, axis):
+    """The axis of the mesh of devices that an axis is spread over, or None."""
+    distribution = devices.spread()
+    if distribution is None:
+        return None
+    axes = distribution.get_variable_layout(variable).axes
+    # A layout may leave out the last axes.
+    return axes[axis] if axis < len(axes) else None
 
 
 def checked_units(units):

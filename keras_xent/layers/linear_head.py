@@ -186,10 +186,13 @@ class LinearHead(LowRankLayer):
         return logits.dense(ops.matmul(ops.cast(features, dtype), kernel))
 
     def _matrix(self):
-        """The weights of the classes by their name in the loss."""
         if self.tied_to is None:
-            name = "class_vectors" if self.sampled else "kernel"
-            return {name: self._merged_kernel()}
+            return self._merged_kernel()
+        return super()._matrix()
+
+    def _classes(self):
+        if self.tied_to is None:
+            return super()._classes()
         if getattr(self.tied_to, "quantization_mode", None) is not None:
             raise ValueError(
                 f"The embedding {self.tied_to.name!r} is quantized, and its "
@@ -197,10 +200,8 @@ class LinearHead(LowRankLayer):
                 "head has a kernel of its own, or none."
             )
         if getattr(self.tied_to, "tie_weights", True):
-            vectors = self.tied_to.embeddings
-            return {"class_vectors": ops.convert_to_tensor(vectors)}
-        kernel = self.tied_to.reverse_embeddings
-        return {"kernel": ops.convert_to_tensor(kernel)}
+            return "class_vectors", self.tied_to.embeddings
+        return "kernel", self.tied_to.reverse_embeddings
 
     def get_config(self) -> dict:
         tied_to = self.tied_to

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_xent import _keras
-from keras_xent.layers.head import Head, Initializer
+from keras_xent.layers.head import Head, Initializer, spread_alike
 from keras_xent.ops import checks
 
 
@@ -107,8 +107,15 @@ class LowRankLayer(Head):
         kernel = ops.convert_to_tensor(self._kernel)
         if not self.lora_enabled:
             return kernel
+        # As the kernel is: else their gradients gather that of the kernel.
+        features, classes = (1, 0) if self.sampled else (0, 1)
+        a, b = map(
+            ops.convert_to_tensor, (self.lora_kernel_a, self.lora_kernel_b)
+        )
+        a = spread_alike(a, 0, self._kernel, features)
+        b = spread_alike(b, 1, self._kernel, classes)
         with _keras.full_precision():
-            low = ops.matmul(self.lora_kernel_a, self.lora_kernel_b)
+            low = ops.matmul(a, b)
         low = self.lora_alpha / self.lora_rank * low
         return kernel + (ops.transpose(low) if self.sampled else low)
 

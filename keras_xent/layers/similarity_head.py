@@ -14,7 +14,7 @@ from keras_xent.ops.unit import unit_rows
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
-class SimilarityHead(keras.layers.Layer):
+class SimilarityHead(heads.NotingLayer):
     """Makes unit vectors of embeddings, and owns the temperature of a loss.
 
     ```

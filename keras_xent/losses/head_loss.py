@@ -84,6 +84,7 @@ class HeadLoss(RowLoss):
             ignore_class=self.ignore_class,
             precision=self.products(note),
             all_terms=note.head.needs_all_terms,
+            shards=note.shards,
             **options,
         )
 
@@ -103,6 +104,7 @@ class HeadLoss(RowLoss):
         """Raises on a tensor that could be features whose head is unknown."""
         if isinstance(y_pred, np.ndarray) or _keras.in_symbolic_scope():
             return
+        heads.check_not_copied(y_pred, self)
         raise ValueError(
             f"{type(self).__name__} takes what a keras_xent.layers.LinearHead "
             "or CosineHead has returned, as it is: it finds the weights by it. "

@@ -78,9 +78,7 @@ def row_terms(left, right, what, *, columns=1, block_size=None, dtype=None):
         the reduction gives a gradient of may be differentiated with respect to
         left, right and what the logits have learned.
     """
-    both = Pass(left, right, what, columns, block_size, dtype)
-    terms = _keras.own_gradient(both.per_row)(*both.arguments)
-    return ops.unstack(terms, both.count, axis=1)
+    return Pass(left, right, what, columns, block_size, dtype).terms()
 
 
 def weighted_sum(left, right, what, *, columns=1, block_size=None, dtype=None):
@@ -155,6 +153,11 @@ class Pass:
         return left, right, what
 
     # Blocks of columns ------------------------------------------------------
+
+    def terms(self):
+        """What `row_terms` returns."""
+        terms = _keras.own_gradient(self.per_row)(*self.arguments)
+        return ops.unstack(terms, self.count, axis=1)
 
     def per_row(self, *arguments):
         """The stacked terms, and the function that makes the gradients."""

@@ -8,7 +8,12 @@ from keras import ops
 from keras_xent._types import Tensor
 from keras_xent.ops import checks
 from keras_xent.ops.blocks import in_place
-from keras_xent.ops.description import description, for_all, per_row
+from keras_xent.ops.description import (
+    description,
+    for_all,
+    per_column,
+    per_row,
+)
 from keras_xent.ops.logits import Logits
 from keras_xent.ops.select import where
 from keras_xent.ops.unit import unit_rows, unit_rows_back
@@ -31,6 +36,7 @@ class CosineLogits(Logits):
         slope: Its derivative by the product of the target.
         of_scale: Its derivative by the scale, products being the same.
         learned_scale: The scale again, to take its gradient.
+        shut: 0, or −inf for a class that is left out.
     """
 
     prepares = True
@@ -45,6 +51,7 @@ class CosineLogits(Logits):
     slope: Tensor | None = per_row()
     of_scale: Tensor | None = per_row()
     learned_scale: Tensor | None = for_all()
+    shut: Tensor | None = per_column()
 
     @property
     def vectors_per_column(self):
@@ -52,7 +59,8 @@ class CosineLogits(Logits):
 
     @property
     def plain(self):
-        return self.sub_centers == 1 and self.shift is None
+        more = self.shift, self.shut
+        return self.sub_centers == 1 and all(x is None for x in more)
 
     @property
     def needs_own(self):
@@ -103,6 +111,8 @@ class CosineLogits(Logits):
 
     def block(self, products, targets):
         logits = self.dense(products)
+        if self.shut is not None:
+            logits = logits + ops.cast(self.shut, logits.dtype)
         if self.shift is None:
             return logits
         shift = ops.cast(self.shift, logits.dtype)
@@ -129,6 +139,9 @@ class CosineLogits(Logits):
             gradient = where(chosen, gradient[..., None], 0)
             gradient = ops.reshape(gradient, ops.shape(products))
         return gradient, found
+
+    def filled(self, shut):
+        return self.holding({"shut": shut})
 
     def gap(self, gap):
         if self.shift is None:

@@ -12,6 +12,7 @@ from keras_xent.ops.logits import LinearLogits
 from keras_xent.ops.public import product_op
 from keras_xent.ops.reductions import OnlineSoftmax, SoftmaxLoss, Terms
 from keras_xent.ops.select import where
+from keras_xent.ops.sharded import ShardedPass
 from keras_xent.ops.targets import OneTarget
 
 BACKEND = keras.backend.backend()
@@ -176,6 +177,7 @@ def losses_and_terms(
     precision=None,
     block_size=None,
     all_terms=False,
+    shards=1,
 ):
     """The losses of the rows, or their sum, and the `reductions.Terms`.
 
@@ -185,6 +187,7 @@ def losses_and_terms(
         row_weights: One number per row, which its loss is multiplied with.
         summed: Whether to return the sum. Its terms have no gradient.
         all_terms: Whether to give `entropy` and `above` as well.
+        shards: Over how many devices the classes are spread.
     """
     features, matrix, columns, count = factors(
         features, kernel, class_vectors, logits.vectors_per_column
@@ -255,7 +258,11 @@ def losses_and_terms(
         broken = where(missing, np.nan, ops.zeros_like(weights))
         losses = losses + ops.sum(broken)
     else:
-        terms = blockwise.row_terms(features, matrix, what, **how)
+        if shards > 1:
+            both = ShardedPass(features, matrix, what, shards=shards, **how)
+            terms = both.terms()
+        else:
+            terms = blockwise.row_terms(features, matrix, what, **how)
         losses = where(missing, np.nan, what.loss.of(terms))
         losses = ops.sum(losses) if summed else ops.reshape(losses, leading)
     terms = Terms(*terms)

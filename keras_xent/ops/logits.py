@@ -135,6 +135,14 @@ class Logits(Description):
         """Which columns are left out, `(columns,)`; None if none is."""
         return None
 
+    def filled(self, shut):
+        """The same with more columns, which come last and are left out.
+
+        Args:
+            shut: 0 for each column that there is, −inf for each that is new.
+        """
+        raise NotImplementedError
+
 
 @description
 class LinearLogits(Logits):
@@ -181,6 +189,14 @@ class LinearLogits(Logits):
 
     def masked(self):
         return None if self.bias is None else self.bias == -np.inf
+
+    def filled(self, shut):
+        if self.bias is not None:
+            more = shut.shape[0] - self.bias.shape[0]
+            shut = ops.pad(self.bias, [(0, more)]) + ops.cast(
+                shut, self.bias.dtype
+            )
+        return self.holding({"bias": shut})
 
     def _capped(self, logits):
         if self.softcap is None:

@@ -77,6 +77,11 @@ class Reduction(Description):
         """The sums of two sets of columns as those of one."""
         return tuple(x + y for x, y in zip(a, b, strict=True))
 
+    def merged(self, sums):
+        """The sums of several sets of columns, along a first axis, as those
+        of one."""
+        return tuple(ops.sum(x, axis=0) for x in sums)
+
     def finish(self, sums):
         """What a row is told: a tuple of `count` numbers."""
         return sums
@@ -167,6 +172,19 @@ class OnlineSoftmax(Reduction):
         lost = _lowered(lost_a * scale_a, total_a * scale_a, top - top_a)
         lost += _lowered(lost_b * scale_b, total_b * scale_b, top - top_b)
         return *merged, lost, above_a + above_b
+
+    def merged(self, sums):
+        tops, totals, targets, below, shared, *more = sums
+        top = ops.max(tops, axis=0)
+        rises = top[None, :] - tops
+        scales = ops.exp(-rises)
+        below = _lowered(below, shared[:, None], rises)
+        merged = [totals * scales, targets, below, shared]
+        if more:
+            lost, above = more
+            lost = _lowered(lost * scales, totals * scales, rises)
+            merged += [lost, above]
+        return top, *(ops.sum(x, axis=0) for x in merged)
 
     def finish(self, sums):
         """The numbers of `Terms`, in their order."""

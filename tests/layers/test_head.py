@@ -1,0 +1,64 @@
+"""What all heads do with weights that are spread over devices."""
+
+import types
+
+import keras
+import pytest
+
+from keras_xent import layers
+from keras_xent.layers.head import class_shards, spread_alike
+from tests.testing import BACKEND, normal
+
+
+@pytest.fixture
+def spread(monkeypatch):
+    """A distribution in which all variables have one layout."""
+    mesh = types.SimpleNamespace(shape=(2, 4), axis_names=["data", "model"])
+    found = types.SimpleNamespace(device_mesh=mesh, axes=(None, None))
+    found.get_variable_layout = lambda variable: found
+    monkeypatch.setattr(keras.distribution, "distribution", lambda: found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        ((None, None), (1, 1)),
+        ((None, "model"), (1, 4)),
+        (("model", None), (4, 1)),
+        (("model", "data"), (4, 2)),
+        (("model",), (4, 1)),
+    ],
+)
+def test_shards_are_those_of_the_layout_of_the_variable(axes, expected, spread):
+    spread.axes = axes
+    found = tuple(class_shards("a variable", axis) for axis in (0, 1))
+    assert found == (expected if BACKEND == "jax" else (1, 1))
+
+
+def test_without_a_distribution_nothing_is_spread(monkeypatch):
+    monkeypatch.setattr(keras.distribution, "distribution", lambda: None)
+    assert class_shards("a variable", 1) == 1
+    assert spread_alike("a tensor", 0, "a variable", 1) == "a tensor"
+
+
+@pytest.mark.parametrize(
+    "head", [layers.LinearHead(7), layers.CosineHead(7, sub_centers=2)]
+)
+def test_classes_that_cannot_be_spread_evenly_say_how_to(head, monkeypatch):
+    def refuse(**options):
+        raise ValueError("the tiling factors should evenly divide the shape")
+
+    monkeypatch.setattr(head, "add_weight", refuse)
+    with pytest.raises(ValueError, match="round `units` up"):
+        head(normal(2, 3))
+
+
+def test_other_errors_of_a_weight_stay_as_they_are(monkeypatch):
+    def refuse(**options):
+        raise ValueError("no such initializer")
+
+    head = layers.LinearHead(7)
+    monkeypatch.setattr(head, "add_weight", refuse)
+    with pytest.raises(ValueError, match="no such initializer"):
+        head(normal(2, 3))
