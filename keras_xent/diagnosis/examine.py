@@ -160,7 +160,8 @@ def look(model, batch, everything=None):
     )
     evidence = observer.evidence
     if not findings:
-        with probe.unchanged(model):
+        # Another process may look at other rows, or at none.
+        with probe.unchanged(model), _keras.alone():
             observer.run()
             if evidence.loss is not None:
                 run(_REST, evidence)

@@ -4,9 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xent._keras import get_mask, reduce_weighted_values
+from keras_xent._keras import get_mask, reduce_weighted_values, replicas
 from keras_xent.losses import kinds
 from keras_xent.ops import checks, rows
+from keras_xent.ops.blocks import some_rows
 from keras_xent.ops.select import where
 
 
@@ -32,6 +33,9 @@ class RowLoss(keras.losses.Loss):
 
     # What `keras_xent.diagnose` takes outputs and labels for.
     output_kind, label_kind = kinds.UNKNOWN, kinds.UNKNOWN
+
+    # Whether the rows of all replicas are one batch: see `BatchLoss`.
+    across_replicas = False
 
     def __init__(self, *, reduction, name, dtype, **options):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
@@ -81,6 +85,7 @@ class RowLoss(keras.losses.Loss):
             if not hasattr(y_pred, "shape"):
                 y_pred = ops.convert_to_tensor(y_pred)
             weight, keep, effective = None, None, None
+            everyone = None
             if sample_weight is not None or mask is not None:
                 axis = self.row_axis(y_pred)
                 weight, mask, keep = rows.weights_and_mask(
@@ -90,20 +95,36 @@ class RowLoss(keras.losses.Loss):
                 y_pred = ops.convert_to_tensor(y_pred)
                 y_pred = rows.blank(y_pred, keep, axis)
                 y_true = rows.blank(ops.convert_to_tensor(y_true), keep, axis)
+            if self.across_replicas:
+                checks.exact_ids(y_true)
+                own = y_pred, y_true, weight, mask, keep
+                everyone = replicas(*own)
+            if everyone is not None:
+                # From here on all have all rows, but the losses of their own.
+                y_pred, y_true, weight, mask, keep = map(everyone.gather, own)
+            if keep is not None:
                 effective = ops.cast(keep, "float32")
                 if weight is not None:
                     effective = where(keep, weight, 0)
             if self.reduction in (None, "none") or len(y_pred.shape) < 2:
                 total = None
-            if total is None:
+            if everyone is not None:
+                losses = row_losses(
+                    y_true, y_pred, effective, rows=everyone.rows
+                )
+                losses = everyone.gather(losses)
+            elif total is None:
                 losses = row_losses(y_true, y_pred, effective)
-                if keep is not None:
-                    losses = where(keep, losses, 0)
+            if total is None and keep is not None:
+                losses = where(keep, losses, 0)
             counted = self.row_mask(y_true, y_pred, effective)
             if counted is not None:
                 mask = counted if mask is None else mask & counted
             if total is None:
-                return self._reduce(losses, weight, mask)
+                loss = self._reduce(losses, weight, mask)
+                if everyone is None:
+                    return loss
+                return self.of_one_replica(loss, losses, everyone)
             dtype = checks.sums_dtype(y_pred.dtype)
             ones = ops.ones_like(y_pred[..., 0], dtype=dtype)
             scales = self._row_scales(ones, weight, mask)
@@ -151,6 +172,37 @@ class RowLoss(keras.losses.Loss):
         if keras.backend.standardize_dtype(loss.dtype) == self.dtype:
             return loss
         return ops.cast(loss, self.dtype)
+
+
+class BatchLoss(RowLoss):
+    """A loss in which the rows of a batch meet.
+
+    With `across_replicas`, those of all replicas do. Each has the loss of the
+    whole batch then, so that the mean of their gradients is the gradient of it:
+    trainers take that mean. With `reduction="none"` each has its own rows.
+
+    Args:
+        across_replicas: Whether the rows of all replicas are one batch.
+        **options: As in `RowLoss`. Its `row_losses` takes `rows=None`, those
+            whose losses are wanted, too.
+    """
+
+    def __init__(self, *, across_replicas=False, **options):
+        super().__init__(**options)
+        self.across_replicas = bool(across_replicas)
+
+    def of_one_replica(self, loss, losses, everyone):
+        """What one replica has of the reduced `loss` of the rows of all."""
+        if self.reduction in (None, "none"):
+            return some_rows(loss, everyone.rows)
+        reduced = len(losses.shape) > 0
+        return everyone.scaled(loss, self.reduction == "sum" or not reduced)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "across_replicas": self.across_replicas,
+        }
 
 
 def as_list(value):

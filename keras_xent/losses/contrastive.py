@@ -30,6 +30,9 @@ class ContrastiveLoss(EmbeddingLoss):
     # The temperature where neither the loss nor a head has one.
     usual: typing.ClassVar[float]
 
+    # The options that a head may have instead.
+    may_be_of_head: typing.ClassVar[tuple[str, ...]] = ("temperature",)
+
     def __init__(
         self,
         *,
@@ -57,11 +60,13 @@ class ContrastiveLoss(EmbeddingLoss):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         note = heads.read_note(y_pred, heads.SimilarityNote)
+        if note is None:
+            self._check_not_copied(y_pred)
         # Bound to this call: one loss may serve several heads.
         row_losses = functools.partial(self.row_losses, note=note)
         return self._apply(row_losses, y_true, y_pred, sample_weight)
 
-    def row_losses(self, y_true, y_pred, weight, note=None):
+    def row_losses(self, y_true, y_pred, weight, rows=None, note=None):
         if weight is not None:
             # The reduction multiplies with the weight; here 0 is absent.
             weight = keras.ops.cast(weight != 0, "float32")
@@ -69,6 +74,7 @@ class ContrastiveLoss(EmbeddingLoss):
             y_true,
             y_pred,
             sample_weight=weight,
+            rows=rows,
             **{**self.options, **self.of_head(note)},
         )
 
@@ -79,6 +85,15 @@ class ContrastiveLoss(EmbeddingLoss):
             return {"temperature": usual}
         self._check_once("temperature", self.temperature)
         return {"temperature": keras.ops.exp(-note.log_scale)}
+
+    def _check_not_copied(self, y_pred):
+        """Raises rather than take the usual values for those of a head."""
+        missing = [x for x in self.may_be_of_head if getattr(self, x) is None]
+        if missing:
+            otherwise = (
+                f" Without a head give the loss its {' and '.join(missing)}."
+            )
+            heads.check_not_copied(y_pred, self, otherwise=otherwise)
 
     def _check_once(self, name, value):
         if value is not None:
@@ -113,6 +128,10 @@ class SupervisedContrastive(PartnerLoss, ContrastiveLoss):
             float32 at least.
         block_size: The number of columns in a block of pairs. `None` chooses
             it: 4 MB of scores on a CPU, but not fewer than 64 columns.
+        across_replicas: Whether the rows of all replicas are compared with each
+            other: TensorFlow's replicas, PyTorch's processes. Otherwise each
+            compares its own. On JAX a batch is one, however many devices hold
+            it.
         reduction: How the losses of the examples become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of examples
             that are not masked and have a match), `"sum"`,
@@ -155,6 +174,7 @@ class SupervisedContrastive(PartnerLoss, ContrastiveLoss):
         temperature: float | None = None,
         precision: str | None = None,
         block_size: int | None = None,
+        across_replicas: bool = False,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "supervised_contrastive",
         dtype: DType = None,
@@ -163,6 +183,7 @@ class SupervisedContrastive(PartnerLoss, ContrastiveLoss):
             temperature=temperature,
             precision=precision,
             block_size=block_size,
+            across_replicas=across_replicas,
             reduction=reduction,
             name=name,
             dtype=dtype,
@@ -203,6 +224,10 @@ class InfoNCE(PartnerLoss, ContrastiveLoss):
             float32 at least.
         block_size: The number of columns in a block of pairs. `None` chooses
             it: 4 MB of scores on a CPU, but not fewer than 64 columns.
+        across_replicas: Whether the rows of all replicas are compared with each
+            other: TensorFlow's replicas, PyTorch's processes. Otherwise each
+            compares its own. On JAX a batch is one, however many devices hold
+            it.
         reduction: How the losses of the examples become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of examples
             that are not masked and have a match), `"sum"`,
@@ -251,6 +276,7 @@ class InfoNCE(PartnerLoss, ContrastiveLoss):
         symmetric: bool = True,
         precision: str | None = None,
         block_size: int | None = None,
+        across_replicas: bool = False,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "info_nce",
         dtype: DType = None,
@@ -260,6 +286,7 @@ class InfoNCE(PartnerLoss, ContrastiveLoss):
             symmetric=bool(symmetric),
             precision=precision,
             block_size=block_size,
+            across_replicas=across_replicas,
             reduction=reduction,
             name=name,
             dtype=dtype,
@@ -293,6 +320,10 @@ class SigmoidContrastive(ContrastiveLoss):
             float32 at least.
         block_size: The number of columns in a block of pairs. `None` chooses
             it: 4 MB of scores on a CPU, but not fewer than 64 columns.
+        across_replicas: Whether the rows of all replicas are compared with each
+            other: TensorFlow's replicas, PyTorch's processes. Otherwise each
+            compares its own. On JAX a batch is one, however many devices hold
+            it.
         reduction: How the losses of the examples become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of examples
             that are not masked), `"sum"`, `"mean_with_sample_weight"` (over the
@@ -333,6 +364,7 @@ class SigmoidContrastive(ContrastiveLoss):
     op = staticmethod(ops.sigmoid_contrastive)
     usual = 0.1
     usual_bias = -10.0
+    may_be_of_head = ("temperature", "bias")
 
     def __init__(
         self,
@@ -341,6 +373,7 @@ class SigmoidContrastive(ContrastiveLoss):
         bias: float | None = None,
         precision: str | None = None,
         block_size: int | None = None,
+        across_replicas: bool = False,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "sigmoid_contrastive",
         dtype: DType = None,
@@ -352,6 +385,7 @@ class SigmoidContrastive(ContrastiveLoss):
             bias=bias,
             precision=precision,
             block_size=block_size,
+            across_replicas=across_replicas,
             reduction=reduction,
             name=name,
             dtype=dtype,

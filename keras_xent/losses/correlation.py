@@ -4,16 +4,16 @@ import keras
 from keras import ops as keras_ops
 
 from keras_xent import ops
-from keras_xent._keras import get_mask
+from keras_xent._keras import get_mask, replicas
 from keras_xent._types import DType, Reduction
 from keras_xent.losses import kinds
-from keras_xent.losses.base import RowLoss
+from keras_xent.losses.base import BatchLoss
 from keras_xent.ops import checks, rows
 from keras_xent.ops.rank import check_temperature
 from keras_xent.ops.select import where
 
 
-class ListLoss(RowLoss):
+class ListLoss(BatchLoss):
     """A loss that has one value per list of scores, not one per row.
 
     The entries of a list lie along `axis`. Along axis 0 the batch itself is the
@@ -56,14 +56,29 @@ class ListLoss(RowLoss):
                 weight = keras_ops.ones_like(y_pred, dtype="float32")
             if keep is not None:
                 weight = where(keep, weight, 0)
+            everyone = None
+            if self.across_replicas and axis == 0:
+                own = y_pred, y_true, weight
+                everyone = replicas(*own)
+            if everyone is not None:
+                # The list is one, and each replica computes it whole.
+                y_pred, y_true, weight = map(everyone.gather, own)
             losses = self.list_losses(y_true, y_pred, weight)
             counted = keras_ops.any(weight != 0, axis=axis)
             if of_lists is not None:
                 losses = where(of_lists == 0, 0, losses)
             losses = where(counted, losses, 0)
-            return self._reduce(
+            loss = self._reduce(
                 losses, of_lists, counted if mask is not None else None
             )
+            if everyone is None:
+                return loss
+            return self.of_one_replica(loss, losses, everyone)
+
+    def of_one_replica(self, loss, losses, everyone):
+        if self.reduction in (None, "none"):
+            return loss  # The list is one for all.
+        return super().of_one_replica(loss, losses, everyone)
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -84,6 +99,10 @@ class SpearmanLoss(ListLoss):
             standard deviation, batch by batch.
         axis: The axis of the entries that are ranked among each other. 0 ranks
             the batch; with 1, every row is a list of its own.
+        across_replicas: Whether along axis 0 the rows of all replicas are one
+            list: TensorFlow's replicas, PyTorch's processes. Otherwise each has
+            a list of its own. On JAX a batch is one, however many devices hold
+            it.
         reduction: How the losses of the lists become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of lists that
             are not masked), `"sum"`, `"mean_with_sample_weight"` (over the sum
@@ -123,6 +142,7 @@ class SpearmanLoss(ListLoss):
         *,
         temperature: float | None = None,
         axis: int = 0,
+        across_replicas: bool = False,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "spearman_loss",
         dtype: DType = None,
@@ -132,6 +152,7 @@ class SpearmanLoss(ListLoss):
         super().__init__(
             temperature=temperature,
             axis=axis,
+            across_replicas=across_replicas,
             reduction=reduction,
             name=name,
             dtype=dtype,
@@ -153,6 +174,10 @@ class PearsonLoss(ListLoss):
     Args:
         axis: The axis of the entries of a list. 0 takes the batch for one
             list; with 1, every row is a list of its own.
+        across_replicas: Whether along axis 0 the rows of all replicas are one
+            list: TensorFlow's replicas, PyTorch's processes. Otherwise each has
+            a list of its own. On JAX a batch is one, however many devices hold
+            it.
         reduction: How the losses of the lists become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of lists that
             are not masked), `"sum"`, `"mean_with_sample_weight"` (over the sum
@@ -185,12 +210,19 @@ class PearsonLoss(ListLoss):
         self,
         *,
         axis: int = 0,
+        across_replicas: bool = False,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "pearson_loss",
         dtype: DType = None,
     ) -> None:
         checks.whole("axis", axis)
-        super().__init__(axis=axis, reduction=reduction, name=name, dtype=dtype)
+        super().__init__(
+            axis=axis,
+            across_replicas=across_replicas,
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
+        )
 
     def list_losses(self, y_true, y_pred, weight):
         return ops.pearson_loss(

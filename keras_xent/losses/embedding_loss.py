@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_xent._types import Distance, Tensor
 from keras_xent.losses import kinds
-from keras_xent.losses.base import RowLoss
+from keras_xent.losses.base import BatchLoss
 from keras_xent.ops import identities, partners
 from keras_xent.ops.distance import (
     loaded,
@@ -16,13 +16,14 @@ from keras_xent.ops.distance import (
 )
 
 
-class EmbeddingLoss(RowLoss):
+class EmbeddingLoss(BatchLoss):
     """A loss of the embeddings of a batch and the ids that tell who is who.
 
     Of several views of an example each is a row, with the id of the example,
     whose loss is the mean of theirs.
 
     Args:
+        across_replicas: As in `BatchLoss`.
         reduction, name, dtype: As in `RowLoss`.
         **options: As in `RowLoss`, the arguments of `op` by name.
     """
@@ -38,9 +39,14 @@ class EmbeddingLoss(RowLoss):
     def row_axis(self, y_pred):
         return slice(1, None)
 
-    def row_losses(self, y_true, y_pred, weight):
+    def row_losses(self, y_true, y_pred, weight, rows=None):
         labels, x, weight, views = _rows_of_views(y_true, y_pred, weight)
-        losses = self.op(labels, x, sample_weight=weight, **self.options)
+        if rows is not None:
+            start, size = rows
+            rows = start * views, size * views
+        losses = self.op(
+            labels, x, sample_weight=weight, rows=rows, **self.options
+        )
         if views == 1:
             return losses
         # Not `ops.mean`, which takes float64 to float32.

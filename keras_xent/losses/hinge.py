@@ -121,6 +121,10 @@ class SymmetricKLHinge(EmbeddingLoss):
         balanced: Whether matches and others share the loss half and half.
         directed: Whether to hinge KL(i‖j) and KL(j‖i) one by one, as in the
             paper, with `margin=2` and `softness=0` there.
+        across_replicas: Whether the rows of all replicas are compared with each
+            other: TensorFlow's replicas, PyTorch's processes. Otherwise each
+            compares its own. On JAX a batch is one, however many devices hold
+            it.
         reduction: How the losses of the rows become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of rows that
             are not masked, which is the mean over the pairs), `"sum"`,
@@ -165,6 +169,7 @@ class SymmetricKLHinge(EmbeddingLoss):
         softness: float = 1.0,
         balanced: bool = True,
         directed: bool = False,
+        across_replicas: bool = False,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "symmetric_kl_hinge",
         dtype: DType = None,
@@ -175,6 +180,7 @@ class SymmetricKLHinge(EmbeddingLoss):
             softness=softness,
             balanced=balanced,
             directed=directed,
+            across_replicas=across_replicas,
             reduction=reduction,
             name=name,
             dtype=dtype,
@@ -206,6 +212,10 @@ class PairHinge(DistanceOption, EmbeddingLoss):
         softness: s ≥ 0, the width of the bend; 0 is the hard hinge.
         squared: Whether the distance and the hinge are squared.
         balanced: Whether matches and others share the loss half and half.
+        across_replicas: Whether the rows of all replicas are compared with each
+            other: TensorFlow's replicas, PyTorch's processes. Otherwise each
+            compares its own. On JAX a batch is one, however many devices hold
+            it.
         reduction: How the losses of the rows become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of rows that
             are not masked, which is the mean over the pairs), `"sum"`,
@@ -248,6 +258,7 @@ class PairHinge(DistanceOption, EmbeddingLoss):
         softness: float = 1.0,
         squared: bool = False,
         balanced: bool = True,
+        across_replicas: bool = False,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "pair_hinge",
         dtype: DType = None,
@@ -259,6 +270,7 @@ class PairHinge(DistanceOption, EmbeddingLoss):
             softness=softness,
             squared=bool(squared),
             balanced=bool(balanced),
+            across_replicas=across_replicas,
             reduction=reduction,
             name=name,
             dtype=dtype,

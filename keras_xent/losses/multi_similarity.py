@@ -31,6 +31,10 @@ class MultiSimilarity(PartnerLoss):
             others above.
         epsilon: ε of the choice of hard pairs, 0.1 in the paper. `None` takes
             all.
+        across_replicas: Whether the rows of all replicas are compared with each
+            other: TensorFlow's replicas, PyTorch's processes. Otherwise each
+            compares its own. On JAX a batch is one, however many devices hold
+            it.
         reduction: How the losses of the rows become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of rows that
             are not masked and have a partner), `"sum"`,
@@ -75,6 +79,7 @@ class MultiSimilarity(PartnerLoss):
         beta: float = 50.0,
         base: float = 0.5,
         epsilon: float | None = None,
+        across_replicas: bool = False,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "multi_similarity",
         dtype: DType = None,
@@ -85,6 +90,7 @@ class MultiSimilarity(PartnerLoss):
             beta=beta,
             base=base,
             epsilon=epsilon,
+            across_replicas=across_replicas,
             reduction=reduction,
             name=name,
             dtype=dtype,

@@ -33,6 +33,10 @@ class PrototypicalCrossentropy(PartnerLoss):
         distance: `"squared_euclidean"` or `"cosine"`.
         temperature: T > 0. `None` is 1 for squared Euclidean distances, 0.1 for
             cosines.
+        across_replicas: Whether the rows of all replicas are compared with each
+            other: TensorFlow's replicas, PyTorch's processes. Otherwise each
+            compares its own. On JAX a batch is one, however many devices hold
+            it.
         reduction: How the losses of the rows become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of rows that
             are not masked and have a partner, another row of their class),
@@ -73,6 +77,7 @@ class PrototypicalCrossentropy(PartnerLoss):
         *,
         distance: str = "squared_euclidean",
         temperature: float | None = None,
+        across_replicas: bool = False,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "prototypical_crossentropy",
         dtype: DType = None,
@@ -81,6 +86,7 @@ class PrototypicalCrossentropy(PartnerLoss):
         super().__init__(
             distance=distance,
             temperature=temperature,
+            across_replicas=across_replicas,
             reduction=reduction,
             name=name,
             dtype=dtype,

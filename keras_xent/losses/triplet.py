@@ -39,6 +39,10 @@ class TripletHinge(DistanceOption, PartnerLoss):
         mining: Which triplets count: `"hard"`, `"semi_hard"` or `"all"`. "all"
             with a soft hinge takes n³ time, all else n² log n at most, and all
             of them n² memory.
+        across_replicas: Whether the rows of all replicas are compared with each
+            other: TensorFlow's replicas, PyTorch's processes. Otherwise each
+            compares its own. On JAX a batch is one, however many devices hold
+            it.
         reduction: How the losses of the rows become one:
             `"sum_over_batch_size"` or `"mean"` (over the number of rows that
             are not masked and have a triplet), `"sum"`,
@@ -85,6 +89,7 @@ class TripletHinge(DistanceOption, PartnerLoss):
         distance: Distance = "euclidean",
         softness: float = 0.0,
         mining: str = "hard",
+        across_replicas: bool = False,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "triplet_hinge",
         dtype: DType = None,
@@ -96,6 +101,7 @@ class TripletHinge(DistanceOption, PartnerLoss):
             distance=distance,
             softness=softness,
             mining=mining,
+            across_replicas=across_replicas,
             reduction=reduction,
             name=name,
             dtype=dtype,

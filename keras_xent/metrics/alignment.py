@@ -3,8 +3,10 @@
 import numpy as np
 from keras import ops
 
-from keras_xent._keras import get_mask
+from keras_xent._keras import get_mask, replicas
 from keras_xent.ops import checks, rows
+from keras_xent.ops.blocks import some_rows
+from keras_xent.ops.distance import distances_to_all
 from keras_xent.ops.select import where
 
 
@@ -78,7 +80,9 @@ def flat_pairs(target, score, sample_weight=None):
     return target, checks.sizes_agree(score, target, score), weight
 
 
-def all_pairs(ids, embeddings, sample_weight, pairwise):
+def all_pairs(
+    ids, embeddings, sample_weight, distance, *, across_replicas=False
+):
     """Match flags, scores and weights of all pairs of rows.
 
     Each pair counts once: entries on and below the diagonal weigh 0.
@@ -89,10 +93,13 @@ def all_pairs(ids, embeddings, sample_weight, pairwise):
         embeddings: Float tensor `[n, d]`, or `[n, views, d]`: then each view
             is a row, with the id and the weight of its example.
         sample_weight: None, or `[n]` or `[n, 1]`; with views, `[n, views]` too.
-        pairwise: Callable from `[n, d]` to scores `[n, n]`.
+        distance: A name or a callable from `[n, d]` to scores `[n, n]`.
+        across_replicas: Whether the rows of this replica are compared with
+            those of all. A pair still counts once, on one of them.
 
     Returns:
-        Flags, scores and weights, float32 `[n, n]`, of all rows.
+        Flags, scores and weights, float32, of the rows of this replica and of
+        all that they are compared with, `[n, n]` on one.
 
     Raises:
         ValueError: If shapes disagree or host ids cannot be held exactly.
@@ -114,23 +121,25 @@ def all_pairs(ids, embeddings, sample_weight, pairwise):
     if views:
         ids, weight = ops.reshape(ids, (-1,)), ops.reshape(weight, (-1,))
         embeddings = ops.reshape(embeddings, (-1, embeddings.shape[-1]))
-    row, column = ids[:, None], ids[None, :]
-    flag = ops.cast(ops.equal(row, column), "float32")
-    known = ops.logical_and(ops.equal(row, row), ops.equal(column, column))
-    order = ops.arange(ops.shape(ids)[0], dtype="int32")
-    once = order[:, None] < order[None, :]
-    # The product of two negative weights must not look like a good one.
-    good = where(weight >= 0, weight, np.nan)
-    product = where(once, good[:, None] * good[None, :], 0.0)
     # A distance may look at all rows at once, so junk must not reach it.
     counted = ops.not_equal(weight, 0.0)[:, None]
     embeddings = ops.where(counted, embeddings, ops.zeros_like(embeddings))
-    score = as_float32(pairwise(embeddings))
-    if len(score.shape) != 2:
-        raise ValueError(
-            "`distance` must return one score for each pair of rows, [n, n]. "
-            f"Received shape {tuple(score.shape)}."
-        )
+    own = None
+    given = embeddings, ids, weight
+    everyone = replicas(*given) if across_replicas else None
+    if everyone is not None:
+        own = everyone.rows
+        embeddings, ids, weight = map(everyone.gather, given)
+    row, column = some_rows(ids, own)[:, None], ids[None, :]
+    flag = ops.cast(ops.equal(row, column), "float32")
+    known = ops.logical_and(ops.equal(row, row), ops.equal(column, column))
+    order = ops.arange(ops.shape(ids)[0], dtype="int32")
+    once = some_rows(order, own)[:, None] < order[None, :]
+    # The product of two negative weights must not look like a good one.
+    good = where(weight >= 0, weight, np.nan)
+    product = some_rows(good, own)[:, None] * good[None, :]
+    product = where(once, product, 0.0)
+    score = as_float32(distances_to_all(embeddings, distance, own))
     return where(known, flag, -1.0), score, product
 
 

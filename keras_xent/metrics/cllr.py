@@ -25,6 +25,10 @@ class Cllr(ThresholdMetric):
             callable from embeddings `[n, d]` to scores `[n, n]`. Then all pairs
             of a batch count, each once, and a pair weighs the product of the
             weights of its rows.
+        across_replicas: Whether, with a `distance`, the rows of all replicas
+            are compared with each other, each pair once: TensorFlow's replicas,
+            PyTorch's processes. Otherwise each compares its own. On JAX a batch
+            is one, however many devices hold it.
         similarity: True if large scores mean alike, as cosines and logits do;
             False if small ones do, as distances. It has no default where scores
             come in or a callable makes them; a `distance` with a name is known
@@ -73,6 +77,7 @@ class Cllr(ThresholdMetric):
         self,
         *,
         distance: Distance = None,
+        across_replicas: bool = False,
         similarity: bool | None = None,
         resolution: int = 7,
         range: tuple[float, float] | None = None,
@@ -82,6 +87,7 @@ class Cllr(ThresholdMetric):
         super().__init__(
             measures.Cllr(),
             distance=distance,
+            across_replicas=across_replicas,
             similarity=similarity,
             resolution=resolution,
             range=range,
@@ -106,6 +112,10 @@ class MinCllr(ThresholdMetric):
             callable from embeddings `[n, d]` to scores `[n, n]`. Then all pairs
             of a batch count, each once, and a pair weighs the product of the
             weights of its rows.
+        across_replicas: Whether, with a `distance`, the rows of all replicas
+            are compared with each other, each pair once: TensorFlow's replicas,
+            PyTorch's processes. Otherwise each compares its own. On JAX a batch
+            is one, however many devices hold it.
         similarity: True if large scores mean alike, as cosines and logits do;
             False if small ones do, as distances. It has no default where scores
             come in or a callable makes them; a `distance` with a name is known
@@ -153,6 +163,7 @@ class MinCllr(ThresholdMetric):
         self,
         *,
         distance: Distance = None,
+        across_replicas: bool = False,
         similarity: bool | None = None,
         resolution: int = 7,
         range: tuple[float, float] | None = None,
@@ -162,6 +173,7 @@ class MinCllr(ThresholdMetric):
         super().__init__(
             measures.MinCllr(),
             distance=distance,
+            across_replicas=across_replicas,
             similarity=similarity,
             resolution=resolution,
             range=range,
@@ -186,6 +198,10 @@ class DPrime(ThresholdMetric):
             callable from embeddings `[n, d]` to scores `[n, n]`. Then all pairs
             of a batch count, each once, and a pair weighs the product of the
             weights of its rows.
+        across_replicas: Whether, with a `distance`, the rows of all replicas
+            are compared with each other, each pair once: TensorFlow's replicas,
+            PyTorch's processes. Otherwise each compares its own. On JAX a batch
+            is one, however many devices hold it.
         similarity: True if large scores mean alike, as cosines and logits do;
             False if small ones do, as distances. It has no default where scores
             come in or a callable makes them; a `distance` with a name is known
@@ -235,6 +251,7 @@ class DPrime(ThresholdMetric):
         self,
         *,
         distance: Distance = None,
+        across_replicas: bool = False,
         similarity: bool | None = None,
         resolution: int = 7,
         range: tuple[float, float] | None = None,
@@ -244,6 +261,7 @@ class DPrime(ThresholdMetric):
         super().__init__(
             measures.DPrime(),
             distance=distance,
+            across_replicas=across_replicas,
             similarity=similarity,
             resolution=resolution,
             range=range,

@@ -33,6 +33,10 @@ class MinDetectionCost(ThresholdMetric):
             callable from embeddings `[n, d]` to scores `[n, n]`. Then all pairs
             of a batch count, each once, and a pair weighs the product of the
             weights of its rows.
+        across_replicas: Whether, with a `distance`, the rows of all replicas
+            are compared with each other, each pair once: TensorFlow's replicas,
+            PyTorch's processes. Otherwise each compares its own. On JAX a batch
+            is one, however many devices hold it.
         similarity: True if large scores mean alike, as cosines and logits do;
             False if small ones do, as distances. It has no default where scores
             come in or a callable makes them; a `distance` with a name is known
@@ -82,6 +86,7 @@ class MinDetectionCost(ThresholdMetric):
         c_miss: float = 1.0,
         c_false_alarm: float = 1.0,
         distance: Distance = None,
+        across_replicas: bool = False,
         similarity: bool | None = None,
         resolution: int = 7,
         range: tuple[float, float] | None = None,
@@ -91,6 +96,7 @@ class MinDetectionCost(ThresholdMetric):
         super().__init__(
             measures.MinDetectionCost(p_target, c_miss, c_false_alarm),
             distance=distance,
+            across_replicas=across_replicas,
             similarity=similarity,
             resolution=resolution,
             range=range,
@@ -121,6 +127,10 @@ class DetectionCost(ThresholdMetric):
             callable from embeddings `[n, d]` to scores `[n, n]`. Then all pairs
             of a batch count, each once, and a pair weighs the product of the
             weights of its rows.
+        across_replicas: Whether, with a `distance`, the rows of all replicas
+            are compared with each other, each pair once: TensorFlow's replicas,
+            PyTorch's processes. Otherwise each compares its own. On JAX a batch
+            is one, however many devices hold it.
         similarity: True if large scores mean alike, as cosines and logits do;
             False if small ones do, as distances. It has no default where scores
             come in or a callable makes them; a `distance` with a name is known
@@ -166,6 +176,7 @@ class DetectionCost(ThresholdMetric):
         c_miss: float = 1.0,
         c_false_alarm: float = 1.0,
         distance: Distance = None,
+        across_replicas: bool = False,
         similarity: bool | None = None,
         name: str = "detection_cost",
         dtype: DType = None,
@@ -174,6 +185,7 @@ class DetectionCost(ThresholdMetric):
             measures.DetectionCost(p_target, c_miss, c_false_alarm),
             threshold=checked(threshold),
             distance=distance,
+            across_replicas=across_replicas,
             similarity=similarity,
             name=name,
             dtype=dtype,

@@ -49,6 +49,10 @@ class MatchAccuracy(ThresholdMetric):
             callable from embeddings `[n, d]` to scores `[n, n]`. Then all pairs
             of a batch count, each once, and a pair weighs the product of the
             weights of its rows.
+        across_replicas: Whether, with a `distance`, the rows of all replicas
+            are compared with each other, each pair once: TensorFlow's replicas,
+            PyTorch's processes. Otherwise each compares its own. On JAX a batch
+            is one, however many devices hold it.
         similarity: True if large scores mean alike, as cosines and logits do;
             False if small ones do, as distances. It has no default where scores
             come in or a callable makes them; a `distance` with a name is known
@@ -107,6 +111,7 @@ class MatchAccuracy(ThresholdMetric):
         threshold: float | None = None,
         balanced: bool = False,
         distance: Distance = None,
+        across_replicas: bool = False,
         similarity: bool | None = None,
         resolution: int = 7,
         range: tuple[float, float] | None = None,
@@ -117,6 +122,7 @@ class MatchAccuracy(ThresholdMetric):
             measures.MatchAccuracy(bool(balanced)),
             threshold=threshold,
             distance=distance,
+            across_replicas=across_replicas,
             similarity=similarity,
             resolution=resolution,
             range=range if threshold is None else None,

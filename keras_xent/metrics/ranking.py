@@ -23,6 +23,10 @@ class MatchAUC(ThresholdMetric):
             callable from embeddings `[n, d]` to scores `[n, n]`. Then all pairs
             of a batch count, each once, and a pair weighs the product of the
             weights of its rows.
+        across_replicas: Whether, with a `distance`, the rows of all replicas
+            are compared with each other, each pair once: TensorFlow's replicas,
+            PyTorch's processes. Otherwise each compares its own. On JAX a batch
+            is one, however many devices hold it.
         similarity: True if large scores mean alike, as cosines and logits do;
             False if small ones do, as distances. It has no default where scores
             come in or a callable makes them; a `distance` with a name is known
@@ -71,6 +75,7 @@ class MatchAUC(ThresholdMetric):
         self,
         *,
         distance: Distance = None,
+        across_replicas: bool = False,
         similarity: bool | None = None,
         resolution: int = 7,
         range: tuple[float, float] | None = None,
@@ -80,6 +85,7 @@ class MatchAUC(ThresholdMetric):
         super().__init__(
             measures.MatchAUC(),
             distance=distance,
+            across_replicas=across_replicas,
             similarity=similarity,
             resolution=resolution,
             range=range,
@@ -105,6 +111,10 @@ class AveragePrecision(ThresholdMetric):
             callable from embeddings `[n, d]` to scores `[n, n]`. Then all pairs
             of a batch count, each once, and a pair weighs the product of the
             weights of its rows.
+        across_replicas: Whether, with a `distance`, the rows of all replicas
+            are compared with each other, each pair once: TensorFlow's replicas,
+            PyTorch's processes. Otherwise each compares its own. On JAX a batch
+            is one, however many devices hold it.
         similarity: True if large scores mean alike, as cosines and logits do;
             False if small ones do, as distances. It has no default where scores
             come in or a callable makes them; a `distance` with a name is known
@@ -151,6 +161,7 @@ class AveragePrecision(ThresholdMetric):
         self,
         *,
         distance: Distance = None,
+        across_replicas: bool = False,
         similarity: bool | None = None,
         resolution: int = 7,
         range: tuple[float, float] | None = None,
@@ -160,6 +171,7 @@ class AveragePrecision(ThresholdMetric):
         super().__init__(
             measures.AveragePrecision(),
             distance=distance,
+            across_replicas=across_replicas,
             similarity=similarity,
             resolution=resolution,
             range=range,
@@ -187,6 +199,10 @@ class TrueMatchRateAt(ThresholdMetric):
             callable from embeddings `[n, d]` to scores `[n, n]`. Then all pairs
             of a batch count, each once, and a pair weighs the product of the
             weights of its rows.
+        across_replicas: Whether, with a `distance`, the rows of all replicas
+            are compared with each other, each pair once: TensorFlow's replicas,
+            PyTorch's processes. Otherwise each compares its own. On JAX a batch
+            is one, however many devices hold it.
         similarity: True if large scores mean alike, as cosines and logits do;
             False if small ones do, as distances. It has no default where scores
             come in or a callable makes them; a `distance` with a name is known
@@ -234,6 +250,7 @@ class TrueMatchRateAt(ThresholdMetric):
         *,
         false_match_rate: float = 1e-3,
         distance: Distance = None,
+        across_replicas: bool = False,
         similarity: bool | None = None,
         resolution: int = 7,
         range: tuple[float, float] | None = None,
@@ -243,6 +260,7 @@ class TrueMatchRateAt(ThresholdMetric):
         super().__init__(
             measures.TrueMatchRateAt(false_match_rate),
             distance=distance,
+            across_replicas=across_replicas,
             similarity=similarity,
             resolution=resolution,
             range=range,

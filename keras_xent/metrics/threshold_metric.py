@@ -46,8 +46,8 @@ class ThresholdMetric(keras.metrics.Metric):
         measure: A `Measure`: what is made of the histograms.
         threshold: None, or the number the scores are compared with; then there
             are two bins.
-        distance, similarity, resolution, range, name, dtype: What the public
-            classes say of them.
+        distance, across_replicas, similarity, resolution, range, name, dtype:
+            What the public classes say of them.
 
     Raises:
         ValueError: If an argument or a shape is wrong, or a flag or class id is
@@ -59,6 +59,7 @@ class ThresholdMetric(keras.metrics.Metric):
         measure,
         *,
         distance=None,
+        across_replicas=False,
         similarity=None,
         resolution=7,
         range=None,
@@ -70,9 +71,10 @@ class ThresholdMetric(keras.metrics.Metric):
         _keras.set_direction(self, measure.direction)
         distance = name_of(distance)
         if distance is not None:
-            self._pairwise = pairwise_distance(distance)
+            pairwise_distance(distance)  # An unknown one is an error at once.
         self._measure = measure
         self.distance = distance
+        self.across_replicas = bool(across_replicas)
         self.similarity = is_similarity(similarity, distance)
         self.histogram = ScoreHistogram(
             resolution=resolution, threshold=threshold, range=range
@@ -91,7 +93,13 @@ class ThresholdMetric(keras.metrics.Metric):
             self.histogram.update_state(y_true, y_pred, sample_weight)
             return
         entries = flat_entries(
-            *all_pairs(y_true, y_pred, sample_weight, self._pairwise)
+            *all_pairs(
+                y_true,
+                y_pred,
+                sample_weight,
+                self.distance,
+                across_replicas=self.across_replicas,
+            )
         )
         self.histogram.add_entries(
             *entries, zero_one=only_zeros_and_ones(sample_weight)
@@ -225,6 +233,7 @@ class ThresholdMetric(keras.metrics.Metric):
             **super().get_config(),
             **self._own_config(),
             "distance": saved(self.distance),
+            "across_replicas": self.across_replicas,
             "similarity": self.similarity,
             **bins,
         }

@@ -53,6 +53,10 @@ class VerificationMetrics(ThresholdMetric):
             callable from embeddings `[n, d]` to scores `[n, n]`. Then all pairs
             of a batch count, each once, and a pair weighs the product of the
             weights of its rows.
+        across_replicas: Whether, with a `distance`, the rows of all replicas
+            are compared with each other, each pair once: TensorFlow's replicas,
+            PyTorch's processes. Otherwise each compares its own. On JAX a batch
+            is one, however many devices hold it.
         similarity: True if large scores mean alike, as cosines and logits do;
             False if small ones do, as distances. It has no default where scores
             come in or a callable makes them; a `distance` with a name is known
@@ -106,6 +110,7 @@ class VerificationMetrics(ThresholdMetric):
         method: Literal["linear", "convex_hull"] = "linear",
         threshold: float | None = None,
         distance: Distance = None,
+        across_replicas: bool = False,
         similarity: bool | None = None,
         resolution: int = 7,
         range: tuple[float, float] | None = None,
@@ -115,6 +120,7 @@ class VerificationMetrics(ThresholdMetric):
         super().__init__(
             measures.EqualErrorRate(method),
             distance=distance,
+            across_replicas=across_replicas,
             similarity=similarity,
             resolution=resolution,
             range=range,
