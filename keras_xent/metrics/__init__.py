@@ -1,5 +1,6 @@
 """Metrics: thin `keras.metrics.Metric` classes over a few kinds of state."""
 
+from keras_xent.metrics.all_reduce import all_reduce
 from keras_xent.metrics.brier import BrierScore
 from keras_xent.metrics.calibration import ExpectedCalibrationError
 from keras_xent.metrics.cllr import Cllr, DPrime, MinCllr
@@ -38,6 +39,7 @@ __all__ = [
     "SpearmanCorrelation",
     "TrueMatchRateAt",
     "VerificationMetrics",
+    "all_reduce",
     "cluster_misclassification_rate",
     "retrieval",
 ]

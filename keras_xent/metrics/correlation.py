@@ -21,8 +21,10 @@ class SpearmanCorrelation(keras.metrics.Metric):
     not a mean over batches. There are two ways to remember what it has seen:
 
     - **A buffer**, `capacity=n`: exact up to n pairs. With more pairs, the
-      result is NaN: never that of a part of them. The buffer cannot be added
-      up, so that over several devices the result is NaN too.
+      result is NaN: never that of a part of them. It is exact on JAX's
+      `DataParallel`, and after `keras_xent.metrics.all_reduce` on PyTorch. The
+      buffer cannot be added up, so that on TensorFlow's `MirroredStrategy`,
+      which does, the result is NaN.
     - **A histogram**, `capacity=None`: any number of pairs, in a fixed square
       of bins. It adds up over devices. The result is exact for numbers rounded
       to `resolution` bits of mantissa, which are 8 bins in every octave by

@@ -21,8 +21,10 @@ class PairBuffer(keras.metrics.Metric):
     full is counted and not kept: `whole()` is False then, and a metric on top
     must not give a number for the part that was kept.
 
-    The state is a list, and lists do not add up: summed over devices it is
-    nonsense, which `whole()` notices. `merge_state` appends, and is right.
+    The state is a list, and lists do not add up: summed over devices, as on
+    TensorFlow's `MirroredStrategy`, it is nonsense, which `whole()` notices. On
+    JAX's `DataParallel` there is one list, of all pairs. `merge_state` appends,
+    and so does `keras_xent.metrics.all_reduce` on PyTorch.
 
     Args:
         capacity: The number of pairs, 1 to 2**24.
@@ -93,13 +95,25 @@ class PairBuffer(keras.metrics.Metric):
     def merge_state(self, buffers):
         """Appends what other buffers have kept."""
         for other in checked_alike(self, buffers):
-            total = self._count + other._count
-            self._append(*other.pairs())
-            self._count.assign(total)
+            self._append_all(other._pairs, other._count)
+
+    def assign_all(self, states):
+        """Appends to nothing the pairs and the count of each of many states."""
+        self.reset_state()
+        for pairs, count in states:
+            self._append_all(pairs, count)
+
+    def _append_all(self, pairs, count):
+        total = self._count + count
+        self._append(*self._columns(pairs))
+        self._count.assign(total)
 
     def pairs(self):
         """Targets, scores and weights, `[capacity]` each: 0 in free places."""
-        pairs = ops.convert_to_tensor(self._pairs)
+        return self._columns(self._pairs)
+
+    def _columns(self, pairs):
+        pairs = ops.convert_to_tensor(pairs)
         return ops.unstack(pairs[: self.capacity], 3, axis=1)
 
     def whole(self):

@@ -66,6 +66,15 @@ class Sums(keras.metrics.Metric):
             self.update_state(ops.convert_to_tensor(other._high))
             self.update_state(ops.convert_to_tensor(other._low))
 
+    def assign_sum(self, high, low):
+        """Takes over what the two parts are in float64, where there is one."""
+        total = high + low
+        high = ops.cast(total, "float32")
+        lost = ops.cast(total - ops.cast(high, "float64"), "float32")
+        self._high.assign(high)
+        # From an infinity on, the difference would be NaN.
+        self._low.assign(where(ops.isfinite(high), lost, 0.0))
+
     def result(self):
         high = ops.convert_to_tensor(self._high)
         return high + ops.convert_to_tensor(self._low)

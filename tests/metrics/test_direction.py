@@ -111,6 +111,7 @@ def test_no_metric_is_left_out():
     undirected = {
         "ReliabilityDiagram",
         "ScoreHistogram",
+        "all_reduce",
         "cluster_misclassification_rate",
         "retrieval",
     }
