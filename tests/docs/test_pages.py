@@ -16,8 +16,8 @@ from tests.testing import normal, only_on
 ROOT = pathlib.Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
-# What needs another package, or several processes.
-ELSEWHERE = ("keras_hub", "dist.all_reduce")
+# What needs another package, or several devices: tests/several_devices.py.
+ELSEWHERE = ("keras_hub", "ddp(x", "strategy.scope", "DeviceMesh")
 
 
 def numbers(*shape):
@@ -77,6 +77,11 @@ def many_classes():
     }
 
 
+def more_than_one_device():
+    rows = {"x_of_this_process": numbers(64, 8)}
+    return rows | {"model": model(1), "y_of_this_process": numbers(64, 1)}
+
+
 def pairs():
     names = ["speaker_id", "id_validation", "id_test"]
     return dict.fromkeys(names, ids(4))
@@ -94,6 +99,7 @@ PAGES = {
     "docs/embeddings.md": embeddings,
     "docs/linear_crossentropy.md": linear_crossentropy,
     "docs/many_classes.md": many_classes,
+    "docs/more_than_one_device.md": more_than_one_device,
     "docs/pairs.md": pairs,
     "docs/ranks.md": ranks,
 }
