@@ -3,9 +3,10 @@
 import types
 
 import keras
+import numpy as np
 import pytest
 
-from keras_xent import layers
+from keras_xent import layers, losses
 from keras_xent.layers.head import class_shards, spread_alike
 from tests.testing import BACKEND, normal
 
@@ -62,3 +63,24 @@ def test_other_errors_of_a_weight_stay_as_they_are(monkeypatch):
     monkeypatch.setattr(head, "add_weight", refuse)
     with pytest.raises(ValueError, match="no such initializer"):
         head(normal(2, 3))
+
+
+def test_a_class_of_no_label_with_a_bias_of_minus_infinity_changes_nothing():
+    """The way round classes that the devices cannot share evenly."""
+    x, y = normal(8, 4), np.arange(8) % 3
+
+    def trained(units):
+        """The losses of three steps, and the weights of the first 3 classes."""
+        kernel = np.pad(normal(4, 3, seed=1), [(0, 0), (0, units - 3)])
+        bias = np.where(np.arange(units) < 3, 0.0, -np.inf)
+        head = layers.LinearHead(units, use_bias=True)
+        model = keras.Sequential([keras.Input((4,)), head])
+        model.set_weights([kernel, bias])
+        model.compile("adam", losses.LinearCrossentropy())
+        logs = model.fit(x, y, batch_size=4, epochs=2, verbose=0, shuffle=False)
+        kernel, bias = model.get_weights()
+        assert np.all(bias[3:] == -np.inf)
+        return logs.history["loss"], kernel[:, :3], bias[:3]
+
+    for found, expected in zip(trained(4), trained(3), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
