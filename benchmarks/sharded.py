@@ -236,6 +236,18 @@ def in_a_process(case, count):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def places(meshes):
+    """Each mesh with each layout that it makes a difference to."""
+    for mesh in meshes:
+        for layout in LAYOUTS:
+            if layout == "classes" or mesh[0] > 1:
+                yield mesh, layout
+
+
+def shown(sizes, unit):
+    return " | ".join(f"{size / unit:.2f}" for size in sizes)
+
+
 def check():
     print(
         f"{ROWS} rows of a part of the batch, {WIDTH} features, {CLASSES} "
@@ -246,25 +258,22 @@ def check():
         "| sent | on paper | Dense |"
     )
     print("| --- " * 8 + "|")
-    for mesh in MESHES:
-        for layout in LAYOUTS:
-            if layout == "both" and mesh[0] == 1:
-                continue
-            case = {"mesh": mesh, "layout": layout}
-            ours, dense = (
-                in_a_process({**case, "head": head}, math.prod(mesh))
-                for head in ("LinearHead", "Dense")
-            )
-            paper = (
-                memory(*mesh, ROWS, WIDTH, CLASSES, BLOCK, layout),
-                sent(*mesh, ROWS, WIDTH, CLASSES, layout),
-            )
-            cells = (
-                *(ours["memory"], paper[0], dense["memory"]),
-                *(ours["sent"], paper[1], dense["sent"]),
-            )
-            numbers = " | ".join(f"{x / MB:.2f}" for x in cells)
-            print(f"| {mesh[0]} × {mesh[1]} | {layout} | {numbers} |")
+    for mesh, layout in places(MESHES):
+        case = {"mesh": mesh, "layout": layout}
+        ours, dense = (
+            in_a_process({**case, "head": head}, math.prod(mesh))
+            for head in ("LinearHead", "Dense")
+        )
+        paper = (
+            memory(*mesh, ROWS, WIDTH, CLASSES, BLOCK, layout),
+            sent(*mesh, ROWS, WIDTH, CLASSES, layout),
+        )
+        cells = (
+            *(ours["memory"], paper[0], dense["memory"]),
+            *(ours["sent"], paper[1], dense["sent"]),
+        )
+        numbers = shown(cells, MB)
+        print(f"| {mesh[0]} × {mesh[1]} | {layout} | {numbers} |", flush=True)
 
 
 def paper():
@@ -278,23 +287,19 @@ def paper():
         "| temporary | logits alone | sent |"
     )
     print("| --- " * 8 + "|")
-    for mesh in PAPER_MESHES:
-        for layout in LAYOUTS:
-            if layout == "both" and mesh[0] == 1:
-                continue
-            kernel = weights(*mesh, width, classes, layout)
-            cells = (
-                kernel,
-                3 * kernel,
-                memory(*mesh, *PAPER.values(), layout),
-                4 * rows * classes / mesh[1],
-                sent(*mesh, rows, width, classes, layout),
-            )
-            numbers = " | ".join(f"{x / GB:.2f}" for x in cells)
-            print(
-                f"| {math.prod(mesh)} | {mesh[0]} × {mesh[1]} | {layout} "
-                f"| {numbers} |"
-            )
+    for mesh, layout in places(PAPER_MESHES):
+        kernel = weights(*mesh, width, classes, layout)
+        cells = (
+            kernel,
+            3 * kernel,
+            memory(*mesh, *PAPER.values(), layout),
+            4 * rows * classes / mesh[1],
+            sent(*mesh, rows, width, classes, layout),
+        )
+        print(
+            f"| {math.prod(mesh)} | {mesh[0]} × {mesh[1]} | {layout} "
+            f"| {shown(cells, GB)} |"
+        )
 
 
 def all_in_batch():
@@ -308,8 +313,7 @@ def all_in_batch():
         found = in_a_process({"loss": loss}, DEVICES)
         pairs = 4 * IN_BATCH_ROWS**2 / DEVICES
         cells = found["memory"], pairs, found["sent"]
-        numbers = " | ".join(f"{x / MB:.2f}" for x in cells)
-        print(f"| `{loss}` | {numbers} |", flush=True)
+        print(f"| `{loss}` | {shown(cells, MB)} |", flush=True)
 
 
 def main():

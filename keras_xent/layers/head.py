@@ -176,11 +176,7 @@ def class_shards(variable, axis):
     It is what `keras.distribution.ModelParallel` was told of the variable,
     which as of Keras 3.16 there is on JAX only.
     """
-    name = _mesh_axis(variable, axis)
-    if name is None:
-        return 1
-    mesh = keras.distribution.distribution().device_mesh
-    return mesh.shape[mesh.axis_names.index(name)]
+    return devices.parts(_mesh_axis(variable, axis))
 
 
 def spread_alike(x, axis, variable, of):
@@ -190,9 +186,7 @@ def spread_alike(x, axis, variable, of):
         return x
     axes = [None] * len(x.shape)
     axes[axis] = name
-    mesh = keras.distribution.distribution().device_mesh
-    layout = keras.distribution.TensorLayout(axes, mesh)
-    return keras.distribution.distribute_tensor(x, layout)
+    return devices.laid_out(x, axes)
 
 
 def _mesh_axis(variable, axis):

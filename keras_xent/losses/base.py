@@ -97,11 +97,12 @@ class RowLoss(keras.losses.Loss):
                 y_true = rows.blank(ops.convert_to_tensor(y_true), keep, axis)
             if self.across_replicas:
                 checks.exact_ids(y_true)
-                own = y_pred, y_true, weight, mask, keep
+                own = y_pred, y_true, weight, mask
                 everyone = replicas(*own)
             if everyone is not None:
                 # From here on all have all rows, but the losses of their own.
-                y_pred, y_true, weight, mask, keep = map(everyone.gather, own)
+                y_pred, y_true, weight, mask = map(everyone.gather, own)
+                keep = rows.kept(weight, mask)
             if keep is not None:
                 effective = ops.cast(keep, "float32")
                 if weight is not None:

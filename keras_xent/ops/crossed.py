@@ -142,8 +142,7 @@ class Crossing(InBatch):
             )
             learned = gathered(what.logits, learned, found, 0, start)
             block = self._wide(ops.transpose(gradient) @ left)
-            block = times(block, scale)
-            d_right = blocks.put(d_right, 0, start, block)
+            d_right = blocks.put(d_right, 0, start, times(block, scale))
             d_left = blocks.add_product(d_left, gradient, ops.transpose(factor))
             return d_left, d_right, learned
 

@@ -122,13 +122,7 @@ def on_all_devices(x):
     A loop that reads some rows at a time of a tensor that is spread gathers all
     of them once a block: gather them before it.
     """
-    distribution = spread()
-    if distribution is None:
-        return x
-    layout = keras.distribution.TensorLayout(
-        [None] * len(x.shape), distribution.device_mesh
-    )
-    return keras.distribution.distribute_tensor(x, layout)
+    return x if spread() is None else laid_out(x, [None] * len(x.shape))
 
 
 def over_devices(x):
@@ -140,13 +134,30 @@ def over_devices(x):
     distribution = spread()
     if distribution is None:
         return x
-    layout = distribution.get_data_layout(x.shape)
-    mesh = distribution.device_mesh
-    parts = dict(zip(mesh.axis_names, mesh.shape, strict=True))
-    count = x.shape[0]
-    if not isinstance(count, int) or count % parts[layout.axes[0]]:
+    axes, count = distribution.get_data_layout(x.shape).axes, x.shape[0]
+    if not isinstance(count, int) or count % parts(axes[0]):
         return x
+    return laid_out(x, axes)
+
+
+def laid_out(x, axes):
+    """A tensor spread over devices, where there is a distribution.
+
+    Args:
+        x: The tensor.
+        axes: For each of its axes that of the mesh of devices, or None.
+    """
+    mesh = keras.distribution.distribution().device_mesh
+    layout = keras.distribution.TensorLayout(axes, mesh)
     return keras.distribution.distribute_tensor(x, layout)
+
+
+def parts(axis):
+    """Over how many devices an axis of their mesh goes; 1 for None."""
+    if axis is None:
+        return 1
+    mesh = keras.distribution.distribution().device_mesh
+    return mesh.shape[mesh.axis_names.index(axis)]
 
 
 def slow_float16(x):
@@ -160,10 +171,7 @@ def slow_float16(x):
 def _row_shards():
     """Over how many devices Keras spreads a batch."""
     distribution = keras.distribution.distribution()
-    if distribution is None or distribution.batch_dim_name is None:
-        return 1
-    mesh = distribution.device_mesh
-    return mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+    return 1 if distribution is None else parts(distribution.batch_dim_name)
 
 
 def _usual(length):

@@ -64,14 +64,19 @@ def spread(weight, like, axis=None, name="sample_weight"):
 
 def weights_and_mask(like, axis, sample_weight, mask):
     """Weight and mask in the shape of the rows, and which rows count."""
-    weight = keep = None
+    weight = None
     if sample_weight is not None:
         weight = spread(sample_weight, like, axis)
-        keep = weight != 0
     if mask is not None:
         mask = spread(mask, like, axis, "mask") != 0
-        keep = mask if keep is None else keep & mask
-    return weight, mask, keep
+    return weight, mask, kept(weight, mask)
+
+
+def kept(weight, mask):
+    """Which rows count, by weight and mask; None for all, without either."""
+    if weight is None:
+        return mask
+    return weight != 0 if mask is None else (weight != 0) & mask
 
 
 def full_weight(sample_weight, mask, like):
