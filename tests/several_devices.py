@@ -134,6 +134,22 @@ def trained(loss, sample_weight):
     return model.get_weights()[0]
 
 
+def sampler(seed):
+    """A model whose loss draws two of the classes, by a seed."""
+    keras.utils.set_random_seed(1)
+    model = classifier(layers.LinearHead(CLASSES, sampled=True, seed=seed))
+    loss = losses.SampledSoftmaxCrossentropy(2, distribution="uniform")
+    model.compile(keras.optimizers.SGD(1.0), loss)
+    return model, loss
+
+
+def trained_on_a_sample():
+    """The class vectors after a step of all rows."""
+    model, _ = sampler(seed=0)
+    model.fit(x, ids, batch_size=ROWS, verbose=0, shuffle=False)
+    return model.get_weights()[0]
+
+
 # JAX: DataParallel over 8 devices -------------------------------------------
 
 
@@ -189,6 +205,10 @@ def on_tensorflow():
         right = before + 100 * (model.get_weights()[0] - before)
         np.testing.assert_allclose(right, alone, atol=1e-4)
     yield "means"
+    alone = trained_on_a_sample()
+    with strategy.scope():
+        np.testing.assert_allclose(trained_on_a_sample(), alone, atol=1e-6)
+    yield "samples"
 
 
 # PyTorch: two processes ------------------------------------------------------
@@ -211,6 +231,7 @@ def on_torch():
             temperature_under_ddp,
             pairs_across_processes,
             means_under_ddp,
+            samples_under_ddp,
             fully_sharded,
         ):
             torch.manual_seed(0)
@@ -441,6 +462,20 @@ def pairs_across_processes(mine):
     found = run["metric"]
     assert found.histogram.counts().sum() == ROWS * (ROWS - 1) / 2
     assert abs(float(found.result()) - float(accuracy.result())) < 1e-3
+
+
+def samples_under_ddp(mine):
+    """DDP makes the seeds of all processes those of the first."""
+    import torch
+    from torch.nn.parallel import DistributedDataParallel as Parallel
+
+    model, loss = sampler(seed=0)
+    output = model(torch.tensor(x), training=True)
+    expected = gradients_of(model, model, loss(ids, output))
+    model, loss = sampler(seed=mine.start)
+    module = Parallel(model)
+    output = module(torch.tensor(x[mine]), training=True)
+    all_close(gradients_of(module, model, loss(ids[mine], output)), expected)
 
 
 def fully_sharded(mine):

@@ -11,7 +11,7 @@ from tests.testing import BACKEND
 
 CHECKS = {
     "jax": ["metrics", "pairs", "classes"],
-    "tensorflow": ["metrics", "pairs", "means"],
+    "tensorflow": ["metrics", "pairs", "means", "samples"],
     "torch": [
         "sum_of_metrics",
         "sum_of_a_model",
@@ -20,6 +20,7 @@ CHECKS = {
         "temperature_under_ddp",
         "pairs_across_processes",
         "means_under_ddp",
+        "samples_under_ddp",
         "fully_sharded",
     ],
 }[BACKEND]
