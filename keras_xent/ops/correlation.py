@@ -8,10 +8,17 @@ from keras import ops
 
 from keras_xent import _keras
 from keras_xent._types import Tensor, TensorLike
-from keras_xent.ops import checks
+from keras_xent.ops import checks, extrema
 from keras_xent.ops.moments import deviations, or_one
 from keras_xent.ops.public import public_op
-from keras_xent.ops.rank import average_rank, entry_weights, soft_rank
+from keras_xent.ops.rank import (
+    average_rank,
+    check_temperature,
+    entry_weights,
+    exact,
+    soft,
+    tidy,
+)
 from keras_xent.ops.select import where
 
 
@@ -63,9 +70,8 @@ def pearson_correlation(
     0.9177
     """
     a, b, weight, good = _lists(a, b, axis, sample_weight, mask)
-    a, a_varies = _unit(a, weight)
-    b, b_varies = _unit(b, weight)
-    return where(good & a_varies & b_varies, ops.sum(a * b, axis=-1), np.nan)
+    a, b, vary = _scaled(_vectors(a, b, weight))
+    return where(good & vary, ops.sum(a * b, axis=-1), np.nan)
 
 
 @public_op
@@ -170,7 +176,9 @@ def pearson_loss(
     0.0823
     """
     targets, scores = _checked(targets, scores)
-    return _loss(targets, scores, axis, sample_weight, mask)
+    a, b = ops.cast(targets, scores.dtype), scores
+    a, b, weight, good = _lists(a, b, axis, sample_weight, mask)
+    return where(good, _distance(_vectors(a, b, weight)), np.nan)
 
 
 @public_op
@@ -224,14 +232,25 @@ def spearman_loss(
     0.0171
     """
     targets, scores = _checked(targets, scores)
-    keep: dict[str, typing.Any] = {
-        "axis": axis,
-        "sample_weight": sample_weight,
-        "mask": mask,
-    }
-    ranks = soft_rank(scores, temperature=temperature, **keep)
-    targets = average_rank(targets, **keep)
-    return _loss(targets, ranks, axis, sample_weight, mask)
+    check_temperature(temperature)
+    axis = checks.axis(axis, len(scores.shape), "scores")
+    weight = entry_weights(scores, sample_weight, mask, scores.dtype)
+    good, weight, targets, scores = tidy(
+        *(
+            _keras.moveaxis(x, axis, -1)
+            for x in (weight, ops.stop_gradient(targets), scores)
+        )
+    )
+    each_list = {"axis": -1, "keepdims": True}
+    # Ranks of scaled weights are other ranks, and have the same correlation.
+    weight = weight / or_one(extrema.largest(weight, 0, **each_list))
+    targets = exact(targets, weight)
+    ranks = ops.stack([targets, soft(scores, weight, temperature)])
+    # Both have this mean.
+    mean = 0.5 + 0.5 * ops.sum(weight, **each_list)
+    varies = _varies(ops.stack([targets, scores]), weight)
+    loss = where(varies, _distance(ops.sqrt(weight) * (ranks - mean)), 1)
+    return where(ops.squeeze(good, axis=-1), loss, np.nan)
 
 
 def _checked(targets, scores):
@@ -240,17 +259,6 @@ def _checked(targets, scores):
     targets = ops.convert_to_tensor(targets)
     checks.same_shape("targets", targets.shape, "scores", scores.shape)
     return targets, scores
-
-
-def _loss(targets, scores, axis, weight, mask):
-    """1 − ρ in the dtype of the scores."""
-    a, b = ops.cast(targets, scores.dtype), scores
-    a, b, weight, good = _lists(a, b, axis, weight, mask)
-    a, a_varies = _unit(a, weight)
-    b, b_varies = _unit(b, weight)
-    loss = 0.5 * ops.sum(ops.square(a - b), axis=-1)
-    loss = where(a_varies & b_varies, loss, 1)
-    return where(good, loss, np.nan)
 
 
 def _lists(a, b, axis, weight, mask):
@@ -274,11 +282,31 @@ def _lists(a, b, axis, weight, mask):
     return a, b, where(keep, weight, 0), ops.squeeze(good, axis=-1)
 
 
-def _unit(x, weight):
-    """√w · (x − x̄), scaled to length 1, and whether there is a length."""
-    deviation, share, _ = deviations(x, weight)
-    vector = ops.sqrt(share) * deviation
-    square = ops.sum(ops.square(vector), axis=-1, keepdims=True)
-    varies = square > 0
-    unit = vector / ops.sqrt(or_one(square))
-    return where(varies, unit, 0), ops.squeeze(varies, axis=-1)
+def _varies(lists, weight):
+    """Whether each of the lists has two different entries that count.
+
+    Of their deviations, rounding may leave something where there is nothing.
+    """
+    counts = weight > 0
+    highest = where(counts, lists, -np.inf)
+    highest = extrema.largest(highest, -np.inf, axis=-1, keepdims=True)
+    return ops.all(ops.any(counts & (lists < highest), axis=-1), axis=0)
+
+
+def _vectors(a, b, weight):
+    """√w · (x − x̄) of both lists, in units of their own."""
+    deviation, share, _ = deviations(ops.stack([a, b]), weight)
+    return ops.sqrt(share) * deviation
+
+
+def _scaled(vectors):
+    """Two vectors, scaled to length 1, and whether both have a length."""
+    square = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
+    a, b = ops.unstack(vectors / ops.sqrt(or_one(square)), 2)
+    return a, b, ops.all(ops.squeeze(square, axis=-1) > 0, axis=0)
+
+
+def _distance(vectors):
+    """1 − the cosine of two vectors, 1 if one of them has no length."""
+    a, b, vary = _scaled(vectors)
+    return where(vary, 0.5 * ops.sum(ops.square(a - b), axis=-1), 1)

@@ -1,6 +1,7 @@
 """Maximum and minimum that are defined for an empty batch as well."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_xent.ops.select import where
@@ -20,6 +21,8 @@ def largest(x, start, axis=None, keepdims=False):
     if 0 in x.shape:
         return ops.sum(x, axis=axis, keepdims=keepdims) + start
     top = ops.max(x, axis=axis, keepdims=keepdims)
+    if start == -np.inf:
+        return top
     # `maximum` would make float32 of float64.
     return where(top <= start, start, top)
 

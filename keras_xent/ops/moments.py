@@ -28,15 +28,14 @@ def deviations(x, weight):
     share = where(counts, weight, 0)
     each_list = {"axis": -1, "keepdims": True}
     share = share / or_one(extrema.largest(share, 0, **each_list))
-    fixed = ops.stop_gradient(x)
-    low = extrema.smallest(where(counts, fixed, np.inf), np.inf, **each_list)
-    high = extrema.largest(where(counts, fixed, -np.inf), -np.inf, **each_list)
-    some = low < high
     # Halves, because the range itself may lie beyond the largest float.
-    unit = where(some, 0.5 * high - 0.5 * low, 0)
-    low = where(some, low, 0)
-    counts = counts & some
-    inside = where(counts, 0.5 * x - 0.5 * low, 0) / or_one(unit)
+    half = 0.5 * x
+    low = where(counts, ops.stop_gradient(half), np.inf)
+    low = extrema.smallest(low, np.inf, **each_list)
+    inside = where(counts, half - low, 0)
+    unit = extrema.largest(ops.stop_gradient(inside), 0, **each_list)
+    counts = counts & (unit > 0)
+    inside = inside / or_one(unit)
     total = or_one(ops.sum(share, axis=-1, keepdims=True))
     mean = ops.sum(share * inside, axis=-1, keepdims=True) / total
     return where(counts, inside - mean, 0), share, unit

@@ -1,18 +1,18 @@
 """Ranks of the entries of a list: exact ones, and ones with a gradient.
 
-Both come from one recurrence. With the entries in order, x_1 ≤ x_2 ≤ …, the sum
-that a Laplace kernel gives entry i from those before it is
+With the entries in order, x_1 ≤ x_2 ≤ …, the sum that a Laplace kernel gives
+entry i from those before it is
 
     S_i = exp(−(x_i − x_{i−1}) / τ) · S_{i−1} + w_i
 
-and another one runs backwards. The factors lie in [0, 1]: nothing overflows. A
-factor of 1 between equal entries and 0 between others is the limit τ → 0, and
-gives exact average ranks. The recurrence is solved by ⌈log₂ n⌉ steps of shift,
-multiply and add, so that time is O(n log n) and memory O(n). The gradient is
-the same pair of recurrences, with the gradients of the ranks for weights.
-"""
+and another one runs backwards. The factors lie in [0, 1]: nothing overflows.
+The recurrence is solved by ⌈log₂ n⌉ steps of shift, multiply and add, so that
+time is O(n log n) and memory O(n). The gradient is the same pair of
+recurrences, with the gradients of the ranks for weights.
 
-import math
+Exact ranks need no recurrence: the entries that are equal lie between two sums
+of the weights so far, and halfway between these is their rank.
+"""
 
 import keras
 import numpy as np
@@ -99,12 +99,8 @@ def soft_rank(
     check_temperature(temperature)
     weight = entry_weights(x, sample_weight, mask, x.dtype)
     x, weight = (_keras.moveaxis(each, axis, -1) for each in (x, weight))
-    x, weight, good = _tidy(x, weight)
-    if temperature is None:
-        temperature = _usual_temperature(ops.stop_gradient(x), weight)
-    temperature = temperature * ops.ones_like(good, dtype=x.dtype)
-    ranks = _keras.own_gradient(_soft_ranks)(x, weight, temperature)
-    ranks = where(weight > 0, ranks, 0)
+    good, weight, x = tidy(weight, x)
+    ranks = where(weight > 0, soft(x, weight, temperature), 0)
     return _keras.moveaxis(where(good, ranks, np.nan), -1, axis)
 
 
@@ -154,12 +150,8 @@ def average_rank(
     dtype = checks.sums_dtype(dtype)
     weight = entry_weights(x, sample_weight, mask, dtype)
     x, weight = (_keras.moveaxis(each, axis, -1) for each in (x, weight))
-    x, weight, good = _tidy(x, weight)
-    order, place = _order(x)
-    x, ordered = _take(x, order), _take(weight, order)
-    equal = ops.cast(x[..., 1:] == x[..., :-1], dtype)
-    ranks = _take(_ranks(ordered, _kernel_sums(equal, ordered)), place)
-    ranks = where(weight > 0, ranks, 0)
+    good, weight, x = tidy(weight, x)
+    ranks = where(weight > 0, exact(x, weight), 0)
     return _keras.moveaxis(where(good, ranks, np.nan), -1, axis)
 
 
@@ -190,17 +182,49 @@ def entry_weights(x, weight, mask, dtype):
     return weight
 
 
-def _tidy(x, weight):
-    """Entries and weights without what cannot be ranked, and the good lists.
+def tidy(weight, *lists):
+    """The good lists, and weights and lists without what cannot be ranked.
 
     Entries of weight 0 become 0: sorted in anywhere, they add nothing. So does
     all of a list that has no ranks.
     """
-    zero = ops.zeros_like(x)
-    x = ops.where(weight == 0, zero, x)
-    right = (weight >= 0) & (weight < np.inf) & (x == x)
+    counts = weight > 0
+    right = counts & (weight < np.inf)
+    for x in lists:
+        right = right & (x == x)
+    right = right | (weight == 0)
     good = ops.all(right, axis=-1, keepdims=True)
-    return ops.where(good, x, zero), where(good, weight, 0), good
+    counts = counts & good
+    return good, *(where(counts, x, 0) for x in (weight, *lists))
+
+
+def soft(x, weight, temperature):
+    """Soft ranks along the last axis, of what is tidy."""
+    if temperature is None:
+        temperature = _usual_temperature(ops.stop_gradient(x), weight)
+    else:
+        # A list may have no first entry.
+        one = ops.ones_like(ops.any(weight > 0, axis=-1, keepdims=True))
+        temperature = temperature * ops.cast(one, x.dtype)
+    return _keras.own_gradient(_soft_ranks)(x, weight, temperature)
+
+
+def exact(x, weight):
+    """Average ranks along the last axis, of what is tidy, and no gradient."""
+    order = ops.argsort(x, axis=-1)
+    x, weight = _take(x, order), _take(weight, order)
+    # Equal entries are a group, from 1. What comes before it is written to its
+    # place by its first entry; the others write to place 0.
+    first = ops.cast(x[..., 1:] != x[..., :-1], order.dtype)
+    first = _joined(ops.ones_like(order[..., :1]), first)
+    group = ops.cumsum(first, axis=-1)
+    zero = ops.zeros_like(ops.sum(weight, axis=-1, keepdims=True))
+    sums = _joined(zero, ops.cumsum(weight, axis=-1))
+    # Before what would follow the last group comes all of them.
+    before = _joined(zero, ops.zeros_like(sums)) + sums[..., -1:]
+    before = _put(sums[..., :-1], group * first, before)
+    ranks = 0.5 + 0.5 * (before[..., :-1] + before[..., 1:])
+    return _put(_take(ranks, group), order, ops.zeros_like(weight))
 
 
 def _usual_temperature(x, weight):
@@ -216,13 +240,18 @@ def _usual_temperature(x, weight):
 
 def _soft_ranks(x, weight, temperature):
     """Ranks along the last axis and their gradient, for `custom_gradient`."""
-    order, place = _order(x)
+    order = ops.argsort(x, axis=-1)
     x, weight = _take(x, order), _take(weight, order)
+    before, after = x[..., :-1], x[..., 1:]
     # Two infinities are 0 apart, not NaN.
-    equal = x[..., 1:] == x[..., :-1]
-    gap = where(equal, 0, x[..., 1:] - x[..., :-1])
-    factor = ops.exp(-gap / temperature)
-    sums = _kernel_sums(factor, weight)
+    gap = where(before == after, 0, before - after)
+    # A first factor of 0: what a shift carries round the end adds nothing.
+    factors = _both_ways(ops.exp(gap / temperature))
+    factors = _joined(ops.zeros_like(_both_ways(x[..., :1])), factors)
+    before, after = _kernel_sums(factors, weight)
+    smaller = ops.cumsum(weight, axis=-1) - 0.5 * weight
+    ranks = 0.5 + smaller + 0.5 * (after - before)
+    sums = before + after
 
     def grad(*arguments, upstream=None):
         if upstream is None:
@@ -230,41 +259,36 @@ def _soft_ranks(x, weight, temperature):
         # With f = F′: dr_i/dx_i = Σ_j w_j f_ij / τ, dr_i/dx_k = −w_k f_ik / τ.
         # The entry itself is in both sums and cancels.
         upstream = _take(upstream, order)
-        before, after = _kernel_sums(factor, upstream)
-        gradient = upstream * (sums[0] + sums[1]) - weight * (before + after)
+        before, after = _kernel_sums(factors, upstream)
+        gradient = upstream * sums - weight * (before + after)
         gradient = gradient / (2 * temperature)
         gradient = where(ops.isfinite(x), gradient, 0)
-        return _take(gradient, place), None, None
+        return _put(gradient, order, ops.zeros_like(x)), None, None
 
-    return _take(_ranks(weight, sums), place), grad
-
-
-def _ranks(weight, sums):
-    """½ + Σ_j w_j F from the kernel sums, which hold the entry itself."""
-    before, after = sums
-    smaller = ops.cumsum(weight, axis=-1) - 0.5 * weight
-    return 0.5 + smaller + 0.5 * (after - before)
+    return _put(ranks, order, ops.zeros_like(x)), grad
 
 
-def _kernel_sums(factor, amount):
+def _both_ways(x):
+    return ops.stack([x, ops.flip(x, axis=-1)])
+
+
+def _kernel_sums(factors, amount):
     """S_i = a_i + f_i S_{i−1} over what is before each entry, and after it.
 
     Args:
-        factor: `(..., n − 1)`, f between each entry and the next.
+        factors: `(2, ..., n)`, f between each entry and the last one, forwards
+            and backwards.
         amount: `(..., n)`, a.
     """
-    both = ops.stack([factor, ops.flip(factor, axis=-1)])
-    # A first factor of 0: what a shift carries round the end adds nothing.
-    edge = [(0, 0)] * (len(both.shape) - 1)
-    product = ops.pad(both, [*edge, (1, 0)])
-    sums = ops.stack([amount, ops.flip(amount, axis=-1)])
 
     def step(shift, product, sums):
         """Sums over `shift` entries become sums over twice as many."""
+        product = product * ops.roll(product, shift // 2, axis=-1)
         sums = sums + product * ops.roll(sums, shift, axis=-1)
-        return 2 * shift, product * ops.roll(product, shift, axis=-1), sums
+        return 2 * shift, product, sums
 
-    state = (1, product, sums)
+    sums = _both_ways(amount)
+    state = (2, factors, sums + factors * ops.roll(sums, 1, axis=-1))
     size = amount.shape[-1]
     if size is None:
         size = ops.shape(amount)[-1]
@@ -276,22 +300,24 @@ def _kernel_sums(factor, amount):
     return before, ops.flip(after, axis=-1)
 
 
-def _order(x):
-    """The places to take sorted entries from, and to put them back."""
-    order = ops.argsort(x, axis=-1)
-    # Written where they belong: a second sort would take most of the time.
-    shape = ops.shape(x)
-    # `ops.size` is a tensor on PyTorch, and on the device.
-    size = ops.size(x) if None in x.shape else math.prod(shape)
-    start = ops.arange(size, dtype=order.dtype)
-    count = ops.cast(shape[-1], order.dtype)
-    row = start - start % count
-    flat = ops.reshape(order, (-1,))
-    place = ops.scatter_update(
-        ops.zeros_like(flat), (flat + row)[:, None], start - row
-    )
-    return order, ops.reshape(place, shape)
+def _joined(first, rest):
+    # `ops.pad` takes ten times as long on PyTorch.
+    return ops.concatenate([first, rest], axis=-1)
 
 
 def _take(x, places):
+    """The entries at those places of each list."""
+    if len(x.shape) == 1:
+        return ops.take(x, places)
     return ops.take_along_axis(x, places, axis=-1)
+
+
+def _put(x, places, into):
+    """`into`, with the entries at those places of each list."""
+    if len(x.shape) == 1:
+        return ops.scatter_update(into, places[:, None], x)
+    one = ops.ones_like(places[..., :1])
+    row = ops.reshape(ops.cumsum(ops.reshape(one, (-1,))), ops.shape(one)) - 1
+    places = places + row * ops.cast(ops.shape(into)[-1], places.dtype)
+    x, places, flat = (ops.reshape(each, (-1,)) for each in (x, places, into))
+    return ops.reshape(_put(x, places, flat), ops.shape(into))

@@ -136,6 +136,35 @@ def test_without_two_different_entries_the_loss_is_one(name, size):
 
 
 @each_loss
+def test_rounded_sums_of_weights_make_no_order_of_equal_entries(name):
+    """Nor does the loss of a list without an order depend on its length."""
+    weight = np.random.default_rng(0).random(1000, "float32")
+    constant, other = np.full(1000, 5, "float32"), normal(1000)
+    for targets, scores in ((other, constant), (constant, other)):
+        grad, loss = gradient(
+            lambda x, t=targets: LOSSES[name](t, x, sample_weight=weight),
+            scores,
+        )
+        assert loss == 1
+        assert np.all(grad == 0)
+
+
+@each_loss
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 3e36])
+def test_the_scale_of_the_weights_does_not_matter(name, scale):
+    scale = np.float32(scale)
+    grad, loss = gradient(
+        lambda x: LOSSES[name](TARGETS, x, sample_weight=scale * WEIGHT),
+        SCORES,
+    )
+    expected_grad, expected = gradient(
+        lambda x: LOSSES[name](TARGETS, x, sample_weight=WEIGHT), SCORES
+    )
+    assert loss == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(grad, expected_grad, rtol=1e-4, atol=1e-7)
+
+
+@each_loss
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nothing_in_an_entry_of_weight_zero_matters(name, value):
     def function(x):

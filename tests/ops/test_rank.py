@@ -364,6 +364,16 @@ def _traced(jit_compile):
     )
 
 
+def test_equal_entries_have_one_rank_whatever_their_weights():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 9, (3, 500))
+    weight = rng.random(x.shape, "float32")
+    ranks = to_numpy(ops.average_rank(x, sample_weight=weight))
+    np.testing.assert_allclose(ranks, pairwise(x, 0, weight), rtol=1e-5)
+    for row, found in zip(x, ranks, strict=True):
+        assert len(set(zip(row, found, strict=True))) == 9
+
+
 @pytest.mark.parametrize("temperature", [0, -1.0, np.nan, np.inf, "1", True])
 def test_a_temperature_out_of_range_is_an_error(temperature):
     with pytest.raises(ValueError, match="`temperature`"):
