@@ -25,6 +25,7 @@ __all__ = [
     "batches_of_call",
     "compiled_losses",
     "compiled_metrics",
+    "computes_now",
     "copied_by_ddp",
     "enclosing_paths",
     "flat_layers",
@@ -161,6 +162,21 @@ def records_backward_pass():
     changed in place. False on other backends, which change nothing in place.
     """
     return BACKEND == "torch" and sys.modules["torch"].is_grad_enabled()
+
+
+def computes_now(x):
+    """Whether a tensor of PyTorch has its numbers: nothing is traced or shaped.
+
+    What is made beside such a tensor may be kept and used again. False on other
+    backends, whose compiled steps keep what they need.
+    """
+    if BACKEND != "torch":
+        return False
+    torch = sys.modules["torch"]
+    # Not that of a subclass, as the tensors of `torch.export` are.
+    if type(x) is not torch.Tensor or x.is_meta:
+        return False
+    return not torch.compiler.is_compiling()
 
 
 def moveaxis(x, source, destination):

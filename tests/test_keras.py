@@ -292,6 +292,28 @@ def test_the_dtype_of_autocast_is_known():
                 assert _keras.autocast_dtype(x) is None
 
 
+def test_what_is_traced_or_shaped_only_does_not_compute_now():
+    x = ops.convert_to_tensor(ROWS)
+    assert _keras.computes_now(x) == (BACKEND == "torch")
+    if BACKEND != "torch":
+        return
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    assert not _keras.computes_now(x.to("meta"))
+    with FakeTensorMode():
+        assert not _keras.computes_now(torch.ones(2))
+    asked = []
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def traced(x):
+        asked.append(_keras.computes_now(x))
+        return x + 1
+
+    traced(x)
+    assert asked == [False]
+
+
 def test_an_axis_is_moved_under_vmap_as_well():
     x = np.arange(24.0, dtype="float32").reshape(2, 3, 4)
 

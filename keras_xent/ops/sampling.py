@@ -13,17 +13,20 @@ rejected, and the expected count of a class, its units over those of its
 stratum, is exact. A class as heavy as a stratum has one of its own and is in
 every sample.
 
-The tables are made on the host, once where the call is compiled. A draw takes
-log₂(classes) look-ups.
+The tables are made on the host, once where the call is compiled, and on PyTorch
+they stay on the device. A draw takes log₂(classes) look-ups.
 """
 
+import dataclasses
 import functools
 import typing
+import weakref
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_xent import _keras
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, crossentropy
 from keras_xent.ops.public import public_op
@@ -240,7 +243,8 @@ def unigram_sample(
     return draw(labels, unigram_table(counts, power, num_sampled, unique), seed)
 
 
-class Table(typing.NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
     """Which number means which class, on the host.
 
     Attributes:
@@ -259,6 +263,12 @@ class Table(typing.NamedTuple):
     units: int
     strata: bool
     num_sampled: int
+
+
+# The columns of each table as tensors, by device. Keras copies an array to make
+# a tensor of it: with 10⁶ classes half of the time of a draw, and more where a
+# GPU has to wait for it.
+KEPT: weakref.WeakKeyDictionary[Table, dict] = weakref.WeakKeyDictionary()
 
 
 @functools.lru_cache(maxsize=16)
@@ -307,10 +317,10 @@ def draw(labels, table, seed):
     if table.strata:
         first = table.units * np.arange(table.num_sampled, dtype="int32")
         numbers = numbers + ops.convert_to_tensor(first)
-    ids = _place(ops.convert_to_tensor(table.ends), numbers)
-    if table.order is not None:
-        ids = ops.take(ops.convert_to_tensor(table.order), ids)
-    counts = ops.convert_to_tensor(table.counts)
+    ends, order, counts = _tensors(table, numbers)
+    ids = _place(ends, numbers)
+    if order is not None:
+        ids = ops.take(order, ids)
     classes = table.counts.size
     checks.label_range(labels, classes)
     labels = ops.convert_to_tensor(labels)
@@ -322,6 +332,21 @@ def draw(labels, table, seed):
     return Candidates(
         ids, where(exists, true_count, np.nan), ops.take(counts, ids)
     )
+
+
+def _tensors(table, like):
+    """Ends, order and counts of a table as tensors, where `like` is."""
+    if not _keras.computes_now(like):
+        return _columns(table)
+    kept = KEPT.setdefault(table, {})
+    if like.device not in kept:
+        kept[like.device] = _columns(table)
+    return kept[like.device]
+
+
+def _columns(table):
+    columns = table.ends, table.order, table.counts
+    return [x if x is None else ops.convert_to_tensor(x) for x in columns]
 
 
 def _place(ends, numbers):

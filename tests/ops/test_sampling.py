@@ -179,6 +179,26 @@ def test_a_compiled_draw_is_the_same(name, unique):
         np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
 
 
+def test_on_pytorch_a_table_is_copied_once(monkeypatch):
+    """Nor is one kept that was made where there are no numbers."""
+    if BACKEND != "torch":
+        pytest.skip("the other backends compile their steps, table and all")
+    sampling.named_table.cache_clear()
+    sampling.KEPT.clear()
+    labels = keras.ops.convert_to_tensor(RANKS.astype("int32"))
+    with keras.device("meta"):
+        ops.log_uniform_sample(labels, DRAWN, CLASSES, seed=0)
+    assert not sampling.KEPT
+    found = ops.log_uniform_sample(labels, DRAWN, CLASSES, seed=0)
+    monkeypatch.setattr(sampling, "_columns", None)
+    again = ops.log_uniform_sample(labels, DRAWN, CLASSES, seed=0)
+    for one, other in zip(found, again, strict=True):
+        assert to_numpy(one).tolist() == to_numpy(other).tolist()
+    # It goes with its table.
+    sampling.named_table.cache_clear()
+    assert not sampling.KEPT
+
+
 def test_a_power_of_0_draws_all_that_occur_alike():
     sample = ops.unigram_sample(
         RANKS, DRAWN, COUNTS, power=0, unique=False, seed=0
