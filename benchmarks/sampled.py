@@ -1,26 +1,30 @@
 """Losses over a sample of the classes, beside those over all of them.
 
     python benchmarks/sampled.py
-    python benchmarks/sampled.py --kinds rows kernel losses
+    python benchmarks/sampled.py --kinds rows kernel gather losses
 
 `rows`: sampled softmax with 64 samples for features [1024, 128] and 10⁴, 10⁵
 and 10⁶ classes, from the draw to the gradients of the features and of the rows
 that it reads. `kernel`: the same, with the gradient of all class vectors as an
-optimizer wants it. `losses`: what a step costs by each of the losses, features
-[2048, 256] and 131,072 classes. Every case runs in a process of its own.
+optimizer wants it. `gather`: what the framework takes of that, the gather of as
+many class vectors by itself and the gradient of all of them. `losses`: what a
+step costs by each of the losses, features [2048, 256] and 131,072 classes.
+Every case runs in a process of its own.
 """
 
 import harness
 import numpy as np
 
 SAMPLES = 64
+# A process takes ten or twenty short steps to come to its speed.
+REPEATS = {"rows": 200, "kernel": 20, "gather": 20, "losses": 5}
 LOSSES = ("full", "linear", "sampled softmax", "NCE")
 
 
 def cases():
     for mode in harness.MODES:
-        for kind in ("rows", "kernel"):
-            names = ["keras_xent"]
+        for kind in ("rows", "kernel", "gather"):
+            names = ["gather" if kind == "gather" else "keras_xent"]
             if mode == "TensorFlow graph" and kind == "kernel":
                 # Its sampler and its search for hits do not compile.
                 names.append("tf.nn.sampled_softmax_loss")
@@ -38,9 +42,10 @@ def case(mode, kind, name, n, d, v):
 def run(case):
     data = make_data(case["n"], case["d"], case["v"])
     tiny = make_data(case["n"], 8, 1000)
-    step = rows_step if case["kind"] == "rows" else whole_step
+    steps = {"rows": rows_step, "gather": gather_step}
+    step = steps.get(case["kind"], whole_step)
     return harness.time_and_memory(
-        lambda: step(case), tiny, data, repeats=20 if case["n"] < 2048 else 5
+        lambda: step(case), tiny, data, repeats=REPEATS[case["kind"]]
     )
 
 
@@ -144,6 +149,18 @@ def rows_step(case):
     return harness.compiled(step, case["mode"])
 
 
+def gather_step(case):
+    """Value and gradient of all class vectors, of a sum over the rows read."""
+    from keras import ops
+
+    def loss(w, y):
+        chosen = ops.concatenate([y, y[:SAMPLES]])
+        return ops.sum(ops.square(ops.take(w, chosen, axis=0)))
+
+    step = harness.step(loss, case["mode"])
+    return lambda x, w, y, seed: step(w, y)
+
+
 def table(chosen, rounds):
     for kind in dict.fromkeys(case["kind"] for case in chosen):
         print(f"\n{kind}\n")
@@ -170,4 +187,4 @@ def table(chosen, rounds):
 
 
 if __name__ == "__main__":
-    harness.main(cases, run, [table], usual=["rows", "kernel", "losses"])
+    harness.main(cases, run, [table], usual=list(REPEATS))
