@@ -17,6 +17,7 @@ from keras_xent.ops.select import where
 # what is left without the sign, and those of infinity come right before NaN.
 _MANTISSA_BITS = 23
 _MAGNITUDE = 0x7FFFFFFF
+_LEAST = -0x80000000
 _INFINITY = 0x7F800000
 
 # Beyond 12 bits of mantissa the two histograms of two parts each pass 32 MiB.
@@ -31,8 +32,8 @@ _LARGEST_WEIGHTED_BLOCK = 2**16
 # Of linear bins: their number per score must not overflow float32.
 _NARROWEST_RANGE = 1e-30
 
-# What follows the bins, in the part of whole numbers: NaN scores, and entries
-# that cannot be counted because their flag or weight is wrong.
+# What follows the bins: NaN scores, and entries that cannot be counted because
+# their flag or weight is wrong.
 _EXTRA_SLOTS = 2
 
 
@@ -125,7 +126,7 @@ class ScoreHistogram(keras.metrics.Metric):
         self._slots = 2 * self.bins
         self._parts = [
             self.add_variable(
-                shape=(self._slots + (_EXTRA_SLOTS if name == "low" else 0),),
+                shape=(self._slots + _EXTRA_SLOTS,),
                 initializer="zeros",
                 dtype="float32",
                 name=name,
@@ -180,11 +181,9 @@ class ScoreHistogram(keras.metrics.Metric):
             right = ops.logical_and(weight >= 0.0, weight < np.inf)
             usable = ops.logical_and(usable, right)
             amount = where(usable, weight, 1.0)
-        key = order_key(score)
-        is_nan = ops.abs(key) > _INFINITY
-        row = ops.cast(is_match, "int32") * self.bins
-        slot = row + self._bin(key, where(is_nan, 0.0, score))
-        slot = where(is_nan, self._slots, slot)
+        slot = self._bin(score)
+        slot = ops.where(is_match, slot + self.bins, slot)
+        slot = where(ops.isnan(score), self._slots, slot)
         slot = where(usable, slot, self._slots + 1)
         if weight is not None:
             # segment_sum leaves out what has the id -1.
@@ -196,16 +195,11 @@ class ScoreHistogram(keras.metrics.Metric):
         if zero_one:
             self._add_whole(sums)
             return
-        parts = exact_sum.parts_of_digits(
-            ops.unstack(sums[: self._slots], 6, axis=1)
-        )
-        # Not a product of matrices, which `torch.autocast` would round.
-        units = ops.convert_to_tensor(exact_sum.DIGIT_UNITS, "float32")
-        extra = ops.sum(sums[self._slots :] * units, axis=1)
-        parts[1] = ops.concatenate([parts[1], extra])
-        self._add(parts)
+        self._add(exact_sum.parts_of_digits(ops.unstack(sums, 6, axis=1)))
 
-    def _bin(self, key, score):
+    def _bin(self, score):
+        """The bin of each score; of NaN any number."""
+        key = order_key(score)
         if self.split is not None:
             return ops.cast(key >= _order_key_of_number(self.split), "int32")
         if self.range is None:
@@ -215,6 +209,7 @@ class ScoreHistogram(keras.metrics.Metric):
         # A guess that rounding may put one bin off, corrected by the edges: so
         # the bins are the same wherever they are worked out.
         per_score = np.float32((self.bins - 3) / (hi - lo))
+        score = where(ops.isnan(score), lo, score)
         guess = (ops.clip(score, lo, hi) - lo) * per_score
         guess = ops.cast(ops.floor(guess), "int32")
         guess = ops.clip(guess + 1, 0, self.bins - 2)
@@ -226,18 +221,16 @@ class ScoreHistogram(keras.metrics.Metric):
     def _add_whole(self, numbers):
         """Adds whole numbers, one for each slot."""
         high, low = self._parts[:2]
-        is_bin = np.arange(self._slots + _EXTRA_SLOTS) < self._slots
         units, rest = exact_sum.carried(low + numbers)
-        low.assign(ops.where(is_bin, rest, low + numbers))
-        high.assign(high + units[: self._slots])
+        low.assign(rest)
+        high.assign(high + units)
 
     def _add(self, parts):
         """Adds parts that are carried, so that no sum loses a bit."""
         sums = [a + b for a, b in zip(self._parts, parts, strict=True)]
-        extra, sums[1] = sums[1][self._slots :], sums[1][: self._slots]
-        sums = exact_sum.carry(sums)
-        sums[1] = ops.concatenate([sums[1], extra])
-        for part, total in zip(self._parts, sums, strict=True):
+        for part, total in zip(
+            self._parts, exact_sum.carry(sums), strict=True
+        ):
             part.assign(total)
 
     def merge_state(self, histograms: Iterable["ScoreHistogram"]) -> None:
@@ -251,18 +244,23 @@ class ScoreHistogram(keras.metrics.Metric):
         Returns:
             Float32 tensor `[2, bins]`: non-matches, then matches.
         """
-        parts = [ops.convert_to_tensor(part) for part in self._parts]
-        parts[1] = parts[1][: self._slots]
-        sums = sum(
-            part * unit
-            for part, unit in zip(parts, exact_sum.UNITS, strict=True)
-        )
-        return ops.reshape(sums, (2, self.bins))
+        return self.sums()[0]
+
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """The `masses()`, and what could not be counted.
+
+        Returns:
+            Float32 tensors `[2, bins]` and `[2]`, the weight of NaN scores and
+            the number of unusable entries.
+        """
+        sums = exact_sum.rounded(self._parts)
+        masses = ops.reshape(sums[: self._slots], (2, self.bins))
+        return masses, sums[self._slots :]
 
     def result(self) -> dict[str, Tensor]:
         """What was counted, and what could not be."""
-        masses = ops.sum(self.masses(), axis=1)
-        extra = self._extra()
+        masses, extra = self.sums()
+        masses = ops.sum(masses, axis=1)
         return {
             "matches": masses[1],
             "non_matches": masses[0],
@@ -272,10 +270,7 @@ class ScoreHistogram(keras.metrics.Metric):
 
     def uncounted(self):
         """Weight of NaN scores plus number of unusable entries, a tensor."""
-        return ops.sum(self._extra())
-
-    def _extra(self):
-        return ops.convert_to_tensor(self._parts[1])[self._slots :]
+        return ops.sum(self.sums()[1])
 
     def counts(self) -> np.ndarray:
         """The weight in each bin, to the precision of float64, on the host.
@@ -340,8 +335,8 @@ def order_key(score):
     # as of 3.16 (no upstream issue found).
     score = ops.expand_dims(score, axis=-1)
     bits = ops.squeeze(ops.view(score, dtype="int32"), axis=-1)
-    size = ops.bitwise_and(bits, ops.convert_to_tensor(_MAGNITUDE, "int32"))
-    return ops.where(bits < 0, -size, size)
+    # Below 0 the bits are `_LEAST` and the size: -size is what is left.
+    return ops.where(bits < 0, _LEAST - bits, bits)
 
 
 def _order_keys(scores):

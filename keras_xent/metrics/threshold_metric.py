@@ -24,6 +24,7 @@ from keras_xent.ops.distance import (
     saved,
 )
 from keras_xent.ops.roc import Alikeness, Curve
+from keras_xent.ops.select import where
 
 
 class ErrorRates(NamedTuple):
@@ -107,18 +108,21 @@ class ThresholdMetric(keras.metrics.Metric):
 
     def result(self) -> Tensor:
         """The figure, a float32 scalar."""
-        curve = self._curve(ops)
-        return self._if_known(curve, self._measure.value(curve))
+        return self._values(lambda of: of(self._measure))
 
-    def _if_known(self, curve, value):
-        """`value`, or NaN where one kind is missing or something cannot count.
+    def _values(self, each):
+        """What `each` makes of a function from a measure to its figure.
 
+        The figure is NaN where one kind is missing or something cannot count.
         Weights whose sum float32 does not hold cannot.
         """
-        both = (curve.matches > 0.0) & (curve.non_matches > 0.0)
-        held = curve.matches + curve.non_matches < np.inf
-        known = both & held & ops.equal(self.histogram.uncounted(), 0.0)
-        return ops.where(known, value, np.nan * ops.ones_like(value))
+        masses, uncounted = self.histogram.sums()
+        curve = self._curve_of(masses, ops)
+        matches, non_matches = curve.matches, curve.non_matches
+        both = ops.minimum(matches, non_matches) > 0.0
+        held = matches + non_matches < np.inf
+        known = both & held & ops.equal(ops.sum(uncounted), 0.0)
+        return each(lambda measure: where(known, measure.value(curve), np.nan))
 
     @property
     def threshold(self) -> float:
@@ -136,7 +140,7 @@ class ThresholdMetric(keras.metrics.Metric):
     def _threshold_of(self, measure):
         if not self._is_known():
             return float("nan")
-        curve = self._curve(np)
+        curve = self._exact_curve()
         alike = measure.threshold(curve)
         if alike is not None:
             return float(alike if self.similarity else 0.0 - alike)
@@ -163,7 +167,7 @@ class ThresholdMetric(keras.metrics.Metric):
     def _bounds_of(self, measure):
         if not self._is_known():
             return float("nan"), float("nan")
-        return measure.bounds(self._curve(np))
+        return measure.bounds(self._exact_curve())
 
     def curve(self) -> ErrorRates:
         """Both error rates at all thresholds where one of them changes.
@@ -183,7 +187,7 @@ class ThresholdMetric(keras.metrics.Metric):
                 f"{self.name} has no curve: it takes at least one match and "
                 f"one non-match, and no NaN. Received: {seen}"
             )
-        curve = self._curve(np)
+        curve = self._exact_curve()
         rates = [
             self._by_edge(rate)
             for rate in (curve.false_non_match, curve.false_match)
@@ -251,22 +255,25 @@ class ThresholdMetric(keras.metrics.Metric):
         held = counts.sum() < np.finfo("float32").max
         return bool(np.all(counts > 0) and held and uncounted == 0)
 
-    def _curve(self, xp):
-        """The curve of the state, bins from the most alike on."""
-        host = xp is np
-        weights = self.histogram.counts() if host else self.histogram.masses()
+    def _exact_curve(self):
+        """The curve of exact counts, in float64 on the host."""
+        return self._curve_of(self.histogram.counts(), np)
+
+    def _curve_of(self, weights, xp):
+        """The curve of a histogram, bins from the most alike on."""
         if self.similarity:
             weights = xp.flip(weights, axis=1)
 
         def alike():
             parts = self._alikeness()
-            if host:
+            if xp is np:
                 return parts
             return Alikeness(
                 *(ops.convert_to_tensor(part, "float32") for part in parts)
             )
 
-        return Curve(weights[0], weights[1], xp, alike, self._ends())
+        non_match, match = weights if xp is np else ops.unstack(weights, 2)
+        return Curve(non_match, match, xp, alike, self._ends())
 
     def _ends(self):
         """The first and the last point of the curve that a threshold gives.

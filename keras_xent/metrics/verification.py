@@ -4,7 +4,6 @@ from typing import Literal
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_xent import _keras
 from keras_xent._types import Distance, DType, Tensor
@@ -156,8 +155,7 @@ class VerificationMetrics(ThresholdMetric):
 
     def result(self) -> dict[str, Tensor]:
         """All figures, float32 scalars by their keys."""
-        curve = self._curve(ops)
-        return self._each(lambda m: self._if_known(curve, m.value(curve)))
+        return self._values(self._each)
 
     def bounds(  # type: ignore[override]
         self,

@@ -40,6 +40,14 @@ def carry(parts):
     return [parts[0] + units, *parts[1:]]
 
 
+def rounded(parts):
+    """The sum that the four parts stand for, rounded to float32."""
+    high, low, fraction, rest = parts
+    # From the smallest part on, so that as little as can be is rounded.
+    small = (rest / _RATIO + fraction) / _RATIO
+    return small + low + high * _RATIO
+
+
 def digits(weight):
     """The digits of weights, to be summed each on its own.
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-# Prefix sums add so many numbers at a time: rounds as little as pairwise
-# summation nearly does, in a quarter of its steps.
+# Sums add so many numbers at a time: rounds as little as pairwise summation
+# nearly does, in a quarter of its steps.
 _SUMMED_AT_ONCE = 16
 
 
@@ -130,24 +130,36 @@ def prefix_sums(x, xp=ops):
     """
     if xp is np:
         return np.concatenate([[0.0], np.cumsum(x)])
-    return ops.concatenate([ops.zeros_like(x[:1]), _inclusive_sums(x)])
+    n = x.shape[0]
+    x = rows(x, before=1)
+    upto = ops.cumsum(x, axis=1)
+    sums = upto + _sums_before(upto[:, -1])[:, None]
+    return ops.reshape(sums, (-1,))[: n + 1]
 
 
-def _inclusive_sums(x):
+def _sums_before(x):
+    """Σ_{j<i} x_j for each i of `[n]`."""
     n = x.shape[0]
     if n <= _SUMMED_AT_ONCE:
-        return ops.cumsum(x, axis=0)
-    upto = ops.cumsum(rows(x), axis=1)
-    before = _inclusive_sums(upto[:, -1])
-    before = ops.concatenate([ops.zeros_like(before[:1]), before[:-1]])
-    return ops.reshape(upto + before[:, None], (-1,))[:n]
+        return _sums_before_in_rows(x[None, :])[0]
+    x = rows(x)
+    sums = _sums_before_in_rows(x) + _sums_before(ops.sum(x, axis=1))[:, None]
+    return ops.reshape(sums, (-1,))[:n]
 
 
-def rows(x):
-    """`x` as rows to sum at once, zeros appended to fill the last one."""
-    missing = -x.shape[0] % _SUMMED_AT_ONCE
-    if missing:
-        x = ops.concatenate([x, ops.zeros((missing,), x.dtype)])
+def _sums_before_in_rows(x):
+    # Not a product of matrices, which would be rounded to less than float32 on
+    # some devices and by `torch.autocast`.
+    before = np.tri(x.shape[1], k=-1, dtype="float32")
+    before = ops.convert_to_tensor(before, x.dtype)
+    return ops.sum(x[:, None, :] * before, axis=2)
+
+
+def rows(x, before=0):
+    """`x` as rows to sum at once, with zeros before, and to fill the last."""
+    missing = -(x.shape[0] + before) % _SUMMED_AT_ONCE
+    if before + missing:
+        x = ops.pad(x, [(before, missing)])
     return ops.reshape(x, (-1, _SUMMED_AT_ONCE))
 
 
@@ -245,9 +257,10 @@ def match_auc(curve):
         Hanley and McNeil, "The meaning and use of the area under a receiver
         operating characteristic (ROC) curve", Radiology 1982.
     """
-    rate = curve.false_match
-    middle = 0.5 * (rate[:-1] + rate[1:])
-    return 1.0 - curve.xp.sum(curve.match / curve.matches * middle)
+    # Non-matches that are more alike, and half of those in the same bin.
+    before = curve.non_match_sums[1:] - 0.5 * curve.non_match
+    lost = curve.xp.sum(curve.match * (before / curve.non_matches))
+    return 1.0 - lost / curve.matches
 
 
 def detection_cost(

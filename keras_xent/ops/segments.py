@@ -13,17 +13,18 @@ def segment_sum(values, ids, count):
 
     As `keras.ops.segment_sum`, which on PyTorch waits for the GPU, goes through
     float32, and takes the maximum of the ids where the count is 0, as of Keras
-    3.15 (no upstream issue found).
+    3.15 (no upstream issue found). TensorFlow leaves out negative ids alone,
+    JAX all that are none.
     """
+    if BACKEND == "tensorflow":
+        ids = where(ids < count, ids, -1)
+    if BACKEND != "torch":
+        return ops.segment_sum(values, ids, count)
     ids = where((ids >= 0) & (ids < count), ids, count)
-    sums = _zeros((count + 1, *values.shape[1:]), values)
+    # Mapped with the values by `torch.func.vmap`.
+    sums = ops.convert_to_tensor(values).new_zeros(
+        (count + 1, *values.shape[1:])
+    )
     return ops.scatter_update(sums, ids[:, None], values, reduction="add")[
         :count
     ]
-
-
-def _zeros(shape, like):
-    """Of the dtype of a tensor; mapped with it by `torch.func.vmap`."""
-    if BACKEND == "torch":
-        return ops.convert_to_tensor(like).new_zeros(shape)
-    return ops.zeros(shape, like.dtype)

@@ -322,9 +322,7 @@ def test_counts_beyond_two_to_the_31_a_bin_are_exact():
     metric = everything(False, **BINS)
     metric.update_state([1, 0, 1, 0], [0.1, 0.1, 0.9, 0.9])
     high = metric.histogram.variables[0]
-    high.assign(
-        ops.convert_to_tensor(metric.histogram.variables[1])[:-2] * 2**20
-    )
+    high.assign(ops.convert_to_tensor(metric.histogram.variables[1]) * 2**20)
     counts = metric.histogram.counts()
     assert np.all(counts[counts > 0] == 2**32 + 1)
     found = results(metric)
