@@ -1,11 +1,17 @@
-"""The score histogram's metrics beside Keras's and torchmetrics'.
+"""The metrics beside Keras's and torchmetrics'.
 
     python benchmarks/metrics.py                      # time
+    python benchmarks/metrics.py --kinds step         # of a training step alone
     python benchmarks/metrics.py --kinds accuracy     # how exact, 1e6 scores
 
-`update` counts 100,000 scores, `result` runs in every training step. Compiled
-as in `fit`, and eager. torchmetrics runs on PyTorch; the exact `BinaryAUROC`
-keeps every score, so its result grows with them: 100,000 here.
+`update` counts 100,000 scores, and `result` reads them. `step` is both, as they
+run in every training step: one compiled function (on JAX with the state
+donated), or eager. Beside its time stands its ratio to that of Keras's AUC in
+the same round. torchmetrics runs on PyTorch; the exact `BinaryAUROC` keeps
+every score, so its result grows with them: 100,000 here.
+
+`classes` is a step of the calibration and likelihood metrics, with 4,096 rows
+of logits and 100 classes.
 
 `accuracy` holds the figures against scikit-learn on the raw scores.
 """
@@ -17,6 +23,33 @@ SCORES = 100_000
 PEERS = ("BinaryAUROC", "BinaryAUROC(200)")
 METRICS = ("MatchAUC", "AUC", "weighted MatchAUC", "VerificationMetrics")
 COLUMNS = (*METRICS, *PEERS)
+
+# What a step is timed of.
+TRAINED = (
+    "AUC",
+    "MatchAUC",
+    "MatchAccuracy",
+    "EqualErrorRate",
+    "weighted MatchAUC",
+    "VerificationMetrics",
+    *PEERS,
+)
+
+# Metrics of classes: ours, and the peer that each stands beside. Keras's MSE
+# takes probabilities and one-hot rows.
+ROWS, CLASSES = 4096, 100
+OF_CLASSES = {
+    "ExpectedCalibrationError": "MulticlassCalibrationError",
+    "ReliabilityDiagram": None,
+    "BrierScore": "MeanSquaredError",
+    "CrossentropyRate": "SparseCategoricalCrossentropy",
+    "Perplexity": "torchmetrics Perplexity",
+}
+TORCHMETRICS = (
+    *PEERS,
+    "MulticlassCalibrationError",
+    "torchmetrics Perplexity",
+)
 
 # How each backend runs, and whether eagerly.
 WAYS = [
@@ -40,6 +73,14 @@ def cases():
         if metric not in PEERS or mode == "PyTorch"
         if kind == "update" or not metric.startswith("weighted")
     ]
+    of_classes = [*OF_CLASSES, *filter(None, OF_CLASSES.values())]
+    timed += [
+        {"mode": mode, "kind": kind, "eager": eager, "metric": metric}
+        for kind, metrics in (("step", TRAINED), ("classes", of_classes))
+        for mode, eager in WAYS
+        for metric in metrics
+        if metric not in TORCHMETRICS or mode == "PyTorch"
+    ]
     exact = [
         {"mode": "JAX", "kind": "accuracy", "scores": name} for name in DRAWS
     ]
@@ -52,46 +93,79 @@ def run(case):
     import keras
 
     metric = make(case["metric"])
-    rng = np.random.default_rng(0)
-    numbers = [
-        rng.integers(0, 2, SCORES).astype("int32"),
-        rng.random(SCORES).astype("float32"),
-    ]
-    if case["metric"].startswith("weighted"):
-        numbers.append(rng.random(SCORES).astype("float32"))
-    data = [keras.ops.convert_to_tensor(x) for x in numbers]
-    if case["metric"] in PEERS:
+    numbers = class_data if case["kind"] == "classes" else score_data
+    data = [keras.ops.convert_to_tensor(x) for x in numbers(case["metric"])]
+    if case["metric"] in TORCHMETRICS:
         call = peer_calls(metric, *data)[case["kind"]]
     else:
         metric.update_state(*data)
         jax = case["mode"] == "JAX" and not case["eager"]
         calls = jax_calls if jax else plain_calls
         call = calls(metric, data, case)[case["kind"]]
-    repeats = 10 if case["metric"] == "BinaryAUROC" else 50
+    repeats = 10 if case["metric"] == "BinaryAUROC" else 200
     return {"ms": harness.call_time(call, repeats=repeats) / 1000}
 
 
+def score_data(metric):
+    rng = np.random.default_rng(0)
+    numbers = [
+        rng.integers(0, 2, SCORES).astype("int32"),
+        rng.random(SCORES).astype("float32"),
+    ]
+    if metric.startswith("weighted"):
+        numbers.append(rng.random(SCORES).astype("float32"))
+    return numbers
+
+
+def class_data(metric):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, CLASSES, ROWS).astype("int32")
+    logits = rng.normal(size=(ROWS, CLASSES)).astype("float32")
+    if metric == "MeanSquaredError":
+        powers = np.exp(logits)
+        shares = powers / powers.sum(axis=1, keepdims=True)
+        return np.eye(CLASSES, dtype="float32")[ids], shares
+    return ids, logits
+
+
 def make(name):
+    import keras
+
     if name == "AUC":
-        import keras
-
         return keras.metrics.AUC()
-    if name in PEERS:
-        from torchmetrics.classification import BinaryAUROC
-
-        binned = name.endswith("(200)")
-        return BinaryAUROC(thresholds=200 if binned else None)
+    if name == "MeanSquaredError":
+        return keras.metrics.MeanSquaredError()
+    if name == "SparseCategoricalCrossentropy":
+        return keras.metrics.SparseCategoricalCrossentropy(from_logits=True)
+    if name in TORCHMETRICS:
+        return make_peer(name)
     import keras_xent
 
     metric = getattr(keras_xent.metrics, name.removeprefix("weighted "))
-    return metric(similarity=True)
+    return metric() if name in OF_CLASSES else metric(similarity=True)
+
+
+def make_peer(name):
+    from torchmetrics import classification, text
+
+    if name == "MulticlassCalibrationError":
+        return classification.MulticlassCalibrationError(CLASSES, n_bins=15)
+    if name == "torchmetrics Perplexity":
+        return text.Perplexity()
+    binned = name.endswith("(200)")
+    return classification.BinaryAUROC(thresholds=200 if binned else None)
 
 
 def plain_calls(metric, data, case):
     def update():
         metric.update_state(*data)
 
+    def step():
+        metric.update_state(*data)
+        return metric.result()
+
     calls = {"update": update, "result": metric.result}
+    calls |= {"step": step, "classes": step}
     if case["eager"]:
         return calls
     import tensorflow as tf
@@ -106,25 +180,51 @@ def jax_calls(metric, data, case):
     state = [variable.value for variable in metric.variables]
     update = jax.jit(metric.stateless_update_state)
     result = jax.jit(metric.stateless_result)
+
+    def both(state, *data):
+        state = metric.stateless_update_state(state, *data)
+        return state, metric.stateless_result(state)
+
+    compiled = jax.jit(both, donate_argnums=0)
+    # Donated: the next step takes what this one gave.
+    latest = [[variable.value + 0 for variable in metric.variables]]
+
+    def step():
+        latest[0], value = compiled(latest[0], *data)
+        jax.block_until_ready((latest[0], value))
+
     return {
         "update": lambda: jax.block_until_ready(update(state, *data)),
         "result": lambda: jax.block_until_ready(result(state)),
+        "step": step,
+        "classes": step,
     }
 
 
-def peer_calls(metric, flags, scores):
+def peer_calls(metric, labels, predictions):
+    labels = labels.long()
+    if type(metric).__name__ == "Perplexity":
+        # It takes batches of sequences.
+        labels, predictions = labels[None], predictions[None]
+    kept = [name for name in metric._defaults if metric._defaults[name] == []]
+
     def update():
-        metric.update(scores, flags)
-        if metric.thresholds is None:
+        metric.update(predictions, labels)
+        for name in kept:
             # What it keeps must not grow with the rounds of a benchmark.
-            del metric.preds[1:], metric.target[1:]
+            del getattr(metric, name)[1:]
 
     def result():
         metric._computed = None
         return metric.compute()
 
+    def step():
+        update()
+        return result()
+
     update()
-    return {"update": update, "result": result}
+    calls = {"update": update, "result": result}
+    return calls | {"step": step, "classes": step}
 
 
 # How exact ------------------------------------------------------------------
@@ -207,7 +307,7 @@ def deviations(name, count=MANY, resolution=9):
 def table(chosen, rounds):
     rows = {}
     for index, case in enumerate(chosen):
-        if case["kind"] == "accuracy":
+        if case["kind"] not in ("update", "result"):
             continue
         row = rows.setdefault((case["kind"], case["mode"], case["eager"]), {})
         row[case["metric"]] = harness.show(
@@ -222,6 +322,47 @@ def table(chosen, rounds):
                 name = f"{mode.split()[0]}, eager" if eager else mode
                 cells = [row.get(column, "–") for column in COLUMNS]
                 print("| " + " | ".join([name, *cells]) + " |")
+
+
+def step_table(chosen, rounds):
+    """Milliseconds, and the ratio to Keras's AUC in the same round."""
+    peers = dict.fromkeys(TRAINED, "AUC")
+    beside(chosen, rounds, "step", TRAINED, peers)
+
+
+def classes_table(chosen, rounds):
+    """Milliseconds, and the ratio to the peer in the same round."""
+    columns = [name for pair in OF_CLASSES.items() for name in pair if name]
+    beside(chosen, rounds, "classes", columns, OF_CLASSES)
+
+
+def beside(chosen, rounds, kind, columns, peers):
+    """A table of one kind of case: ms, and × the peer where there is one."""
+    places = {
+        (case["mode"], case["eager"], case["metric"]): index
+        for index, case in enumerate(chosen)
+        if case["kind"] == kind
+    }
+    if not places:
+        return
+    print(f"\n{kind}, ms (ratio to its peer)\n")
+    print("| | " + " | ".join(columns) + " |")
+    print("| --- " * (len(columns) + 1) + "|")
+    for mode, eager in dict.fromkeys(place[:2] for place in places):
+        cells = []
+        for column in columns:
+            index = places.get((mode, eager, column))
+            other = places.get((mode, eager, peers.get(column)))
+            if index is None:
+                cells.append("–")
+                continue
+            cell = harness.show(harness.median(rounds, index, "ms"), 2)
+            if other not in (None, index):
+                ratio = harness.ratio(rounds, index, other, "ms")
+                cell += f" ({harness.show(ratio, 2)})"
+            cells.append(cell)
+        name = f"{mode.split()[0]}, eager" if eager else mode
+        print("| " + " | ".join([name, *cells]) + " |")
 
 
 def accuracy_table(chosen, rounds):
@@ -240,5 +381,8 @@ def accuracy_table(chosen, rounds):
 
 if __name__ == "__main__":
     harness.main(
-        cases, run, [table, accuracy_table], usual=["update", "result"]
+        cases,
+        run,
+        [table, step_table, classes_table, accuracy_table],
+        usual=["update", "result", "step", "classes"],
     )

@@ -228,9 +228,7 @@ class ScoreHistogram(keras.metrics.Metric):
     def _add(self, parts):
         """Adds parts that are carried, so that no sum loses a bit."""
         sums = [a + b for a, b in zip(self._parts, parts, strict=True)]
-        for part, total in zip(
-            self._parts, exact_sum.carry(sums), strict=True
-        ):
+        for part, total in zip(self._parts, exact_sum.carry(sums), strict=True):
             part.assign(total)
 
     def merge_state(self, histograms: Iterable["ScoreHistogram"]) -> None:
