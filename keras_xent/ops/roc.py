@@ -264,10 +264,9 @@ def match_auc(curve):
         Hanley and McNeil, "The meaning and use of the area under a receiver
         operating characteristic (ROC) curve", Radiology 1982.
     """
-    # Non-matches that are more alike, and half of those in the same bin.
-    before = curve.non_match_sums[1:] - 0.5 * curve.non_match
-    lost = curve.xp.sum(curve.match * (before / curve.non_matches))
-    return 1.0 - lost / curve.matches
+    rate = curve.false_match
+    twice = curve.xp.sum(curve.match * (rate[:-1] + rate[1:]))
+    return 1.0 - 0.5 * twice / curve.matches
 
 
 def detection_cost(

@@ -14,6 +14,7 @@ from keras_xent.ops.exact_sum import (
     carry,
     digits,
     parts_of_digits,
+    rounded,
 )
 from tests.testing import compiled, to_numpy
 
@@ -34,6 +35,15 @@ def test_the_carry_loses_nothing(low, high):
     new_low, new_high = float(new_low[0]), float(new_high[0])
     assert 0 <= new_low < 4096
     assert new_low + 4096 * new_high == low + 4096 * high
+
+
+@quick
+@given(st.lists(st.integers(0, 4095), min_size=4, max_size=4))
+def test_the_parts_are_rounded_as_their_sum_is(parts):
+    # Of whatever size: the largest may be 0.
+    found = rounded([ops.array([float(part)]) for part in parts])
+    exact = worth(parts, UNITS)
+    assert abs(Fraction(float(found[0])) - exact) <= exact / 2**23
 
 
 @pytest.mark.parametrize("exponent", [-30, -12, -1, 0, 7, 30])

@@ -114,6 +114,17 @@ def test_prefix_sums_of_whole_numbers_are_exact(n):
     assert np.array_equal(to_numpy(sums), np.append(0, np.cumsum(x)))
 
 
+@pytest.mark.parametrize("way", [compiled, lambda function: function])
+def test_many_fractional_weights_are_summed_to_a_millionth(way):
+    # One after the other in float32, tenths lose 6e-4 on the way.
+    x = np.full(65_281, 0.1, "float32")
+    expected = np.cumsum(x.astype("float64"))
+    sums = to_numpy(way(roc.prefix_sums)(ops.convert_to_tensor(x)))
+    np.testing.assert_allclose(sums[1:], expected, rtol=1e-6)
+    total = way(roc.total)(ops.convert_to_tensor(x))
+    assert float(total) == pytest.approx(expected[-1], rel=1e-6)
+
+
 def test_rates_in_the_tail_are_right_to_a_millionth():
     # 1e9 non-matches: float32 has lost the single ones long before the end.
     rng = np.random.default_rng(0)
