@@ -36,6 +36,7 @@ __all__ = [
     "in_symbolic_scope",
     "lent_losses",
     "loss_arguments",
+    "may_want_gradient",
     "metric_parts",
     "model_sums_metrics",
     "moveaxis",
@@ -47,6 +48,7 @@ __all__ = [
     "reduce_weighted_values",
     "release_variables",
     "replicas",
+    "scale_loss_for_distribution",
     "set_direction",
     "set_directions",
     "set_global_seed_generator",
@@ -110,6 +112,12 @@ in_symbolic_scope = _of_keras(
 # rows. Since 3.0; with "mean_with_sample_weight" since 3.7.
 reduce_weighted_values = _of_keras("losses.loss", "reduce_weighted_values")
 
+# A mean over its part of a batch, as each of TensorFlow's replicas has it.
+# Since 3.6.
+scale_loss_for_distribution = _of_keras(
+    "losses.loss", "scale_loss_for_distribution"
+)
+
 _AutocastScope = _of_keras("backend.common.variables", "AutocastScope")
 
 
@@ -154,14 +162,20 @@ def autocast_dtype(x):
     return keras.backend.standardize_dtype(torch.get_autocast_dtype(device))
 
 
+_maps = contextvars.ContextVar("maps", default=False)
+
+
 def records_backward_pass():
     """Whether PyTorch records what is computed now, to differentiate it.
 
     Within a gradient of our own it does not, unless that is to be
     differentiated again (`create_graph=True`). What is recorded must not be
-    changed in place. False on other backends, which change nothing in place.
+    changed in place, and counts as recorded where `torch.vmap` maps it. False
+    on other backends, which change nothing in place.
     """
-    return BACKEND == "torch" and sys.modules["torch"].is_grad_enabled()
+    if BACKEND != "torch":
+        return False
+    return _maps.get() or sys.modules["torch"].is_grad_enabled()
 
 
 def computes_now(x):
@@ -184,29 +198,67 @@ def moveaxis(x, source, destination):
     return keras.ops.moveaxis(x, (source,), (destination,))
 
 
-def own_gradient(function):
+def own_gradient(function, written_out=None):
     """`ops.custom_gradient`, out of reach of `torch.autocast`.
 
-    Two kinds of transform refuse gradients that are not the framework's own:
-    those of `torch.func`, and forward mode on JAX. For them it is `function`
-    differentiated as it is written, with all that this keeps in memory.
+    Some transforms refuse gradients that are not the framework's own: those of
+    `torch.func`, and forward mode on PyTorch and JAX. For them it is
+    `written_out` or, without one, `function` differentiated as it is written,
+    with all that this keeps in memory.
     """
+    if written_out is None:
+
+        def written_out(*arguments):
+            return function(*arguments)[0]
 
     @full_precision()
     def forward(*arguments):
         value, gradient = function(*arguments)
         # The backward pass may run where `torch.autocast` is on again.
-        return value, full_precision()(gradient)
+        return value, full_precision()(_mapped(gradient))
 
     def call(*arguments):
         try:
             return keras.ops.custom_gradient(forward)(*arguments)
         except (RuntimeError, TypeError) as error:
-            if not re.search("functorch|custom_vjp", str(error)):
+            if not re.search("functorch|custom_vjp|jvp", str(error)):
                 raise
-            return full_precision()(function)(*arguments)[0]
+            return full_precision()(written_out)(*arguments)
 
     return call
+
+
+def _mapped(gradient):
+    """`gradient`, for `torch.vmap` as well.
+
+    It maps the backward passes of a Jacobian, and refuses to write what it maps
+    into what it does not.
+    """
+    if BACKEND != "torch":
+        return gradient
+
+    def call(*arguments, **upstream):
+        try:
+            return gradient(*arguments, **upstream)
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+        token = _maps.set(True)
+        try:
+            return gradient(*arguments, **upstream)
+        finally:
+            _maps.reset(token)
+
+    return call
+
+
+def may_want_gradient(tensor):
+    """Whether a gradient to a tensor may be asked for.
+
+    PyTorch knows, and is spared what nobody asks for. Others find out
+    themselves.
+    """
+    return BACKEND != "torch" or tensor.requires_grad
 
 
 # Replicas ------------------------------------------------------------------

@@ -717,3 +717,14 @@ def test_the_parts_of_a_metric_are_known():
     assert _keras.metric_parts(metric) == ([], [metric.histogram])
     own, inside = _keras.metric_parts(keras.metrics.Mean())
     assert [len(own), len(inside)] == [2, 0]
+
+
+def test_a_gradient_to_what_asks_for_none_is_not_made():
+    constant = ops.convert_to_tensor(ROWS)
+    assert _keras.may_want_gradient(constant) == (BACKEND != "torch")
+    assert _keras.may_want_gradient(keras.Variable(ROWS).value)
+
+
+def test_without_replicas_a_mean_is_left_as_it_is():
+    mean = ops.convert_to_tensor(np.float32(3))
+    assert float(_keras.scale_loss_for_distribution(mean)) == 3

@@ -4,7 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xent._keras import get_mask, reduce_weighted_values, replicas
+from keras_xent._keras import (
+    get_mask,
+    reduce_weighted_values,
+    replicas,
+    scale_loss_for_distribution,
+)
 from keras_xent.losses import kinds
 from keras_xent.ops import checks, rows
 from keras_xent.ops.blocks import some_rows
@@ -59,6 +64,14 @@ class RowLoss(keras.losses.Loss):
         """
         return -1
 
+    def blanks_rows(self, y_pred):
+        """Whether rows that do not count must be zeros for `row_losses`.
+
+        Else such a row has no gradient whatever it holds, since that of its
+        loss is 0. It takes a pass over predictions and labels to blank them.
+        """
+        return True
+
     def row_losses(self, y_true, y_pred, weight):
         """One loss per row. `weight` is for losses in which rows interact."""
         return self.call(y_true, y_pred)
@@ -85,7 +98,7 @@ class RowLoss(keras.losses.Loss):
             if not hasattr(y_pred, "shape"):
                 y_pred = ops.convert_to_tensor(y_pred)
             weight, keep, effective = None, None, None
-            everyone = None
+            everyone, given = None, y_true
             if sample_weight is not None or mask is not None:
                 axis = self.row_axis(y_pred)
                 weight, mask, keep = rows.weights_and_mask(
@@ -93,8 +106,11 @@ class RowLoss(keras.losses.Loss):
                 )
                 checks.int32_range(y_true)
                 y_pred = ops.convert_to_tensor(y_pred)
-                y_pred = rows.blank(y_pred, keep, axis)
-                y_true = rows.blank(ops.convert_to_tensor(y_true), keep, axis)
+                y_true = ops.convert_to_tensor(y_true)
+                given = y_true
+                if self.blanks_rows(y_pred):
+                    y_pred = rows.blank(y_pred, keep, axis)
+                    y_true = rows.blank(y_true, keep, axis)
             if self.across_replicas:
                 checks.exact_ids(y_true)
                 own = y_pred, y_true, weight, mask
@@ -102,6 +118,7 @@ class RowLoss(keras.losses.Loss):
             if everyone is not None:
                 # From here on all have all rows, but the losses of their own.
                 y_pred, y_true, weight, mask = map(everyone.gather, own)
+                given = y_true
                 keep = rows.kept(weight, mask)
             if keep is not None:
                 effective = ops.cast(keep, "float32")
@@ -118,7 +135,9 @@ class RowLoss(keras.losses.Loss):
                 losses = row_losses(y_true, y_pred, effective)
             if total is None and keep is not None:
                 losses = where(keep, losses, 0)
-            counted = self.row_mask(y_true, y_pred, effective)
+            # Of the labels that were given: a blank one may be a class that is
+            # ignored, and a row of weight 0 counts.
+            counted = self.row_mask(given, y_pred, effective)
             if counted is not None:
                 mask = counted if mask is None else mask & counted
             if total is None:
@@ -159,6 +178,11 @@ class RowLoss(keras.losses.Loss):
         return scales * where(some, factor, 0)
 
     def _reduce(self, losses, weight, mask):
+        if weight is None and mask is None and self._is_mean(losses):
+            # What Keras does, without the operations that ask for the size:
+            # half the time of an eager call on PyTorch.
+            loss = scale_loss_for_distribution(ops.mean(losses))
+            return self._in_own_dtype(loss)
         loss = reduce_weighted_values(
             losses,
             sample_weight=weight,
@@ -170,6 +194,16 @@ class RowLoss(keras.losses.Loss):
             # Keras, as of 3.16, does not reduce an empty batch (no upstream
             # issue found).
             loss = ops.sum(loss)
+        return self._in_own_dtype(loss)
+
+    def _is_mean(self, losses):
+        """Whether the loss is the mean of some losses, of a known number."""
+        if len(losses.shape) == 0 or None in losses.shape:
+            return False
+        empty = 0 in losses.shape
+        return not empty and self.reduction not in (None, "none", "sum")
+
+    def _in_own_dtype(self, loss):
         if keras.backend.standardize_dtype(loss.dtype) == self.dtype:
             return loss
         return ops.cast(loss, self.dtype)

@@ -18,26 +18,21 @@ from keras import ops
 from keras_xent import _keras
 from keras_xent._types import ClassIds, ClassWeight, Tensor, TensorLike
 from keras_xent._warnings import warn
-from keras_xent.ops import checks, extrema
+from keras_xent.ops import checks, extrema, own_softmax
+from keras_xent.ops.own_softmax import LARGEST, More, weighted
 from keras_xent.ops.public import public_op
 from keras_xent.ops.select import where
 
-# Each backend has a formula that beats the others; forward + backward on
-# [1024, 32768], first prototypes, two cores. TensorFlow's fused kernel takes
-# 132 MB, a custom gradient 268 MB and 4 times the cost of an eager call.
-# PyTorch's takes 0.24 s, a custom gradient 0.30 s, and log-softmax and gather
-# cost 1.3 times as much in an eager call. On JAX the maximum and the sum
-# written out, which XLA fuses, take 0.10 s and 128 MB, the log-softmax 0.18 s
-# and 256 MB, and Keras's own loss 0.25 s and 384 MB.
-# What came of it: python benchmarks/crossentropy.py, docs/crossentropy.md.
+# Where a formula is right on all backends, and others are faster on some. JAX
+# fuses the maximum and the sums as they are written out. PyTorch and TensorFlow
+# have a gradient of their own (`own_softmax`). For a small batch on TensorFlow
+# that costs several times as much as the call of its fused kernel.
+# Figures: python benchmarks/crossentropy.py, docs/crossentropy.md.
 BACKEND = keras.backend.backend()
 
 # Stands for a label that is no whole number or too large for int32. It is the
 # one int32 that `ignore_class` does not accept, so that it is never ignored.
 NO_CLASS = -(2**31)
-
-# float32's largest number stands for ∞ where 0 · ∞ has to be 0.
-LARGEST = float(np.finfo("float32").max)
 
 # Targets in float16 or bfloat16 miss a sum of 1 by rounding alone.
 SUM_TOLERANCE = 1e-2
@@ -83,9 +78,8 @@ def softmax_crossentropy(
     Returns:
         The loss of every example in nats: the shape of `logits` without
         `axis`, float32, or float64 for float64 logits. A row that holds no
-        finite logit gives NaN, a negative or NaN target as well. The gradient
-        of such a row is 0 with label smoothing, focal exponent or z-loss;
-        without, it is the NaN of the fused log-softmax.
+        finite logit gives NaN, and passes gradient 0. A negative or NaN target
+        gives NaN as well.
 
     Raises:
         ValueError: if the shapes differ (nothing is broadcast), the logits are
@@ -117,27 +111,28 @@ def softmax_crossentropy(
         label_smoothing, class_weight, focal_gamma, z_loss, count
     )
     _check_vector(class_weight, logits, axis)
+    more = More(label_smoothing, class_weight, z_loss)
     targets = distribution(targets, logits, axis)
-    if not (label_smoothing or focal_gamma or z_loss):
-        # One fused kernel instead of five steps.
-        log_p = ops.log_softmax(logits, axis=axis)
-    else:
-        log_p, log_sum = _log_softmax(logits, axis)
     # Before the smoothing: that would hide a negative or NaN target.
     lowest = extrema.smallest(targets, np.inf, axis=axis)
     given = targets
-    if label_smoothing:
-        targets = (1 - label_smoothing) * targets
-        targets = targets + label_smoothing * _even_share(logits, axis)
     if class_weight is not None:
         targets = targets * _along(class_weight, logits, axis)
     if focal_gamma:
-        losses = ops.sum(targets * _surprise(log_p, focal_gamma), axis=axis)
+        losses = _focal(targets, logits, axis, more, focal_gamma)
+    elif BACKEND == "jax":
+        losses = _written_out(_of_shares, targets, logits, axis, more)
     else:
-        losses = -ops.sum(targets * _bounded(log_p), axis=axis)
-    if z_loss:
-        losses = losses + _z_loss(log_sum, z_loss, axis)
-    losses = where(lowest >= 0, losses, np.nan)
+        if axis != len(logits.shape) - 1:
+            targets = _keras.moveaxis(targets, axis, -1)
+            logits = _keras.moveaxis(logits, axis, -1)
+        losses = own_softmax.dense(
+            targets,
+            logits,
+            more,
+            lambda t, x: _written_out(_of_shares, t, x, -1, more),
+        )
+    losses = where(lowest < 0, np.nan, losses)
     losses = checks.sizes_agree(losses, given, logits)
     return _several_classes(losses, logits, axis)
 
@@ -186,10 +181,8 @@ def sparse_softmax_crossentropy(
     Returns:
         The loss of every example in nats: the shape of `logits` without
         `axis`, float32, or float64 for float64 logits. A label that does not
-        exist gives NaN (on TensorFlow, where it runs on a CPU, an error), and
-        so does a row that holds no finite logit. The gradient of such a row is
-        0, except on TensorFlow and PyTorch, where it is the NaN of their fused
-        kernels.
+        exist gives NaN, and so does a row that holds no finite logit, which
+        passes gradient 0.
 
     Raises:
         ValueError: if the shapes do not fit, the logits are not floating point
@@ -224,25 +217,22 @@ def sparse_softmax_crossentropy(
     counted = is_counted(labels, ignored)
     if counted is not None:
         labels = where(counted, labels, 0)
-        logits = where(ops.expand_dims(counted, axis), logits, 0)
-
-    losses = _negative_log_likelihood(labels, logits, axis)
-    if focal_gamma:
-        losses = _surprise(-losses, focal_gamma)
+        if sparse_is_written_out(logits, focal_gamma):
+            logits = where(ops.expand_dims(counted, axis), logits, 0)
+    more = More(label_smoothing, class_weight, z_loss)
+    weight = None
     if class_weight is not None:
         weight = _weight_of(labels, class_weight, logits.dtype)
-        losses = where(weight == 0, 0, weight * losses)
-    if label_smoothing or z_loss:
-        log_p, log_sum = _log_softmax(logits, axis)
-        losses = (1 - label_smoothing) * losses
-        if label_smoothing:
-            share = label_smoothing * _even_share(logits, axis)
-            if class_weight is not None:
-                share = share * _along(class_weight, logits, axis)
-            share = share * _surprise(log_p, focal_gamma)
-            losses = losses + ops.sum(share, axis=axis)
-        if z_loss:
-            losses = losses + _z_loss(log_sum, z_loss, axis)
+    if not focal_gamma:
+        losses = _of_one_class(labels, weight, logits, axis, more)
+    else:
+        losses = _surprise(
+            -_of_one_class(labels, None, logits, axis, More()), focal_gamma
+        )
+        losses = weighted(losses, weight)
+        if label_smoothing or z_loss:
+            others = _focal(None, logits, axis, more, focal_gamma)
+            losses = (1 - label_smoothing) * losses + others
     losses = _several_classes(losses, logits, axis)
     return losses if counted is None else where(counted, losses, 0)
 
@@ -351,39 +341,126 @@ def distribution(targets, logits, axis):
     return ops.cast(ops.convert_to_tensor(targets), logits.dtype)
 
 
-def _negative_log_likelihood(labels, logits, axis):
-    """−log softmax(logits) at the labels. One that does not exist gives NaN.
+def is_written_out(focal_gamma):
+    """Whether the gradient is that of the formula, operation by operation.
 
-    On TensorFlow it is an error of the kernel where that runs on a CPU.
+    If not, it is one of its own, which is 0 in rows whose losses have gradient
+    0, whatever they hold.
     """
+    return BACKEND == "jax" or focal_gamma > 0
+
+
+def sparse_is_written_out(logits, focal_gamma):
+    """As `is_written_out`, for labels."""
+    small = BACKEND == "tensorflow" and checks.is_small(logits)
+    return is_written_out(focal_gamma) or small
+
+
+def _of_one_class(labels, weight, logits, axis, more):
+    """The loss of labels and of `more`. A label that is not there gives NaN."""
     if BACKEND == "jax":
-        return _gathered(labels, logits, axis)
+        return _written_out(_of_labels, (labels, weight), logits, axis, more)
     if axis != len(logits.shape) - 1:
         logits = _keras.moveaxis(logits, axis, -1)
-    if BACKEND == "tensorflow":
-        # Behind a softmax Keras takes what the softmax was given, and not what
-        # it is given itself. A copy (no bytes are copied) has no such past.
-        # As of Keras 3.16 it does so on purpose, with a warning.
-        return ops.sparse_categorical_crossentropy(
-            labels, ops.copy(logits), from_logits=True
+    count = logits.shape[-1]
+    if count is None:
+        count = ops.cast(ops.shape(logits)[-1], labels.dtype)
+    existing = labels % count
+    plain = not (more.label_smoothing or more.z_loss)
+    if plain and sparse_is_written_out(logits, 0):
+        losses = weighted(_fused(existing, logits), weight)
+    else:
+        losses = own_softmax.sparse(
+            existing,
+            logits,
+            weight,
+            more,
+            lambda x: _written_out(_of_labels, (existing, weight), x, -1, more),
         )
-    # PyTorch takes −100 for "ignore" and gives 0 for it.
-    existing = labels % logits.shape[-1]
+    return where(existing != labels, np.nan, losses)
+
+
+def _fused(labels, logits):
+    """−log softmax(logits) at the labels, by the kernel of TensorFlow."""
+    top = ops.max(logits, axis=-1, keepdims=True, initial=-np.inf)
+    top = ops.stop_gradient(top)
+    # The kernel's gradient of a row without a finite maximum is NaN, and 0
+    # times that is NaN. And behind a softmax Keras takes what the softmax was
+    # given, not what it is given itself (as of Keras 3.16 on purpose, with a
+    # warning): what comes from `where` has no such past.
     losses = ops.sparse_categorical_crossentropy(
-        existing, logits, from_logits=True
+        labels, where(ops.isfinite(top), logits, 0), from_logits=True
     )
-    return where(existing == labels, losses, np.nan)
+    # Infinity less infinity is NaN, and takes a third of the time of a choice.
+    return losses + ops.squeeze(top - top, -1)
 
 
-def _gathered(labels, logits, axis):
-    # JAX gathers NaN beyond the end, but counts −1 from there.
-    count = logits.shape[axis]
-    labels = ops.expand_dims(ops.where(labels < 0, count, labels), axis)
-    chosen = ops.take_along_axis(logits, labels, axis)
+def _written_out(targets_of, targets, logits, axis, more):
+    """The loss by its formula, whose terms are of one sign: none cancel.
+
+    XLA makes each sum in one pass, and writes nothing as large as the logits.
+    """
     top, defined = _top(logits, axis)
-    total = ops.sum(ops.exp(logits - top), axis=axis, keepdims=True)
-    losses = (top - chosen) + ops.log(where(defined, total, 1))
-    return ops.squeeze(where(defined, losses, np.nan), axis)
+    # 0 times the derivative at infinity or NaN is NaN.
+    below = where(defined, top - logits, 0)
+    log_total = ops.log(ops.sum(ops.exp(-below), axis=axis, keepdims=True))
+    losses = targets_of(targets, below, log_total, axis)
+    log_total = ops.squeeze(log_total, axis)
+    if more.label_smoothing:
+        finite = logits > -np.inf
+        each = ops.cast(finite, logits.dtype)
+        number = ops.sum(each, axis=axis)
+        if more.class_weight is not None:
+            each = each * _along(more.class_weight, logits, axis)
+        others = ops.sum(each * where(finite, below, 0), axis=axis)
+        others = others + ops.sum(each, axis=axis) * log_total
+        losses = (1 - more.label_smoothing) * losses
+        losses = losses + more.label_smoothing * others / ops.maximum(number, 1)
+    if more.z_loss:
+        log_sum = ops.squeeze(top, axis) + log_total
+        losses = losses + more.z_loss * log_sum**2
+    return where(~ops.squeeze(defined, axis), np.nan, losses)
+
+
+def _of_shares(targets, below, log_total, axis):
+    """Σ_k t_k (−log p_k)."""
+    losses = ops.sum(targets * _bounded(below), axis=axis)
+    return losses + ops.sum(targets, axis=axis) * ops.squeeze(log_total, axis)
+
+
+def _of_labels(labels, below, log_total, axis):
+    """w_y (−log p_y) for labels y and their weights, or None."""
+    labels, weight = labels
+    # JAX gathers NaN beyond the end, but counts −1 from there.
+    count = below.shape[axis]
+    labels = ops.expand_dims(ops.where(labels < 0, count, labels), axis)
+    chosen = ops.take_along_axis(below, labels, axis)
+    return weighted(ops.squeeze(chosen + log_total, axis), weight)
+
+
+def _focal(targets, logits, axis, more, focal_gamma):
+    """Σ_k w_k t̃_k (1 − p_k)^γ (−log p_k) + z · lse².
+
+    Args:
+        targets: w t. None for those of labels, which are left to others.
+        logits, axis: The logits and their axis of the classes.
+        more: ε, w and z.
+        focal_gamma: γ.
+    """
+    log_p, log_sum = _log_softmax(logits, axis)
+    losses = 0
+    if more.label_smoothing:
+        share = more.label_smoothing * _even_share(logits, axis)
+        if more.class_weight is not None:
+            share = share * _along(more.class_weight, logits, axis)
+        if targets is not None:
+            share = share + (1 - more.label_smoothing) * targets
+        targets = share
+    if targets is not None:
+        losses = ops.sum(targets * _surprise(log_p, focal_gamma), axis=axis)
+    if more.z_loss:
+        losses = losses + more.z_loss * ops.squeeze(log_sum, axis) ** 2
+    return losses
 
 
 def _log_softmax(logits, axis):
@@ -426,10 +503,6 @@ def _even_share(logits, axis):
     finite = ops.cast(logits > -np.inf, logits.dtype)
     count = ops.sum(finite, axis=axis, keepdims=True)
     return finite / ops.maximum(count, 1)
-
-
-def _z_loss(log_sum, z_loss, axis):
-    return z_loss * ops.squeeze(log_sum, axis) ** 2
 
 
 def _weight_of(labels, class_weight, dtype):

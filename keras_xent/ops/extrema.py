@@ -31,4 +31,9 @@ def smallest(x, start, axis=None, keepdims=False):
     """The minimum of `start` and the entries along an axis; as `largest`."""
     if BACKEND != "torch":
         return ops.min(x, axis=axis, keepdims=keepdims, initial=start)
-    return -largest(-x, -start, axis=axis, keepdims=keepdims)
+    if 0 in x.shape:
+        return ops.sum(x, axis=axis, keepdims=keepdims) + start
+    low = ops.min(x, axis=axis, keepdims=keepdims)
+    if start == np.inf:
+        return low
+    return where(low >= start, start, low)

@@ -85,6 +85,29 @@ def test_gradients_agree_with_finite_differences(options):
     np.testing.assert_allclose(grad, expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.float64
+@each_options
+def test_gradients_to_the_targets_agree_with_finite_differences(options):
+    logits = 2 * normal(2, 3).astype("float64")
+    targets = np.array([[0.1, 0.9, 0.3], [0.6, 0.5, 0.8]])
+
+    def function(t):
+        return ops.sigmoid_crossentropy(t, logits, **options)
+
+    grad, _ = gradient(function, targets)
+    expected = finite_differences(function, targets)
+    np.testing.assert_allclose(grad, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_at_a_logit_of_zero_the_gradient_is_half_minus_the_target():
+    targets = np.array([0.0, 1.0, 0.25], "float32")
+    grad, value = gradient(
+        lambda x: ops.sigmoid_crossentropy(targets, x), np.zeros(3, "float32")
+    )
+    np.testing.assert_allclose(value, np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(grad, 0.5 - targets, rtol=1e-6)
+
+
 def test_infinite_log_odds_cost_nothing_where_they_are_right():
     logits = np.array([-np.inf, np.inf, -np.inf, np.inf], "float32")
     targets = np.array([0.0, 1.0, 1.0, 0.0], "float32")
