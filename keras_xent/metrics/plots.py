@@ -72,7 +72,7 @@ def roc_curve(metric, rates, ax):
     order = slice(None, None, -1) if metric.similarity else slice(None)
     x, true_match = rates.false_match[order], 1.0 - rates.false_non_match[order]
     x, true_match = np.append(x, 1.0), np.append(true_match, 1.0)
-    area = float(roc.match_auc(metric._curve(np)))
+    area = float(roc.match_auc(metric._exact_curve()))
     display = RocCurveDisplay(fpr=x, tpr=true_match, roc_auc=area)
     display.plot(ax=ax, name=metric.name)
     ax.lines[-1].set_color(SAME)
