@@ -4,12 +4,19 @@
 
 Forward and backward on [1024, 32768] float32 logits, and one eager call on
 [32, 10]. Every case runs in a process of its own.
+
+    python benchmarks/crossentropy.py --kinds options --rounds 1
+
+The same with each option alone, with a weight for each row (a quarter of them
+0), and with logits of lower precision, beside the loss without; and the focal
+losses of Keras and, on PyTorch, by the formula of torchvision.
 """
 
 import harness
 import numpy as np
 
-KINDS = ["sparse", "dense", "sigmoid", "small sparse", "small dense"]
+LOSSES = ["sparse", "dense", "sigmoid"]
+KINDS = [*LOSSES, *("small " + kind for kind in LOSSES)]
 NATIVE = {
     "PyTorch": "torch.nn.functional",
     "JAX": "optax",
@@ -18,8 +25,48 @@ NATIVE = {
 }
 BIG, SMALL = (1024, 32768), (32, 10)
 
+# The arguments of ours, for each option alone.
+OPTIONS = {
+    "plain": {},
+    "label_smoothing": {"label_smoothing": 0.1},
+    "class_weight": {"class_weight": {0: 2.0, 7: 0.5}},
+    "pos_weight": {"pos_weight": 3.0},
+    "focal_gamma": {"focal_gamma": 2.0},
+    "z_loss": {"z_loss": 1e-4},
+    "weights": {},
+    "bfloat16": {},
+    "float16": {},
+}
+FOCAL_PEERS = {
+    "sparse": [],
+    "dense": ["Keras focal"],
+    "sigmoid": ["Keras focal", "torchvision's formula"],
+}
+
 
 def cases():
+    return [*usual_cases(), *option_cases()]
+
+
+def option_cases():
+    for mode in NATIVE:
+        for of in LOSSES:
+            left_out = ("pos_weight",)
+            if of == "sigmoid":
+                left_out = ("class_weight", "z_loss")
+            names = [name for name in OPTIONS if name not in left_out]
+            for option in [*names, *FOCAL_PEERS[of]]:
+                if option.startswith("torchvision") and mode != "PyTorch":
+                    continue
+                yield {
+                    "mode": mode,
+                    "kind": "options",
+                    "of": of,
+                    "option": option,
+                }
+
+
+def usual_cases():
     return [
         {"mode": mode, "kind": kind, "loss": loss}
         for kind in KINDS
@@ -31,6 +78,8 @@ def cases():
 
 
 def run(case):
+    if case["kind"] == "options":
+        return run_option(**case)
     kind = case["kind"].removeprefix("small ")
     loss = make_loss(kind, case["loss"], case["mode"])
     if case["kind"].startswith("small"):
@@ -45,6 +94,64 @@ def run(case):
         make_data(kind, (8, 16), case["mode"]),
         make_data(kind, BIG, case["mode"]),
     )
+
+
+def run_option(mode, of, option, kind):
+    from keras import ops
+
+    loss = option_loss(of, option)
+
+    def mean(logits, targets, *weights):
+        return loss(targets, logits, *weights)
+
+    def data(shape):
+        logits, targets = make_data(of, shape, mode)
+        if option in ("bfloat16", "float16"):
+            logits = ops.cast(logits, option)
+        if option != "weights":
+            return logits, targets
+        weights = (np.arange(shape[0]) % 4 > 0).astype("float32")
+        return logits, targets, ops.convert_to_tensor(weights)
+
+    return harness.time_and_memory(
+        lambda: harness.step(mean, mode), data((8, 16)), data(BIG)
+    )
+
+
+def option_loss(of, option):
+    import keras
+
+    if option == "Keras focal":
+        return {
+            "dense": keras.losses.CategoricalFocalCrossentropy,
+            "sigmoid": keras.losses.BinaryFocalCrossentropy,
+        }[of](from_logits=True)
+    if option == "torchvision's formula":
+        return torchvision_focal
+    return make_class(of)(**OPTIONS[option])
+
+
+def torchvision_focal(targets, logits, gamma=2.0):
+    """What `torchvision.ops.sigmoid_focal_loss` computes, without its α."""
+    import torch
+    from torch.nn import functional
+
+    p = torch.sigmoid(logits)
+    losses = functional.binary_cross_entropy_with_logits(
+        logits, targets, reduction="none"
+    )
+    p_of_target = p * targets + (1 - p) * (1 - targets)
+    return (losses * (1 - p_of_target) ** gamma).mean()
+
+
+def make_class(kind):
+    import keras_xent
+
+    return {
+        "sparse": keras_xent.losses.SparseSoftmaxCrossentropy,
+        "dense": keras_xent.losses.SoftmaxCrossentropy,
+        "sigmoid": keras_xent.losses.SigmoidCrossentropy,
+    }[kind]
 
 
 def wait(value):
@@ -70,14 +177,8 @@ def make_data(kind, shape, mode):
 def make_loss(kind, name, mode):
     import keras
 
-    import keras_xent
-
     if name == "keras_xent":
-        return {
-            "sparse": keras_xent.losses.SparseSoftmaxCrossentropy,
-            "dense": keras_xent.losses.SoftmaxCrossentropy,
-            "sigmoid": keras_xent.losses.SigmoidCrossentropy,
-        }[kind]()
+        return make_class(kind)()
     if name == "Keras":
         return {
             "sparse": keras.losses.SparseCategoricalCrossentropy,
@@ -117,8 +218,42 @@ def native_loss(kind, mode):
     return lambda y, x: tf.reduce_mean(function(y, x))
 
 
+def option_table(chosen, rounds):
+    for of in LOSSES:
+        mine = [
+            (i, case)
+            for i, case in enumerate(chosen)
+            if case["kind"] == "options" and case["of"] == of
+        ]
+        if not mine:
+            continue
+        modes = list(dict.fromkeys(case["mode"] for _, case in mine))
+        print(f"\n{of}, s (ratio to plain), peak MB\n")
+        print("| | " + " | ".join(modes) + " |")
+        print("| --- " * (len(modes) + 1) + "|")
+        for option in dict.fromkeys(case["option"] for _, case in mine):
+            cells = [option]
+            for mode in modes:
+                found = {c["option"]: i for i, c in mine if c["mode"] == mode}
+                if option not in found:
+                    cells.append("–")
+                    continue
+                index, plain = found[option], found["plain"]
+                seconds = harness.median(rounds, index, "seconds")
+                ratio = harness.ratio(rounds, index, plain, "seconds")
+                peak = harness.median(rounds, index, "peak_mb")
+                cells.append(
+                    f"{harness.show(seconds, 3)} ({harness.show(ratio, 2)}), "
+                    f"{harness.show(peak, 0)}"
+                )
+            print("| " + " | ".join(cells) + " |")
+
+
 def table(chosen, rounds):
-    for kind in dict.fromkeys(case["kind"] for case in chosen):
+    kinds = dict.fromkeys(case["kind"] for case in chosen)
+    for kind in kinds:
+        if kind == "options":
+            continue
         small = kind.startswith("small")
         key, unit = ("us", "µs") if small else ("seconds", "s")
         print(f"\n{kind}, {SMALL if small else BIG}\n")
@@ -145,4 +280,4 @@ def table(chosen, rounds):
 
 
 if __name__ == "__main__":
-    harness.main(cases, run, [table])
+    harness.main(cases, run, [table, option_table], usual=KINDS)
