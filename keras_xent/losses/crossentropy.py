@@ -9,7 +9,7 @@ from keras_xent import ops
 from keras_xent._types import ClassIds, ClassWeight, DType, Reduction
 from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss, as_list
-from keras_xent.ops import checks, crossentropy, rows, sigmoid
+from keras_xent.ops import checks, crossentropy, own_softmax, rows, sigmoid
 from keras_xent.ops.select import where
 
 
@@ -104,7 +104,7 @@ class SoftmaxCrossentropy(RowLoss):
         return checks.axis(self.axis, len(y_pred.shape))
 
     def blanks_rows(self, y_pred):
-        return crossentropy.is_written_out(self.focal_gamma)
+        return own_softmax.is_written_out(self.focal_gamma)
 
     def call(self, y_true, y_pred):
         return ops.softmax_crossentropy(y_true, y_pred, **self.options)
@@ -207,7 +207,7 @@ class SparseSoftmaxCrossentropy(RowLoss):
         return checks.axis(self.axis, len(y_pred.shape))
 
     def blanks_rows(self, y_pred):
-        return crossentropy.sparse_is_written_out(y_pred, self.focal_gamma)
+        return own_softmax.is_written_out(self.focal_gamma, y_pred)
 
     def call(self, y_true, y_pred):
         return ops.sparse_softmax_crossentropy(y_true, y_pred, **self.options)

@@ -15,10 +15,6 @@ from keras_xent.ops.select import where
 
 INT32_MAX = 2**31 - 1
 
-# Up to so many numbers, starting an operation is what costs time. On TensorFlow
-# a gradient of its own then takes longer than it spares.
-SMALL_SIZE = 2**16
-
 
 def number(name, value, low, high=None, high_open=False):
     """Raises unless `value` is a number with `low <= value <= high`."""
@@ -279,12 +275,6 @@ def same_shape(name, shape, other_name, other):
             f"become (n, n). Received: {name} of shape {tuple(shape)}, "
             f"{other_name} of shape {tuple(other)}."
         )
-
-
-def is_small(x):
-    """Whether a tensor is known to have few entries."""
-    shape = tuple(x.shape)
-    return None not in shape and math.prod(shape) <= SMALL_SIZE
 
 
 def on_host(x):

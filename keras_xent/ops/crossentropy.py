@@ -217,7 +217,7 @@ def sparse_softmax_crossentropy(
     counted = is_counted(labels, ignored)
     if counted is not None:
         labels = where(counted, labels, 0)
-        if sparse_is_written_out(logits, focal_gamma):
+        if own_softmax.is_written_out(focal_gamma, logits):
             logits = where(ops.expand_dims(counted, axis), logits, 0)
     more = More(label_smoothing, class_weight, z_loss)
     weight = None
@@ -341,21 +341,6 @@ def distribution(targets, logits, axis):
     return ops.cast(ops.convert_to_tensor(targets), logits.dtype)
 
 
-def is_written_out(focal_gamma):
-    """Whether the gradient is that of the formula, operation by operation.
-
-    If not, it is one of its own, which is 0 in rows whose losses have gradient
-    0, whatever they hold.
-    """
-    return BACKEND == "jax" or focal_gamma > 0
-
-
-def sparse_is_written_out(logits, focal_gamma):
-    """As `is_written_out`, for labels."""
-    small = BACKEND == "tensorflow" and checks.is_small(logits)
-    return is_written_out(focal_gamma) or small
-
-
 def _of_one_class(labels, weight, logits, axis, more):
     """The loss of labels and of `more`. A label that is not there gives NaN."""
     if BACKEND == "jax":
@@ -367,7 +352,7 @@ def _of_one_class(labels, weight, logits, axis, more):
         count = ops.cast(ops.shape(logits)[-1], labels.dtype)
     existing = labels % count
     plain = not (more.label_smoothing or more.z_loss)
-    if plain and sparse_is_written_out(logits, 0):
+    if plain and own_softmax.is_written_out(0, logits):
         losses = weighted(_fused(existing, logits), weight)
     else:
         losses = own_softmax.sparse(

@@ -11,6 +11,7 @@ refuses gradients that are not the framework's own.
 """
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -24,8 +25,29 @@ from keras_xent.ops.select import where
 
 BACKEND = keras.backend.backend()
 
+# Up to so many numbers, starting an operation is what costs time. On TensorFlow
+# a gradient of its own then takes longer than it spares.
+SMALL_SIZE = 2**16
+
 # float32's largest number stands for ∞ where 0 · ∞ has to be 0.
 LARGEST = float(np.finfo("float32").max)
+
+
+def is_written_out(focal_gamma, logits=None):
+    """Whether the gradient is that of the formula, operation by operation.
+
+    If not, it is one of its own, which is 0 in rows whose losses have gradient
+    0, whatever they hold.
+
+    Args:
+        focal_gamma: The focal exponent, which has no gradient of its own.
+        logits: Given where few of them, on TensorFlow, are a reason as well.
+    """
+    few = False
+    if BACKEND == "tensorflow" and logits is not None:
+        shape = tuple(logits.shape)
+        few = None not in shape and math.prod(shape) <= SMALL_SIZE
+    return BACKEND == "jax" or focal_gamma > 0 or few
 
 
 def dense(targets, logits, more, written_out):
@@ -193,9 +215,7 @@ class _Evenly:
     def __init__(self, log_p, more):
         dtype = log_p.dtype
         self.masked, self.weight = log_p == -np.inf, None
-        number = ops.shape(log_p)[-1] - ops.sum(
-            ops.cast(self.masked, "int32"), axis=-1
-        )
+        number = ops.shape(log_p)[-1] - ops.sum(self.masked, axis=-1)
         share = more.label_smoothing / (1 - more.label_smoothing)
         self.share = share / ops.cast(ops.maximum(number, 1), dtype)
         number = ops.cast(number, dtype)

@@ -10,7 +10,7 @@ from keras_xent import _keras
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.blocks import add, in_place, multiply, subtract
-from keras_xent.ops.own_softmax import LARGEST
+from keras_xent.ops.own_softmax import LARGEST, is_written_out
 from keras_xent.ops.public import public_op
 from keras_xent.ops.select import where
 
@@ -99,8 +99,7 @@ def sigmoid_crossentropy(
         # What is no share of yes and no is none, smoothed or not.
         targets = where(_impossible(targets), np.nan, targets)
         targets = (1 - label_smoothing) * targets + label_smoothing / 2
-    small = BACKEND == "tensorflow" and checks.is_small(logits)
-    if BACKEND == "jax" or focal_gamma or small:
+    if is_written_out(focal_gamma, logits):
         losses = _written_out(targets, logits, weight, focal_gamma)
     else:
         losses = _with_own_gradient(targets, logits, weight)
