@@ -34,6 +34,7 @@ __all__ = [
     "get_tensor_attr",
     "global_seed_generator",
     "in_symbolic_scope",
+    "is_traced",
     "lent_losses",
     "loss_arguments",
     "may_want_gradient",
@@ -191,6 +192,19 @@ def computes_now(x):
     if type(x) is not torch.Tensor or x.is_meta:
         return False
     return not torch.compiler.is_compiling()
+
+
+def is_traced(x):
+    """Whether TensorFlow or JAX only notes what is done with a tensor.
+
+    As they do to compile a function, and JAX to differentiate it. PyTorch runs
+    one operation after the other.
+    """
+    if BACKEND == "tensorflow":
+        return not sys.modules["tensorflow"].executing_eagerly()
+    if BACKEND == "jax":
+        return isinstance(x, sys.modules["jax"].core.Tracer)
+    return False
 
 
 def moveaxis(x, source, destination):

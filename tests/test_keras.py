@@ -17,6 +17,7 @@ from keras_xent import _keras
 from tests.testing import (
     BACKEND,
     autocast,
+    compiled,
     gradient,
     only_on,
     to_numpy,
@@ -312,6 +313,20 @@ def test_what_is_traced_or_shaped_only_does_not_compute_now():
 
     traced(x)
     assert asked == [False]
+
+
+def test_a_tensor_of_a_compiled_function_is_traced():
+    asked = []
+
+    def f(x):
+        asked.append(_keras.is_traced(x))
+        return x + 1
+
+    x = ops.convert_to_tensor(ROWS)
+    f(x)
+    compiled(f)(x)
+    assert asked[0] is False
+    assert asked[-1] is (BACKEND != "torch")
 
 
 def test_an_axis_is_moved_under_vmap_as_well():

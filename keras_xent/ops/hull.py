@@ -10,7 +10,8 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_xent.ops.roc import crossing_of_segment, prefix_sums
+from keras_xent.ops.prefix import prefix_sums
+from keras_xent.ops.roc import crossing_of_segment
 from keras_xent.ops.segments import segment_sum
 
 # The equal error rate of the hull: steps on some points, then on all. Each step

@@ -9,17 +9,16 @@ import functools
 import math
 from typing import NamedTuple
 
-import keras
 import numpy as np
 from keras import ops
 
-# On a CPU TensorFlow's cumsum adds one number after the other: 65,000 tenths
-# are then right to 6e-4. JAX's and PyTorch's round as little as rows do.
-_CUMSUM_ROUNDS = keras.backend.backend() == "tensorflow"
-
-# Sums add so many numbers at a time: rounds as little as pairwise summation
-# nearly does, in a quarter of its steps.
-_SUMMED_AT_ONCE = 16
+from keras_xent.ops.prefix import (
+    in_blocks,
+    largest_prefix_sum,
+    pairs_in_order,
+    prefix_sums,
+    total,
+)
 
 
 class Alikeness(NamedTuple):
@@ -85,12 +84,42 @@ class Curve:
     @functools.cached_property
     def non_matches(self):
         """The weight of all of them."""
-        return self.non_match_sums[-1]
+        return total(self.non_match, self.xp)
 
     @functools.cached_property
     def matches(self):
         """The weight of all of them."""
         return total(self.match, self.xp)
+
+    @functools.cached_property
+    def blocks(self):
+        """The curve with many neighboring bins as one: little to read."""
+        return Curve(
+            *(
+                self.xp.sum(in_blocks(x, self.xp), axis=1)
+                for x in (self.non_match, self.match)
+            ),
+            self.xp,
+        )
+
+    def within(self, block):
+        """The part of the curve that is one of its `blocks`.
+
+        Its rates are those of the whole: what lies outside comes first and
+        last, as one bin each.
+        """
+        xp, blocks = self.xp, self.blocks
+        parts = []
+        for bins, x in (
+            (blocks.non_match, self.non_match),
+            (blocks.match, self.match),
+        ):
+            place = xp.arange(bins.shape[0])
+            inside = xp.take(in_blocks(x, xp), block, axis=0)
+            before = xp.sum(xp.where(place < block, bins, 0.0))
+            after = xp.sum(xp.where(place > block, bins, 0.0))
+            parts.append(xp.concatenate([before[None], inside, after[None]]))
+        return Curve(*parts, xp)
 
     @functools.cached_property
     def false_match(self):
@@ -123,60 +152,6 @@ class Curve:
         return Curve(non_match, match, np, self._alike, ends)
 
 
-def prefix_sums(x, xp=ops):
-    """0, x_0, x_0 + x_1, ..., each with the error of 60 additions or fewer.
-
-    Args:
-        x: Float tensor `[n]`, n known.
-        xp: `keras.ops` or `numpy`.
-
-    Returns:
-        `[n + 1]`, of the dtype of `x`.
-    """
-    if xp is np:
-        return np.concatenate([[0.0], np.cumsum(x)])
-    if not _CUMSUM_ROUNDS:
-        return ops.cumsum(ops.pad(x, [(1, 0)]))
-    n = x.shape[0]
-    x = rows(x, before=1)
-    upto = ops.cumsum(x, axis=1)
-    sums = upto + _sums_before(upto[:, -1])[:, None]
-    return ops.reshape(sums, (-1,))[: n + 1]
-
-
-def _sums_before(x):
-    """Σ_{j<i} x_j for each i of `[n]`."""
-    n = x.shape[0]
-    if n <= _SUMMED_AT_ONCE:
-        return _sums_before_in_rows(x[None, :])[0]
-    x = rows(x)
-    sums = _sums_before_in_rows(x) + _sums_before(ops.sum(x, axis=1))[:, None]
-    return ops.reshape(sums, (-1,))[:n]
-
-
-def _sums_before_in_rows(x):
-    # Not a product of matrices, which would be rounded to less than float32 on
-    # some devices and by `torch.autocast`.
-    before = np.tri(x.shape[1], k=-1, dtype="float32")
-    before = ops.convert_to_tensor(before, x.dtype)
-    return ops.sum(x[:, None, :] * before, axis=2)
-
-
-def rows(x, before=0):
-    """`x` as rows to sum at once, with zeros before, and to fill the last."""
-    missing = -(x.shape[0] + before) % _SUMMED_AT_ONCE
-    if before + missing:
-        x = ops.pad(x, [(before, missing)])
-    return ops.reshape(x, (-1, _SUMMED_AT_ONCE))
-
-
-def total(x, xp=ops):
-    """The sum of `[n]`, n known, with the error of as few additions."""
-    while xp is not np and x.shape[0] > _SUMMED_AT_ONCE:
-        x = xp.sum(rows(x), axis=1)
-    return xp.sum(x)
-
-
 def equal_error_rate(curve):
     """The rate at which both errors are equally frequent.
 
@@ -198,20 +173,20 @@ def equal_error_rate(curve):
     0.5
     """
     xp = curve.xp
-    gap = curve.false_non_match - curve.false_match  # falls from 1 to -1
-    return _crossing(curve, xp.sum(gap > 0))
-
-
-def _crossing(curve, after):
-    """Where the line to point `after` from the one before has equal errors."""
-    xp = curve.xp
-    last = curve.match.shape[0]
-    after = xp.clip(after, 1, last)  # 0 where the curve is NaN
+    part = curve.within(_first_of_more_errors(curve.blocks) - 1)
+    after = _first_of_more_errors(part)
     x, y = (
         (xp.take(rate, after - 1), xp.take(rate, after))
-        for rate in (curve.false_match, curve.false_non_match)
+        for rate in (part.false_match, part.false_non_match)
     )
     return crossing_of_segment((x[0], y[0]), (x[1], y[1]))
+
+
+def _first_of_more_errors(curve):
+    """The first point with as many false matches as false non-matches."""
+    more = curve.false_non_match > curve.false_match
+    # 0 where the curve is NaN.
+    return curve.xp.clip(curve.xp.sum(more), 1, curve.match.shape[0])
 
 
 def crossing_of_segment(start, end):
@@ -238,13 +213,18 @@ def match_accuracy(curve, balanced):
     Returns:
         Scalar in [0, 1].
     """
+    # Right decisions at point k less those at point 0, which are the
+    # non-matches.
+    xp = curve.xp
     if balanced:
-        wrong = 0.5 * (curve.false_match + curve.false_non_match)
+        match, non_match = curve.match / curve.matches, curve.non_match
+        non_match = non_match / curve.non_matches
+        at_first, of = 1.0, 2.0
     else:
-        wrong = curve.non_match_sums + curve.false_non_match_sums
-        wrong = wrong / (curve.matches + curve.non_matches)
-    first, last = curve.ends
-    return 1.0 - curve.xp.min(wrong[first : last + 1])
+        match, non_match = curve.match, curve.non_match
+        at_first, of = curve.non_matches, curve.matches + curve.non_matches
+    gain = largest_prefix_sum(match - non_match, curve.ends, xp)
+    return (at_first + gain) / of
 
 
 def match_auc(curve):
@@ -264,9 +244,9 @@ def match_auc(curve):
         Hanley and McNeil, "The meaning and use of the area under a receiver
         operating characteristic (ROC) curve", Radiology 1982.
     """
-    rate = curve.false_match
-    twice = curve.xp.sum(curve.match * (rate[:-1] + rate[1:]))
-    return 1.0 - 0.5 * twice / curve.matches
+    xp = curve.xp
+    wrong = pairs_in_order(curve.non_match, curve.match / curve.matches, xp)
+    return 1.0 - wrong / curve.non_matches
 
 
 def detection_cost(
@@ -309,10 +289,15 @@ def true_match_rate_at(curve, false_match_rate):
         Scalar in [0, 1].
     """
     xp = curve.xp
-    count = xp.sum(curve.false_match <= false_match_rate)
-    # 0 where the curve is NaN.
-    last = xp.clip(count - 1, 0, curve.match.shape[0])
-    return xp.take(curve.true_match, last)
+
+    def last(curve):
+        count = xp.sum(curve.false_match <= false_match_rate)
+        return xp.maximum(count - 1, 0)  # 0 where the curve is NaN
+
+    # Of the last point no block comes after.
+    block = xp.minimum(last(curve.blocks), curve.blocks.match.shape[0] - 1)
+    part = curve.within(block)
+    return xp.take(part.true_match, last(part))
 
 
 def precision(curve):

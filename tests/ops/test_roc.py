@@ -107,24 +107,6 @@ def test_the_detection_cost_of_the_better_trivial_system_is_one():
     assert cost == pytest.approx(0.0494 / 0.2)
 
 
-@pytest.mark.parametrize("n", [1, 15, 16, 17, 300, 70_000])
-def test_prefix_sums_of_whole_numbers_are_exact(n):
-    x = np.random.default_rng(n).integers(0, 200, n)
-    sums = compiled(roc.prefix_sums)(ops.convert_to_tensor(x, "float32"))
-    assert np.array_equal(to_numpy(sums), np.append(0, np.cumsum(x)))
-
-
-@pytest.mark.parametrize("way", [compiled, lambda function: function])
-def test_many_fractional_weights_are_summed_to_a_millionth(way):
-    # One after the other in float32, tenths lose 6e-4 on the way.
-    x = np.full(65_281, 0.1, "float32")
-    expected = np.cumsum(x.astype("float64"))
-    sums = to_numpy(way(roc.prefix_sums)(ops.convert_to_tensor(x)))
-    np.testing.assert_allclose(sums[1:], expected, rtol=1e-6)
-    total = way(roc.total)(ops.convert_to_tensor(x))
-    assert float(total) == pytest.approx(expected[-1], rel=1e-6)
-
-
 def test_rates_in_the_tail_are_right_to_a_millionth():
     # 1e9 non-matches: float32 has lost the single ones long before the end.
     rng = np.random.default_rng(0)
@@ -169,3 +151,44 @@ def test_cllr_is_the_mean_of_two_log_losses():
     llr = ops.convert_to_tensor(llr, "float32")
     found = roc.cllr(device, llr, llr)
     assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("bins", [1, 2, 31, 32, 33, 1025, 5000])
+@pytest.mark.parametrize("way", [compiled, lambda function: function])
+@pytest.mark.parametrize("ends", ["all", "not the first", "not the last"])
+def test_figures_of_many_bins_are_those_of_all_points(bins, way, ends):
+    rng = np.random.default_rng(bins)
+    w = rng.integers(0, 9, (2, bins)).astype("float32") + 1
+    first, last = {"not the first": 1}.get(ends, 0), bins
+    last -= ends == "not the last"
+    false_match = np.append(0, np.cumsum(w[0])) / w[0].sum()
+    true_match = np.append(0, np.cumsum(w[1])) / w[1].sum()
+    right = w[0].sum() * (1 - false_match) + w[1].sum() * true_match
+    both = 1 - false_match + true_match
+    expected = {
+        "auc": np.trapezoid(true_match, false_match),
+        "balanced": 0.5 * np.max(both[first : last + 1]),
+        "accuracy": np.max(right[first : last + 1]) / w.sum(),
+        "few": true_match[false_match <= 0.1][-1],
+        "all": 1.0,
+    }
+    gap = 1 - true_match - false_match
+    k = np.argmax(gap <= 0)
+    share = gap[k - 1] / (gap[k - 1] - gap[k])
+    expected["eer"] = (1 - share) * false_match[k - 1] + share * false_match[k]
+
+    def figures(non_match, match):
+        curve = roc.Curve(non_match, match, ends=(first, last))
+        return {
+            "auc": roc.match_auc(curve),
+            "balanced": roc.match_accuracy(curve, True),
+            "accuracy": roc.match_accuracy(curve, False),
+            "few": roc.true_match_rate_at(curve, 0.1),
+            "all": roc.true_match_rate_at(curve, 1.0),
+            "eer": roc.equal_error_rate(curve),
+        }
+
+    found = way(figures)(*map(ops.convert_to_tensor, w))
+    assert {k: float(v) for k, v in found.items()} == pytest.approx(
+        expected, rel=2e-6
+    )
