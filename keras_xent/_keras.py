@@ -33,6 +33,7 @@ __all__ = [
     "get_mask",
     "get_tensor_attr",
     "global_seed_generator",
+    "gradients",
     "in_symbolic_scope",
     "is_traced",
     "lent_losses",
@@ -264,6 +265,30 @@ def _mapped(gradient):
             _maps.reset(token)
 
     return call
+
+
+def gradients(function, arguments, upstream):
+    """The gradients of a function on PyTorch, to be differentiated in turn.
+
+    For the backward pass of a gradient of our own that is recorded.
+
+    Args:
+        function: Of the arguments, differentiated as it is written.
+        arguments: Tensors.
+        upstream: The gradient that its value has.
+
+    Returns:
+        A tuple of the gradient of each argument, None where none is wanted.
+    """
+    torch = sys.modules["torch"]
+    again = torch.is_grad_enabled()
+    wanted = [x for x in arguments if x.requires_grad]
+    with torch.enable_grad():
+        value = function(*arguments)
+    found = iter(
+        torch.autograd.grad(value, wanted, upstream, create_graph=again)
+    )
+    return tuple(next(found) if x.requires_grad else None for x in arguments)
 
 
 def may_want_gradient(tensor):

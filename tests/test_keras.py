@@ -401,6 +401,20 @@ def test_a_backward_pass_that_is_recorded_is_told_from_another():
         assert recorded == [False, True]
 
 
+@only_on("torch", "others differentiate their tapes and traces")
+@pytest.mark.parametrize("again", [False, True])
+def test_gradients_of_a_function_may_be_differentiated(again):
+    import torch
+
+    x, y = (torch.as_tensor(ROWS).requires_grad_(z) for z in (True, False))
+    upstream = torch.full_like(x, 3.0)
+    with torch.set_grad_enabled(again):
+        found = _keras.gradients(lambda x, y: x * x * y, (x, y), upstream)
+    assert found[1] is None
+    torch.testing.assert_close(found[0], 6 * x * y)
+    assert found[0].requires_grad == again
+
+
 # Layers ---------------------------------------------------------------------
 
 

@@ -6,10 +6,11 @@ import keras
 import numpy as np
 
 from keras_xent import ops
+from keras_xent._keras import get_mask
 from keras_xent._types import ClassIds, ClassWeight, DType, Reduction
 from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss, as_list
-from keras_xent.ops import checks, crossentropy, own_softmax, rows, sigmoid
+from keras_xent.ops import checks, crossentropy, rows, sigmoid
 from keras_xent.ops.select import where
 
 
@@ -104,7 +105,7 @@ class SoftmaxCrossentropy(RowLoss):
         return checks.axis(self.axis, len(y_pred.shape))
 
     def blanks_rows(self, y_pred):
-        return own_softmax.is_written_out(self.focal_gamma)
+        return crossentropy.is_written_out(self.focal_gamma)
 
     def call(self, y_true, y_pred):
         return ops.softmax_crossentropy(y_true, y_pred, **self.options)
@@ -207,7 +208,7 @@ class SparseSoftmaxCrossentropy(RowLoss):
         return checks.axis(self.axis, len(y_pred.shape))
 
     def blanks_rows(self, y_pred):
-        return own_softmax.is_written_out(self.focal_gamma, y_pred)
+        return crossentropy.is_written_out(self.focal_gamma, y_pred)
 
     def call(self, y_true, y_pred):
         return ops.sparse_softmax_crossentropy(y_true, y_pred, **self.options)
@@ -307,6 +308,46 @@ class SigmoidCrossentropy(RowLoss):
         )
 
     def row_axis(self, y_pred):
+        return -1 if len(y_pred.shape) > 1 else None
+
+    def blanks_rows(self, y_pred):
+        single = len(y_pred.shape) < 2
+        return single or sigmoid.is_written_out(self.focal_gamma, y_pred)
+
+    def call(self, y_true, y_pred):
+        y_true = rows.match_rank(y_true, y_pred)
+        if len(y_pred.shape) < 2:
+            return ops.sigmoid_crossentropy(y_true, y_pred, **self.options)
+        return sigmoid.row_means(y_true, y_pred, **self.options)
+
+    def row_mask(self, y_true, y_pred, weight):
+        known = known_outputs(y_true, y_pred, self.ignore_class)
+        if known is None or len(known.shape) < 2:
+            return known
+        return keras.ops.any(known, axis=-1)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        given = [x for x in (sample_weight, get_mask(y_pred)) if x is not None]
+        if all(rows.of_rows(x, y_pred) for x in given):
+            return super().__call__(y_true, y_pred, sample_weight)
+        return _OfOutputs(self)(y_true, y_pred, sample_weight)
+
+
+class _OfOutputs(RowLoss):
+    """A `SigmoidCrossentropy` with weights or a mask of single outputs.
+
+    It keeps the loss of each, which takes several times as long on PyTorch.
+    """
+
+    def __init__(self, loss):
+        super().__init__(
+            reduction=loss.reduction,
+            name=loss.name,
+            dtype=loss.dtype,
+            **loss.options,
+        )
+
+    def row_axis(self, y_pred):
         return None  # Weights are of outputs; `_reduce` makes rows of them.
 
     def row_losses(self, y_true, y_pred, weight):
@@ -314,19 +355,18 @@ class SigmoidCrossentropy(RowLoss):
         return ops.sigmoid_crossentropy(y_true, y_pred, **self.options)
 
     def row_mask(self, y_true, y_pred, weight):
-        ignored = sigmoid.ignored_values(self.ignore_class)
-        if not ignored:
-            return None
-        y_true = rows.match_rank(y_true, y_pred)
-        return sigmoid.is_known(y_true, ignored)
-
-    def call(self, y_true, y_pred):
-        losses = self.row_losses(y_true, y_pred, None)
-        known = self.row_mask(y_true, y_pred, None)
-        return rows_of_outputs(losses, None, known)[0]
+        return known_outputs(y_true, y_pred, self.ignore_class)
 
     def _reduce(self, losses, weight, mask):
         return super()._reduce(*rows_of_outputs(losses, weight, mask))
+
+
+def known_outputs(y_true, y_pred, ignore_class):
+    """Which targets are none of the ignored ones; None where all count."""
+    ignored = sigmoid.ignored_values(ignore_class)
+    if not ignored:
+        return None
+    return sigmoid.is_known(rows.match_rank(y_true, y_pred), ignored)
 
 
 def rows_of_outputs(losses, weight, mask):
@@ -337,12 +377,6 @@ def rows_of_outputs(losses, weight, mask):
     """
     if len(losses.shape) < 2:
         return losses, weight, mask
-    if weight is None and mask is None:
-        # Not `mean`: JAX then writes the losses (0.20 and 0.11 s of the whole).
-        count = losses.shape[-1]
-        if count is None:
-            count = keras.ops.cast(keras.ops.shape(losses)[-1], losses.dtype)
-        return keras.ops.sum(losses, axis=-1) / count, None, None
     weighted = weight is not None
     if not weighted:
         weight = keras.ops.cast(mask, losses.dtype)

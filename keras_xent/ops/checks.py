@@ -194,26 +194,32 @@ def axis(value, rank, name="logits"):
     return int(value) % rank
 
 
-def logits(x, name="logits"):
-    """Returns `x` as a float tensor of at least float32."""
+def logits(x, name="logits", widen=True):
+    """Returns `x` as a float tensor, of at least float32 if it is widened."""
     return floats(
         x,
         name,
         "logits are unnormalized log-probabilities, the output of a Dense "
         "layer without an activation. If these are class ids or predicted "
         "classes, pass the model's raw output instead.",
+        widen,
     )
 
 
-def floats(x, name, why="ranks and correlations of integers have no gradient."):
-    """Returns `x` as a float tensor of at least float32."""
+def floats(
+    x,
+    name,
+    why="ranks and correlations of integers have no gradient.",
+    widen=True,
+):
+    """Returns `x` as a float tensor, of at least float32 if it is widened."""
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     if "float" not in dtype:
         raise ValueError(
             f"`{name}` must be floating point. Received dtype {dtype}: {why}"
         )
-    if dtype not in ("float32", "float64"):
+    if widen and dtype not in ("float32", "float64"):
         return ops.cast(x, "float32")
     # A variable of TensorFlow's own passes for a tensor, and is none: it has
     # no `ndim`, which Keras asks for. Nothing is copied.

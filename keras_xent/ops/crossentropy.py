@@ -18,15 +18,15 @@ from keras import ops
 from keras_xent import _keras
 from keras_xent._types import ClassIds, ClassWeight, Tensor, TensorLike
 from keras_xent._warnings import warn
-from keras_xent.ops import checks, extrema, own_softmax
+from keras_xent.ops import checks, extrema, in_place_softmax, own_softmax
 from keras_xent.ops.own_softmax import LARGEST, More, weighted
 from keras_xent.ops.public import public_op
 from keras_xent.ops.select import where
 
 # Where a formula is right on all backends, and others are faster on some. JAX
-# fuses the maximum and the sums as they are written out. PyTorch and TensorFlow
-# have a gradient of their own (`own_softmax`). For a small batch on TensorFlow
-# that costs several times as much as the call of its fused kernel.
+# fuses the maximum and the sums as they are written out. PyTorch has a gradient
+# of its own (`in_place_softmax`), and so has TensorFlow (`own_softmax`): for a
+# small batch that costs several times as much as the call of its fused kernel.
 # Figures: python benchmarks/crossentropy.py, docs/crossentropy.md.
 BACKEND = keras.backend.backend()
 
@@ -104,7 +104,7 @@ def softmax_crossentropy(
     >>> print(f"{float(loss[0]):.4f}")
     0.3133
     """
-    logits = checks.logits(logits)
+    logits = checks.logits(logits, widen=BACKEND != "torch")
     axis = checks.axis(axis, len(logits.shape))
     count = checks.classes(logits.shape, axis)
     class_weight = check_options(
@@ -113,27 +113,8 @@ def softmax_crossentropy(
     _check_vector(class_weight, logits, axis)
     more = More(label_smoothing, class_weight, z_loss)
     targets = distribution(targets, logits, axis)
-    # Before the smoothing: that would hide a negative or NaN target.
-    lowest = extrema.smallest(targets, np.inf, axis=axis)
-    given = targets
-    if class_weight is not None:
-        targets = targets * _along(class_weight, logits, axis)
-    if focal_gamma:
-        losses = _focal(targets, logits, axis, more, focal_gamma)
-    elif BACKEND == "jax":
-        losses = _written_out(_of_shares, targets, logits, axis, more)
-    else:
-        if axis != len(logits.shape) - 1:
-            targets = _keras.moveaxis(targets, axis, -1)
-            logits = _keras.moveaxis(logits, axis, -1)
-        losses = own_softmax.dense(
-            targets,
-            logits,
-            more,
-            lambda t, x: _written_out(_of_shares, t, x, -1, more),
-        )
-    losses = where(lowest < 0, np.nan, losses)
-    losses = checks.sizes_agree(losses, given, logits)
+    losses = _of_distribution(targets, logits, axis, more, focal_gamma)
+    losses = checks.sizes_agree(losses, targets, logits)
     return _several_classes(losses, logits, axis)
 
 
@@ -204,7 +185,7 @@ def sparse_softmax_crossentropy(
     >>> print([f"{float(value):.4f}" for value in loss])
     ['0.4076', '0.0000']
     """
-    logits = checks.logits(logits)
+    logits = checks.logits(logits, widen=BACKEND != "torch")
     axis = checks.axis(axis, len(logits.shape))
     count = checks.classes(logits.shape, axis)
     class_weight = check_options(
@@ -217,24 +198,23 @@ def sparse_softmax_crossentropy(
     counted = is_counted(labels, ignored)
     if counted is not None:
         labels = where(counted, labels, 0)
-        if own_softmax.is_written_out(focal_gamma, logits):
+        if is_written_out(focal_gamma, logits):
             logits = where(ops.expand_dims(counted, axis), logits, 0)
     more = More(label_smoothing, class_weight, z_loss)
     weight = None
     if class_weight is not None:
-        weight = _weight_of(labels, class_weight, logits.dtype)
-    if not focal_gamma:
-        losses = _of_one_class(labels, weight, logits, axis, more)
-    else:
-        losses = _surprise(
-            -_of_one_class(labels, None, logits, axis, More()), focal_gamma
-        )
-        losses = weighted(losses, weight)
-        if label_smoothing or z_loss:
-            others = _focal(None, logits, axis, more, focal_gamma)
-            losses = (1 - label_smoothing) * losses + others
+        dtype = checks.sums_dtype(logits.dtype)
+        weight = _weight_of(labels, class_weight, dtype)
+    losses = _of_class_ids(labels, weight, logits, axis, more, focal_gamma)
     losses = _several_classes(losses, logits, axis)
     return losses if counted is None else where(counted, losses, 0)
+
+
+def is_written_out(focal_gamma, logits=None):
+    """As `own_softmax.is_written_out`, for the two losses of a softmax."""
+    if BACKEND == "torch":
+        return False
+    return own_softmax.is_written_out(focal_gamma, logits)
 
 
 def check_options(
@@ -338,15 +318,91 @@ def distribution(targets, logits, axis):
                 "several classes may be right at once, use "
                 "SigmoidCrossentropy."
             )
-    return ops.cast(ops.convert_to_tensor(targets), logits.dtype)
+    return ops.cast(
+        ops.convert_to_tensor(targets), checks.sums_dtype(logits.dtype)
+    )
+
+
+def _of_distribution(targets, logits, axis, more, focal_gamma):
+    """The loss of targets. A target below 0 gives NaN."""
+    if BACKEND != "torch":
+        return _by_formula(targets, logits, axis, more, focal_gamma)
+    return in_place_softmax.dense(
+        _last(targets, axis),
+        _last(logits, axis),
+        more,
+        focal_gamma,
+        lambda t, x: _by_formula(
+            ops.cast(t, checks.sums_dtype(x.dtype)),
+            checks.logits(x),
+            -1,
+            more,
+            focal_gamma,
+        ),
+    )
+
+
+def _by_formula(targets, logits, axis, more, focal_gamma):
+    # Before the smoothing: that would hide a negative or NaN target.
+    lowest = extrema.smallest(targets, np.inf, axis=axis)
+    if more.class_weight is not None:
+        targets = targets * _along(more.class_weight, logits, axis)
+    if focal_gamma:
+        losses = _focal(targets, logits, axis, more, focal_gamma)
+    elif BACKEND == "tensorflow":
+        losses = own_softmax.dense(
+            _last(targets, axis),
+            _last(logits, axis),
+            more,
+            lambda t, x: _written_out(_of_shares, t, x, -1, more),
+        )
+    else:
+        losses = _written_out(_of_shares, targets, logits, axis, more)
+    return where(lowest < 0, np.nan, losses)
+
+
+def _last(x, axis):
+    """A tensor with an axis as its last one."""
+    return x if axis == len(x.shape) - 1 else _keras.moveaxis(x, axis, -1)
+
+
+def _of_class_ids(labels, weight, logits, axis, more, focal_gamma):
+    """The loss of labels. A label that is not there gives NaN."""
+    if BACKEND != "torch":
+        return _of_labels_by_formula(
+            labels, weight, logits, axis, more, focal_gamma
+        )
+    logits = _last(logits, axis)
+    existing = labels % logits.shape[-1]
+    losses = in_place_softmax.sparse(
+        existing,
+        logits,
+        weight,
+        more,
+        focal_gamma,
+        lambda x: _of_labels_by_formula(
+            existing, weight, checks.logits(x), -1, more, focal_gamma
+        ),
+    )
+    return where(existing != labels, np.nan, losses)
+
+
+def _of_labels_by_formula(labels, weight, logits, axis, more, focal_gamma):
+    if not focal_gamma:
+        return _of_one_class(labels, weight, logits, axis, more)
+    losses = -_of_one_class(labels, None, logits, axis, More())
+    losses = weighted(_surprise(losses, focal_gamma), weight)
+    if more.label_smoothing or more.z_loss:
+        others = _focal(None, logits, axis, more, focal_gamma)
+        losses = (1 - more.label_smoothing) * losses + others
+    return losses
 
 
 def _of_one_class(labels, weight, logits, axis, more):
     """The loss of labels and of `more`. A label that is not there gives NaN."""
-    if BACKEND == "jax":
+    if BACKEND != "tensorflow":
         return _written_out(_of_labels, (labels, weight), logits, axis, more)
-    if axis != len(logits.shape) - 1:
-        logits = _keras.moveaxis(logits, axis, -1)
+    logits = _last(logits, axis)
     count = logits.shape[-1]
     if count is None:
         count = ops.cast(ops.shape(logits)[-1], labels.dtype)

@@ -1,13 +1,12 @@
 """Softmax cross-entropy with a gradient of its own, from log p alone.
 
-PyTorch and TensorFlow's graphs run one pass over the logits after the other,
-and keep what the backward pass may want. Here that is log p and nothing else:
-the gradient, p − t, is made of it, on PyTorch in the memory that it has. A new
-array costs five times as much there as a pass over an old one ([1024, 32768],
-two cores: 26 and 5 ms).
+TensorFlow's graphs run one pass over the logits after the other, and keep what
+the backward pass may want. Here that is log p and nothing else: the gradient,
+p − t, is made of it.
 
 On JAX, whose compiler does all of this by itself, it is not used: forward mode
-refuses gradients that are not the framework's own.
+refuses gradients that are not the framework's own. PyTorch has
+`in_place_softmax`.
 """
 
 import dataclasses
@@ -20,7 +19,6 @@ from keras import ops
 from keras_xent import _keras
 from keras_xent._types import ClassWeight
 from keras_xent.ops import extrema
-from keras_xent.ops.blocks import exp, in_place, multiply, subtract
 from keras_xent.ops.select import where
 
 BACKEND = keras.backend.backend()
@@ -102,11 +100,8 @@ def _losses(targets_of, arguments, more, written_out):
     def losses(*arguments):
         *targets, logits = arguments
         targets = targets_of(*targets)
-        kept = [parts(logits)]
-        log_p, evenly, log_sum = kept[0]
+        log_p, evenly, log_sum = parts(logits)
         log_p = targets.bounded(log_p)
-        kept[0] = log_p, evenly, log_sum
-        # Not what is returned: PyTorch would keep each for the other's sake.
         expected = targets.sum(log_p)
         result = -expected
         if evenly is not None:
@@ -117,12 +112,6 @@ def _losses(targets_of, arguments, more, written_out):
         def grad(*arguments, upstream=None):
             if upstream is None:
                 (upstream,) = arguments
-            # What is kept is overwritten: a second time it is made anew. So it
-            # is to be differentiated itself.
-            again = _keras.records_backward_pass() or not kept
-            log_p, evenly, log_sum = parts(logits) if again else kept[0]
-            if in_place():
-                kept.clear()
             # NaN where no logit is finite.
             good = expected == expected
             upstream = kept_share * where(good, upstream, 0)[..., None]
@@ -132,9 +121,9 @@ def _losses(targets_of, arguments, more, written_out):
                 total = total + evenly.total
             if z_loss:
                 total = total + 2 * z_loss * where(good, log_sum, 0)
-            slope = exp(_after(good, log_p))
+            slope = ops.exp(_after(good, log_p))
             if not isinstance(total, int):
-                slope = multiply(slope, total[..., None])
+                slope = slope * total[..., None]
             if evenly is not None:
                 slope = evenly.less(slope)
             slope = targets.less(slope)
@@ -152,36 +141,27 @@ class _Shares:
 
     def __init__(self, targets):
         self.targets = targets
-        self.wanted = _keras.may_want_gradient(targets)
 
     def bounded(self, log_p):
-        """−LARGEST for −∞: 0 · ∞ has to be 0. In the same memory if it can."""
-        if in_place():
-            return log_p.clamp_(min=-LARGEST)
+        """−LARGEST for −∞: 0 · ∞ has to be 0."""
         return ops.clip(log_p, -LARGEST, LARGEST)
 
     def sum(self, log_p):
         """Σ_k t_k log p_k.
 
-        As a product PyTorch needs no array for the terms (14 ms, and 43 with
-        one). XLA sums up terms that it never writes, and is slower at the
-        product (40 and 60 ms of the whole).
+        XLA sums up terms that it never writes, and is slower at the product
+        (40 and 60 ms of the whole).
         """
-        if BACKEND == "torch":
-            product = self.targets.unsqueeze(-2) @ log_p.unsqueeze(-1)
-            return product.squeeze((-2, -1))
         return ops.sum(self.targets * log_p, axis=-1)
 
     def total(self):
         return ops.sum(self.targets, axis=-1)
 
     def less(self, slope):
-        return subtract(slope, self.targets)
+        return slope - self.targets
 
     def gradient(self, log_p, upstream):
-        if not self.wanted:
-            return (None,)
-        return (-_scaled(self.bounded(log_p * 1.0), upstream),)
+        return (-_scaled(self.bounded(log_p), upstream),)
 
 
 class _Column:
@@ -226,31 +206,16 @@ class _Evenly:
         self.total = self.share * number
 
     def sum(self, log_p):
-        """Of the log p, which are as they were afterwards but for −∞."""
-        if in_place():
-            finite = log_p.masked_fill_(self.masked, 0)
-        else:
-            finite = where(self.masked, 0, log_p)
-        if self.weight is not None and BACKEND == "torch":
-            # As in `_Shares.sum`. Not `ops.matmul`, which makes float32 of
-            # float64.
-            total = finite @ self.weight
-        elif self.weight is not None:
-            total = ops.sum(finite * self.weight, axis=-1)
-        else:
-            total = ops.sum(finite, axis=-1)
-        if in_place():
-            log_p.masked_fill_(self.masked, -LARGEST)
-        return self.share * total
+        finite = where(self.masked, 0, log_p)
+        if self.weight is not None:
+            finite = finite * self.weight
+        return self.share * ops.sum(finite, axis=-1)
 
     def less(self, slope):
         share = self.share[..., None]
         if self.weight is not None:
             share = share * self.weight
-        slope = subtract(slope, share)
-        if in_place():
-            return slope.masked_fill_(self.masked, 0)
-        return where(self.masked, 0, slope)
+        return where(self.masked, 0, slope - share)
 
 
 def weighted(losses, weight):
@@ -262,19 +227,10 @@ def weighted(losses, weight):
 
 
 def _scaled(x, amount):
-    """x · amount, and 0 in rows whose amount is 0, whatever they hold.
-
-    In the memory of x where that can be.
-    """
+    """x · amount, and 0 in rows whose amount is 0, whatever they hold."""
     none = amount == 0
-    if in_place():
-        x *= amount
-        return x.masked_fill_(none, 0)
-    if BACKEND == "tensorflow":
-        # One pass, in a graph in the memory of x. `where` is another one.
-        return ops.divide_no_nan(x, where(none, 0, 1 / where(none, 1, amount)))
-    # Not of the product: its derivative by an amount of 0 is x.
-    return where(none & ~ops.isfinite(x), 0, x) * amount
+    # One pass, in a graph in the memory of x. `where` is another one.
+    return ops.divide_no_nan(x, where(none, 0, 1 / where(none, 1, amount)))
 
 
 def _after(good, log_p):
@@ -283,24 +239,15 @@ def _after(good, log_p):
     A graph of TensorFlow starts at once what it can. While the terms of the
     loss are there, that is in memory of its own (384 MB instead of 256).
     """
-    if BACKEND != "tensorflow":
-        return log_p
     return ops.divide_no_nan(log_p, ops.cast(good, log_p.dtype)[..., None])
 
 
 def _taken(x, columns):
-    if BACKEND == "torch":
-        # Keras's op takes 15 µs, this 3.
-        return x.gather(-1, columns.long()).squeeze(-1)
     return ops.squeeze(ops.take_along_axis(x, columns, axis=-1), -1)
 
 
 def _add_at(x, columns, amount):
     """x with an amount added to one column of each row."""
-    if in_place():
-        return x.scatter_add_(-1, columns.long(), amount)
-    if BACKEND == "torch":
-        return x.scatter_add(-1, columns.long(), amount)
     flat = ops.reshape(x, (-1, ops.shape(x)[-1]))
     columns = ops.reshape(columns, (-1,))
     rows = ops.arange(ops.shape(flat)[0], dtype=columns.dtype)

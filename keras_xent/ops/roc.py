@@ -114,7 +114,7 @@ class Curve:
             (blocks.non_match, self.non_match),
             (blocks.match, self.match),
         ):
-            place = xp.arange(bins.shape[0])
+            place = xp.arange(bins.shape[0], dtype="int32")
             inside = xp.take(in_blocks(x, xp), block, axis=0)
             before = xp.sum(xp.where(place < block, bins, 0.0))
             after = xp.sum(xp.where(place > block, bins, 0.0))
@@ -290,14 +290,13 @@ def true_match_rate_at(curve, false_match_rate):
     """
     xp = curve.xp
 
-    def last(curve):
+    def last(curve, most):
         count = xp.sum(curve.false_match <= false_match_rate)
-        return xp.maximum(count - 1, 0)  # 0 where the curve is NaN
+        return xp.clip(count - 1, 0, most)  # 0 where the curve is NaN
 
     # Of the last point no block comes after.
-    block = xp.minimum(last(curve.blocks), curve.blocks.match.shape[0] - 1)
-    part = curve.within(block)
-    return xp.take(part.true_match, last(part))
+    part = curve.within(last(curve.blocks, curve.blocks.match.shape[0] - 1))
+    return xp.take(part.true_match, last(part, part.match.shape[0]))
 
 
 def precision(curve):

@@ -72,6 +72,19 @@ def weights_and_mask(like, axis, sample_weight, mask):
     return weight, mask, kept(weight, mask)
 
 
+def of_rows(weight, like):
+    """Whether there is one weight for each row along the last axis of `like`.
+
+    Not so where it has an entry for each entry of the last axis, or fits
+    nowhere.
+    """
+    shape, size = _shape(like)[:-1], list(_shape(weight))
+    while len(size) > len(shape) and size[-1] == 1:
+        size.pop()
+    size += [1] * (len(shape) - len(size))
+    return broadcasts(size, shape)
+
+
 def kept(weight, mask):
     """Which rows count, by weight and mask; None for all, without either."""
     if weight is None:
@@ -125,6 +138,10 @@ def known_rank(name, x):
             "(batch, time, 1). Give one rank to each call of `fit` and "
             "`evaluate`, or call `model.compile` again in between."
         )
+
+
+def _shape(x):
+    return x.shape if hasattr(x, "shape") else np.shape(x)
 
 
 def broadcasts(shape, other):

@@ -1,5 +1,7 @@
 """Cross-entropy from logits, a sigmoid per element."""
 
+import dataclasses
+import typing
 from collections.abc import Sequence
 
 import keras
@@ -10,7 +12,9 @@ from keras_xent import _keras
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.blocks import add, in_place, multiply, subtract
-from keras_xent.ops.own_softmax import LARGEST, is_written_out
+from keras_xent.ops.by_rows import by_rows
+from keras_xent.ops.by_rows import is_written_out as rows_written_out
+from keras_xent.ops.own_softmax import LARGEST
 from keras_xent.ops.public import public_op
 from keras_xent.ops.select import where
 
@@ -77,34 +81,186 @@ def sigmoid_crossentropy(
     >>> print([f"{float(value):.4f}" for value in loss])
     ['0.6931', '20.0000', '0.0000']
     """
-    logits = checks.logits(logits)
     check_options(label_smoothing, focal_gamma)
+    return _losses(
+        targets,
+        logits,
+        pos_weight,
+        label_smoothing=label_smoothing,
+        focal_gamma=focal_gamma,
+        ignored=ignored_values(ignore_class),
+    )
+
+
+@_keras.full_precision()
+def row_means(
+    targets, logits, label_smoothing, pos_weight, focal_gamma, ignore_class
+):
+    """The mean of `sigmoid_crossentropy` over the last axis.
+
+    Over the entries that are known, and 0 where none is. No loss of a single
+    entry is kept.
+    """
     ignored = ignored_values(ignore_class)
+    sums = _losses(
+        targets,
+        logits,
+        pos_weight,
+        label_smoothing=label_smoothing,
+        focal_gamma=focal_gamma,
+        ignored=ignored,
+        summed=True,
+    )
+    known = is_known(targets, ignored)
+    if known is not None:
+        count = ops.cast(ops.count_nonzero(known, axis=-1), sums.dtype)
+        return sums / where(count == 0, 1, count)
+    count = logits.shape[-1]
+    if count is None:
+        count = ops.cast(ops.shape(logits)[-1], sums.dtype)
+    # Not `mean`: JAX then writes the losses (0.20 and 0.11 s of the whole).
+    return sums / count
+
+
+def is_written_out(focal_gamma, logits):
+    """Whether the gradient of these losses is that of the formula.
+
+    If not, it is one of its own: see `by_rows`.
+    """
+    return (focal_gamma > 0 and BACKEND != "torch") or rows_written_out(logits)
+
+
+def _losses(targets, logits, pos_weight, **options):
+    logits = checks.logits(logits, widen=False)
     checks.zero_to_one(
         "targets",
         targets,
         "If yes and no are +1 and -1, pass (targets + 1) / 2; if a value means "
         "that the answer is not known, name it in `ignore_class`.",
-        ignored,
+        options["ignored"],
     )
-    targets = ops.cast(ops.convert_to_tensor(targets), logits.dtype)
+    targets = ops.convert_to_tensor(targets)
     checks.same_shape("targets", targets.shape, "logits", logits.shape)
-    known = is_known(targets, ignored)
-    if known is not None:
-        targets = where(known, targets, 0)
-        logits = where(known, logits, 0)
-
     weight = None if pos_weight is None else _pos_weight(pos_weight, logits)
-    if label_smoothing:
-        # What is no share of yes and no is none, smoothed or not.
-        targets = where(_impossible(targets), np.nan, targets)
-        targets = (1 - label_smoothing) * targets + label_smoothing / 2
-    if is_written_out(focal_gamma, logits):
-        losses = _written_out(targets, logits, weight, focal_gamma)
+    loss = _Loss(weight=weight, **options)
+    if is_written_out(loss.focal_gamma, logits):
+        losses = loss.written_out(targets, logits)
     else:
-        losses = _with_own_gradient(targets, logits, weight)
-    losses = checks.sizes_agree(losses, targets, logits)
-    return losses if known is None else where(known, losses, 0)
+        losses = by_rows(loss.with_gradients, loss.written_out, targets, logits)
+    return checks.sizes_agree(losses, targets, logits)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loss:
+    """The loss of one element, or of a row of them if it is summed up.
+
+    Targets and logits may be of any dtype: a few at a time they are taken to
+    float32 or float64.
+    """
+
+    weight: typing.Any
+    label_smoothing: float
+    focal_gamma: float
+    ignored: tuple
+    summed: bool = False
+
+    def written_out(self, targets, logits):
+        known, targets, logits = self._known(targets, logits)
+        if self.label_smoothing:
+            # What is no share of yes and no is none, smoothed or not.
+            targets = where(_impossible(targets), np.nan, targets)
+        losses = _written_out(
+            self._smoothed(targets), logits, self.weight, self.focal_gamma
+        )
+        if known is not None:
+            losses = where(known, losses, 0)
+        return ops.sum(losses, axis=-1) if self.summed else losses
+
+    def with_gradients(self, wanted, targets, logits):
+        """As `by_rows` has it: by passes, in the memory of those before."""
+        known, given, logits = self._known(targets, logits)
+        targets = self._smoothed(given)
+        limit = LARGEST / max(1, self.focal_gamma)
+        logits = ops.clip(logits, -limit, limit)
+        of_loss = self._focal if self.focal_gamma else self._plain
+        losses, slopes = of_loss(wanted, targets, logits)
+        if slopes[0] is not None and self.label_smoothing:
+            slopes[0] = multiply(slopes[0], 1 - self.label_smoothing)
+        if known is not None:
+            known = ops.cast(known, losses.dtype)
+            losses = multiply(losses, known)
+            slopes = [x if x is None else multiply(x, known) for x in slopes]
+        if not self.summed:
+            return where(_impossible(given), np.nan, losses), slopes
+        bad = _impossible(ops.min(given, -1)) | _impossible(ops.max(given, -1))
+        return where(bad, np.nan, ops.sum(losses, axis=-1)), slopes
+
+    def _known(self, targets, logits):
+        """Which are known, None for all, and 0 for those that are not."""
+        known = is_known(targets, self.ignored)
+        dtype = checks.sums_dtype(logits.dtype)
+        targets, logits = ops.cast(targets, dtype), ops.cast(logits, dtype)
+        if known is not None:
+            targets, logits = where(known, targets, 0), where(known, logits, 0)
+        return known, targets, logits
+
+    def _smoothed(self, targets):
+        share = self.label_smoothing
+        if not share:
+            return targets
+        return add(targets * (1 - share), share / 2)
+
+    def _plain(self, wanted, t, x):
+        """max(x, 0) − t x + log(1 + exp(−|x|)) and its slopes.
+
+        With q they are ([x > 0] − t) x [q where x < 0] + f log(1 + exp(−|x|))
+        and f p − q t, where f = q t + 1 − t.
+        """
+        q = self.weight
+        weighed = None if q is None else t * q
+        factor = None if q is None else add(1.0 - t, weighed)
+        slopes = [None, None]
+        if wanted[0]:
+            slopes[0] = -x
+            if q is not None:
+                miss = add(ops.relu(-x), _rest(x * 1.0))
+                slopes[0] = add(slopes[0], multiply(miss, q - 1.0))
+        if wanted[1]:
+            slopes[1] = _sigmoid(x)
+            if q is not None:
+                slopes[1] = multiply(slopes[1], factor)
+            slopes[1] = subtract(slopes[1], t if q is None else weighed)
+        positive = _is_positive(x)
+        share = positive if q is None else positive * 1.0
+        losses = multiply(subtract(share, t), x)
+        rest = _rest(x)
+        if q is not None:
+            each = add(multiply(positive, 1.0 - q), q)
+            losses = multiply(losses, each)
+            rest = multiply(rest, factor)
+        return add(losses, rest), slopes
+
+    def _focal(self, wanted, t, x):
+        """q t r^γ miss + (1 − t) p^γ alarm and its slopes, with r = 1 − p."""
+        gamma, q = self.focal_gamma, self.weight
+        p, r = _sigmoid(x), _sigmoid(-x)
+        miss, alarm = ops.relu(-x), ops.relu(x)
+        rest = _rest(x)
+        miss, alarm = add(miss, rest), add(alarm, rest)
+        yes, no = r**gamma, p**gamma
+        if q is not None:
+            yes = multiply(yes, q)
+        slopes = [None, None]
+        if wanted[0]:
+            slopes[0] = subtract(yes * miss, no * alarm)
+        yes, no = multiply(yes, t), multiply(no, 1.0 - t)
+        losses = add(yes * miss, no * alarm)
+        if wanted[1]:
+            # Each is overwritten where it is needed no more.
+            miss = add(multiply(multiply(miss, p), gamma), r)
+            alarm = add(multiply(multiply(alarm, r), gamma), p)
+            slopes[1] = subtract(multiply(no, alarm), multiply(yes, miss))
+        return losses, slopes
 
 
 def _written_out(targets, logits, weight, focal_gamma=0):
@@ -158,62 +314,6 @@ def _sigmoid(x):
     return ops.exp(ops.minimum(x, 0)) / (1 + ops.exp(-abs(x)))
 
 
-def _with_own_gradient(targets, logits, weight):
-    """As `_written_out`, for a backend that makes one pass after the other.
-
-    On PyTorch a new array costs five times as much as a pass over an old one
-    ([1024, 32768], two cores: 26 and 5 ms).
-    """
-    wanted = _keras.may_want_gradient(targets)
-
-    def factor():
-        """q t + 1 − t."""
-        return add(multiply(targets * 1.0, weight - 1.0), 1.0)
-
-    def losses(targets, logits):
-        bounded = ops.clip(logits, -LARGEST, LARGEST)
-        positive = _is_positive(bounded)
-        share = positive if weight is None else positive * 1.0
-        result = multiply(subtract(share, targets), bounded)
-        # As in `_sigmoid`, so that XLA takes one exponential for both.
-        rest = _rest(bounded if in_place() else logits)
-        if weight is not None:
-            # q for what should be yes and is not.
-            each = add(multiply(positive, 1.0 - weight), weight)
-            result = multiply(result, each)
-            rest = multiply(rest, factor())
-        result = add(result, rest)
-        if in_place():
-            del bounded, positive, share, rest
-            result.masked_fill_(_impossible(targets), float("nan"))
-        else:
-            result = where(_impossible(targets), np.nan, result)
-
-        def grad(*arguments, upstream=None):
-            if upstream is None:
-                (upstream,) = arguments
-            to_targets = None
-            if wanted:
-                to_targets = -ops.clip(logits, -LARGEST, LARGEST)
-                if weight is not None:
-                    # Not `maximum`, which makes float32 of float64 on PyTorch.
-                    miss = _rest(logits * 1.0) + ops.relu(to_targets)
-                    to_targets = to_targets + (weight - 1.0) * miss
-                to_targets = to_targets * upstream
-            slope = _sigmoid(logits)
-            if weight is not None:
-                slope = multiply(add(slope, -1.0), factor())
-                slope = add(slope, 1.0)
-            slope = multiply(subtract(slope, targets), upstream)
-            return to_targets, slope
-
-        return result, grad
-
-    return _keras.own_gradient(
-        losses, lambda targets, logits: _written_out(targets, logits, weight)
-    )(targets, logits)
-
-
 def check_options(label_smoothing, focal_gamma):
     """Raises on an option that is out of range."""
     checks.number("label_smoothing", label_smoothing, 0, 1, high_open=True)
@@ -258,4 +358,5 @@ def _pos_weight(pos_weight, logits):
         check_pos_weight(pos_weight)
         return float(pos_weight)
     check_pos_weight(pos_weight, logits.shape[-1] if logits.shape else 1)
-    return ops.convert_to_tensor(pos_weight, dtype=logits.dtype)
+    dtype = checks.sums_dtype(logits.dtype)
+    return ops.convert_to_tensor(pos_weight, dtype=dtype)

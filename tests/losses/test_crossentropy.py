@@ -6,6 +6,7 @@ import pytest
 
 import keras_xent
 from keras_xent import losses
+from keras_xent.ops import by_rows, devices
 from tests.testing import (
     BACKEND,
     gradient,
@@ -144,6 +145,72 @@ def test_weights_of_a_row_that_cancel_are_no_good_number():
     weight = np.array([[1.0, -1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
     assert np.isnan(number(loss(FLAGS, OUTPUTS, weight)))
     assert np.isfinite(number(loss(FLAGS, OUTPUTS, abs(weight))))
+
+
+def of_each_row(targets, logits, weight, options, reduction):
+    """Σ weight · mean loss of a row, row by row, over what Keras divides by."""
+    total, rows = 0.0, list(np.ndindex(logits.shape[:-1]))
+    for row in rows:
+        terms = [
+            keras_xent.ops.sigmoid_crossentropy([t], np.array([x]), **options)
+            for t, x in zip(targets[row], logits[row], strict=True)
+        ]
+        if weight[row]:
+            total += weight[row] * np.mean([to_numpy(x) for x in terms])
+    return total / {"sum": 1, "mean": len(rows)}[reduction]
+
+
+@pytest.fixture(params=["few", "in blocks"])
+def rows_in_blocks(request, monkeypatch):
+    """Few numbers never are in blocks by themselves."""
+    if request.param == "in blocks":
+        monkeypatch.setattr(by_rows, "SMALL_SIZE", 0)
+        monkeypatch.setattr(devices, "CPU_CHUNK_BYTES", 2 * 4 * 3)
+
+
+@pytest.mark.usefixtures("rows_in_blocks")
+@pytest.mark.parametrize("time", [(), (3,)])
+@pytest.mark.parametrize("column", [False, True])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("options", [{}, {"focal_gamma": 2.0}])
+def test_a_weight_of_a_row_is_one_of_its_mean(time, column, reduction, options):
+    shape = (5, *time, 3)
+    logits, targets = normal(*shape), (normal(*shape, seed=1) > 0) * 1.0
+    weight = abs(normal(*shape[:-1], seed=2))
+    weight[1] = 0
+    loss = losses.SigmoidCrossentropy(reduction=reduction, **options)
+    given = weight[..., None] if column else weight
+    broken = logits.copy()
+    broken[1] = np.inf
+    broken[1, ..., 0] = np.nan
+    grad, value = gradient(lambda x: loss(targets, x, given), broken)
+    expected = of_each_row(targets, logits, weight, options, reduction)
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+    assert np.all(grad[1] == 0)
+    assert np.all(grad[[0, 2, 3, 4]] != 0)
+
+
+@pytest.mark.usefixtures("rows_in_blocks")
+def test_a_mask_of_rows_leaves_them_out_of_the_mean():
+    logits, targets = normal(2, 4, 3), (normal(2, 4, 3, seed=1) > 0) * 1.0
+    mask = np.array([[1, 1, 0, 1], [0, 1, 0, 0]], bool)
+    loss = losses.SigmoidCrossentropy()
+    expected = of_each_row(targets, logits, mask, {}, "sum") / mask.sum()
+    broken = np.where(mask[..., None], logits, np.float32("inf"))
+    grad, value = gradient(lambda x: loss(targets, with_mask(x, mask)), broken)
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+    assert np.all(grad[~mask] == 0)
+    assert np.all(grad[mask] != 0)
+
+
+def test_a_weight_of_a_row_is_as_one_of_all_its_outputs():
+    targets, weight = FLAGS, np.array([2.0, 0.0, 0.5])
+    for ignored in (None, 1):
+        loss = losses.SigmoidCrossentropy(ignore_class=ignored)
+        each = np.repeat(weight[:, None], 4, axis=1)
+        expected = number(loss(targets, OUTPUTS, each))
+        result = number(loss(targets, OUTPUTS, weight))
+        assert result == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

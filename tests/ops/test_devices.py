@@ -1,5 +1,6 @@
 """Blocks that are neither too large nor too narrow, and known from shapes."""
 
+import math
 import types
 
 import keras
@@ -92,6 +93,19 @@ def test_columns_are_reduced_a_few_at_a_time_without_a_compiler(rows):
     assert size >= devices.SMALLEST_BLOCK
     narrow = size == devices.SMALLEST_BLOCK
     assert narrow or 4 * rows * size <= devices.CHUNK_BYTES
+
+
+@pytest.mark.parametrize("accelerator", [False, True])
+@pytest.mark.parametrize("shape", [(0, 3), (8, 0), (8, 3), (8, 9, 10**4)])
+def test_rows_fit_the_cache_of_a_cpu(shape, accelerator, monkeypatch):
+    monkeypatch.setattr(devices, "on_accelerator", lambda x: accelerator)
+    size = devices.cached_rows(shaped(*shape))
+    if accelerator or BACKEND != "torch":
+        assert size is None
+        return
+    row = 4 * math.prod(shape[1:])
+    assert size == 1 or size * row <= devices.CPU_CHUNK_BYTES
+    assert (size + 1) * max(row, 1) > devices.CPU_CHUNK_BYTES
 
 
 @pytest.mark.parametrize("accelerator", [False, True])
