@@ -186,6 +186,18 @@ def time_and_memory(make_step, tiny, arrays, repeats=5):
     return measured
 
 
+def once(function):
+    """Seconds of the first call, and its peak memory beyond what there was."""
+    gc.collect()
+    before, read_peak = _memory()
+    start = time.perf_counter()
+    wait(function())
+    measured = {"seconds": time.perf_counter() - start}
+    if before is not None:
+        measured["peak_mb"] = (read_peak() - before) / 2**20
+    return measured
+
+
 def on_device(step, arrays, repeats=7):
     """As `time_and_memory`, on a GPU and after a warm-up of the same size.
 

@@ -20,9 +20,9 @@ PUBLIC = {
 PUBLIC["diagnose"] = keras_xent.diagnose
 
 # What has a default and may be given by position all the same: the second
-# matrix of a pairwise function, which is data as the first is, and the number
-# of classes, which only a tied head leaves out.
-BY_POSITION = {"b", "units"}
+# matrix of a pairwise function, which is data as the first is, the number of
+# classes, which only a tied head leaves out, and what `fit` takes so, too.
+BY_POSITION = {"b", "units", "y", "sample_weight"}
 
 ROOT = pathlib.Path(__file__).parents[1]
 USERS = [

@@ -9,10 +9,10 @@ from keras import tree
 
 from keras_xent import _keras
 from keras_xent._warnings import warn
-from keras_xent.diagnosis import probe
-from keras_xent.diagnosis.evidence import NAMED, STEPS, by_layer, host
+from keras_xent.diagnosis import course, curve, probe
+from keras_xent.diagnosis.evidence import STEPS, host
 from keras_xent.diagnosis.examine import OF_TRAINED, look
-from keras_xent.diagnosis.report import ERROR, Finding, Report
+from keras_xent.diagnosis.report import Report
 from keras_xent.diagnosis.start import blind_loss
 
 # A training diverges when the loss of a batch exceeds this multiple of the
@@ -48,6 +48,11 @@ class Diagnose(keras.callbacks.Callback):
     or infinite, or ten times what it was in the first ten steps, it runs the
     batch of that step again, with the weights from before it, and warns with
     the step, the layer and the rows.
+    At the end of an epoch, after 100 steps and then ever more rarely, it reads
+    the curve of the loss, and says in one line if the loss of a cross-entropy
+    stays at that of equal probabilities (`not-learning`) or of the frequencies
+    of the labels (`predicts-prior`), and of any loss, if that of the validation
+    data rises while that of the training falls (`overfitting`).
     It says so once, and does not stop the training:
     `keras.callbacks.TerminateOnNaN` does.
 
@@ -67,6 +72,8 @@ class Diagnose(keras.callbacks.Callback):
         report: The `keras_xent.diagnosis.Report` of the first batch, None
             before it.
         later: The report of the batch after 100 steps, None before it.
+        curve: A `keras_xent.diagnosis.Finding` for each thing that the curve
+            has said, with what was seen, the likely cause and the cure.
         trouble: The report of the step that broke the training, None if none
             did.
         step: The number of that step, counted from 1 over all epochs, or None.
@@ -107,6 +114,7 @@ class Diagnose(keras.callbacks.Callback):
 
     def _forget(self):
         self.report = self.later = self.trouble = self.step = None
+        self.curve, self._course = (), None
         self._watching = self.watch
         self._steps = self._rows = 0
         self._mean = self._usual = 0.0
@@ -135,6 +143,49 @@ class Diagnose(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._rows, self._mean = 0, 0.0
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._course is None or not (self._watching and self._recent):
+            return
+        try:
+            for output, reading in self._course.end_epoch(logs or {}):
+                self._say(epoch, output, reading)
+        except Exception as error:
+            self._give_up(error)
+
+    def _say(self, epoch, output, reading):
+        """Warns of what a curve says, once, and in one line."""
+        overfits = reading.code == curve.OVERFITTING
+        if any(
+            found.where == output.where
+            and (found.code == curve.OVERFITTING) == overfits
+            for found in self.curve
+        ):
+            return
+        seen = ()
+        if not overfits:
+            call = self._recent[-1]
+            report, evidence = self._look(call, call.batches[-1])
+            if not course.confirms(output, evidence):
+                return
+            # The same in other words explains nothing.
+            seen = (
+                evidence,
+                [
+                    each
+                    for each in report.findings
+                    if each.code != curve.PREDICTS_PRIOR
+                ],
+            )
+        found = course.finding(output, reading, *seen)
+        self.curve = (*self.curve, found)
+        later = self.later.findings if self.later is not None else ()
+        if seen and any(each.code == curve.PREDICTS_PRIOR for each in later):
+            return  # The batch after 100 steps has said it.
+        warn(
+            f"keras_xent.callbacks.Diagnose, {output.where}, epoch "
+            f"{epoch + 1}: {found.summary} {found.cause}"
+        )
 
     def on_train_end(self, logs=None):
         self._leave()
@@ -221,6 +272,8 @@ class Diagnose(keras.callbacks.Callback):
             warn(str(self.report))
         if _is_broken(self.report):
             self._watching = False  # It is broken already, and that is said.
+        if not self.report.errors:
+            self._course = course.Course(evidence)
         blind = [blind_loss(output) for output in evidence.outputs]
         self._usual = max([0.0, *(abs(each) for each in blind if each)])
 
@@ -232,6 +285,8 @@ class Diagnose(keras.callbacks.Callback):
             self._give_up(error)
             return
         known = {found.code for found in self.report.findings}
+        if any(found.code != curve.OVERFITTING for found in self.curve):
+            known.add(curve.PREDICTS_PRIOR)  # The curve has said it.
         self.later = Report(
             [each for each in seen.findings if each.code in OF_TRAINED],
             [code for code in seen.checked if code in OF_TRAINED],
@@ -279,6 +334,8 @@ class Diagnose(keras.callbacks.Callback):
         """Looks at the loss of the batches that have just been trained on."""
         if "loss" not in logs:
             return
+        if self._course is not None:
+            self._course.add(logs, batches)
         # Keras logs the mean over the rows of the epoch so far.
         rows = sum(len(tree.flatten(batch)[0]) for batch in batches)
         mean, before = float(host(logs["loss"])), self._mean * self._rows
@@ -308,7 +365,7 @@ class Diagnose(keras.callbacks.Callback):
             if not np.isfinite(loss) and _is_broken(report):
                 break
         if np.isfinite(loss):
-            found = _diverged(self._trained, evidence, loss, self._usual)
+            found = course.diverged(self._trained, evidence, loss, self._usual)
             report = Report(
                 [found, *report.findings],
                 report.checked,
@@ -322,42 +379,6 @@ class Diagnose(keras.callbacks.Callback):
             f"Step {self.step}: the loss has become {loss:.4g}. The batch of "
             f"this step, with the weights from before it:\n{report}"
         )
-
-
-def _diverged(model, evidence, loss, usual):
-    norms = {
-        layer: float(
-            np.sqrt(
-                sum(np.sum(np.square(g)) for _, g in group if g is not None)
-            )
-        )
-        for layer, group in by_layer(evidence.gradients).items()
-    }
-    numbers = {"loss": loss, "largest loss of the first steps": usual}
-    where = "the whole model"
-    if norms:
-        layer = max(norms, key=norms.get)
-        where = f"layer {layer!r}"
-        numbers["norm of its gradient, the largest"] = norms[layer]
-    for output in evidence.outputs:
-        rows = output.compute(output.y_pred) if output.head is None else None
-        if rows is not None and rows.ndim:
-            rows = rows.reshape(len(rows), -1).sum(axis=1)
-            numbers["rows of the largest loss"] = np.argsort(-rows)[
-                :NAMED
-            ].tolist()
-    rate = numbers["learning rate"] = evidence.learning_rate
-    return Finding(
-        "step-too-large",
-        ERROR,
-        where,
-        "The training diverges: the loss is many times what it was at the "
-        "start.",
-        numbers,
-        "The learning rate is too large, or these rows are unlike all others.",
-        f"keras.optimizers.{type(model.optimizer).__name__}({rate / 10:.1g}, "
-        "clipnorm=1.0)",
-    )
 
 
 def _is_broken(report):

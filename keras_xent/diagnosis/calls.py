@@ -3,10 +3,13 @@
 import contextlib
 
 import keras
+import numpy as np
 from keras import tree
 
 from keras_xent import _keras
+from keras_xent.diagnosis import inputs
 from keras_xent.diagnosis.evidence import Seen, bad_rows, host
+from keras_xent.diagnosis.probe import Stopped
 
 # Entries of a layer's output that are looked at: a share of them is known to
 # 1 % or so, and all of them would take seconds in a large model.
@@ -18,16 +21,17 @@ _KEPT = 1_000_000
 
 @contextlib.contextmanager
 def watched(model):
-    """A list that fills with layers and the tensors that they return.
+    """Two lists that fill: with layers and the tensors that they return, and
+    with each `Embedding` and its ids.
 
     Operations in the graph of a functional model count as layers.
     """
-    calls = []
+    calls, ids = [], []
     watched = list(_layers_and_operations(model))
     for layer in watched:
-        vars(layer)["call"] = _noted(layer, calls)
+        vars(layer)["call"] = _noted(layer, calls, ids)
     try:
-        yield calls
+        yield calls, ids
     finally:
         for layer in watched:
             del vars(layer)["call"]
@@ -52,15 +56,29 @@ def _layers_and_operations(model):
     ]
 
 
-def _noted(layer, calls):
+def _noted(layer, calls, ids):
     call = layer.call
+    looks_up = isinstance(layer, keras.layers.Embedding)
 
     def noted(*args, **kwargs):
+        if looks_up:
+            _note_ids(layer, ids, *args, **kwargs)
         result = call(*args, **kwargs)
         calls.extend((layer, x) for x in tree.flatten(result))
         return result
 
     return noted
+
+
+def _note_ids(layer, ids, inputs_=None, reverse=False, **_):
+    """Stops before an id that has no row: on a GPU that is an end of all."""
+    values = None if reverse or inputs_ is None else _host(inputs_)
+    if values is None or values.dtype.kind not in "iuf":
+        return
+    if np.all(values == np.floor(values)):
+        ids.append((layer, values))
+        if inputs.is_outside(layer, values):
+            raise Stopped
 
 
 def seen(calls, outputs):
@@ -88,7 +106,16 @@ def seen(calls, outputs):
 def mark_bad_rows(pairs):
     """Finds the rows that are not finite in what `seen` has returned."""
     for one, tensor in pairs:
-        one.bad_rows = tuple(bad_rows(host(tensor)))
+        values = host(tensor)
+        one.bad_rows = tuple(bad_rows(values))
+        if one.bad_rows and values.ndim > 1:
+            one.nan_rows = _rows_with(np.isnan(values))
+            one.masked_rows = _rows_with(np.isneginf(values).all(axis=-1))
+
+
+def _rows_with(flags):
+    rows = flags.reshape(len(flags), -1).any(axis=1)
+    return tuple(np.flatnonzero(rows).tolist())
 
 
 def activation(layer):
@@ -116,13 +143,18 @@ _ACTIVATIONS = {
 
 
 def _concrete(tensor):
-    """The values of a float tensor; None of others.
+    """The values of a float tensor; None of others."""
+    values = _host(tensor)
+    return values if values is not None and values.dtype.kind == "f" else None
+
+
+def _host(tensor):
+    """The values of a tensor; None where it has none.
 
     Inside a compiled part, such as the loop of an RNN, a tensor has no values,
     and each backend says so by another exception.
     """
     try:
-        values = host(tensor)
+        return host(tensor)
     except Exception:
         return None
-    return values if values.dtype.kind == "f" else None

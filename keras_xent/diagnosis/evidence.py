@@ -17,6 +17,9 @@ NAMED = 5
 # Steps after which a model should have learned more than it knew at the start.
 STEPS = 100
 
+# Sums in another order differ by less, as a share of the sum.
+_ROUNDING = 1e-6
+
 
 def host(x):
     """A tensor or an array in host memory, low precision as float32."""
@@ -45,6 +48,9 @@ class Seen:
         values: All of them, where it has the shape of an output of the model.
         bad_rows: The rows that are NaN or infinite, looked for where the loss
             is.
+        nan_rows: Those of them that are NaN.
+        masked_rows: The rows in which all entries along the last axis are
+            minus infinity, at one place or more: softmax makes NaN of them.
     """
 
     name: str
@@ -52,6 +58,8 @@ class Seen:
     sample: np.ndarray
     values: np.ndarray | None = None
     bad_rows: tuple = ()
+    nan_rows: tuple = ()
+    masked_rows: tuple = ()
 
 
 @dataclasses.dataclass
@@ -74,6 +82,7 @@ class Output:
         before: Other layers whose outputs have its shape.
         index: Its place among all outputs of the model.
         inputs: How many inputs the model has.
+        model: The model, for cures that change it.
     """
 
     name: str
@@ -92,6 +101,7 @@ class Output:
     before: tuple = ()
     index: int = 0
     inputs: int = 1
+    model: object = None
 
     @property
     def where(self):
@@ -186,6 +196,9 @@ class Evidence:
         model: The model.
         x, y, sample_weight: The batch.
         is_all: Whether all labels are known, or those of this batch.
+        data: `(x, y, sample_weight)` of which the batch is a part, or None.
+        index: The rows of the batch in it, or None if it is all of it.
+        ids: Pairs of an `Embedding` and its ids.
         outputs: An `Output` for each loss.
         metrics: Pairs of an `Output` and a metric of it.
         layers: A `Seen` for each call of a layer, in the order of the calls.
@@ -198,6 +211,12 @@ class Evidence:
         later_gradients: The same after a small step against them, looked at
             where one of the first is zero.
         loss_after: The loss after that step; None where it is not known.
+        later_rate: The highest learning rate of the steps to come; None where
+            it is not known.
+        moved: The largest change of a weight in a step, as a share of the size
+            of all weights; None where there was no step.
+        loss_without: The loss with other weights in all layers that have no
+            gradient; None where there is no such layer.
     """
 
     model: object
@@ -205,6 +224,9 @@ class Evidence:
     y: object
     sample_weight: object
     is_all: bool = True
+    data: tuple | None = None
+    index: np.ndarray | None = None
+    ids: list = dataclasses.field(default_factory=list)
     outputs: list = dataclasses.field(default_factory=list)
     metrics: list = dataclasses.field(default_factory=list)
     layers: list = dataclasses.field(default_factory=list)
@@ -215,6 +237,20 @@ class Evidence:
     gradients: list = dataclasses.field(default_factory=list)
     later_gradients: list = dataclasses.field(default_factory=list)
     loss_after: float | None = None
+    later_rate: float | None = None
+    moved: float | None = None
+    loss_without: float | None = None
+
+    @property
+    def everything(self):
+        """All that is known: the data, or the batch."""
+        return self.data or (self.x, self.y, self.sample_weight)
+
+    def of_data(self, rows):
+        """Rows of the batch as they are numbered in the data."""
+        if self.index is None:
+            return list(rows)
+        return self.index[list(rows)].tolist()
 
     @property
     def rows(self):
@@ -224,6 +260,15 @@ class Evidence:
     def has_trained(self):
         """Whether the model should have learned something by now."""
         return self.steps >= STEPS
+
+    @property
+    def has_changed(self):
+        """Whether the loss is another with other weights in dead layers."""
+        if self.loss_without is None or self.loss is None:
+            return False
+        return bool(
+            abs(self.loss_without - self.loss) > _ROUNDING * abs(self.loss)
+        )
 
     @property
     def has_own_step(self):

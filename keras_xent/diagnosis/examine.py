@@ -7,13 +7,19 @@ from keras import tree
 from keras_xent import _keras
 from keras_xent._types import TensorLike
 from keras_xent.diagnosis import (
+    batches,
+    cost,
+    data,
     flow,
     frequencies,
+    inputs,
     labels,
     metrics,
     outputs,
     pairs,
     probe,
+    scale,
+    shapes,
     start,
 )
 from keras_xent.diagnosis.evidence import host
@@ -24,7 +30,7 @@ from keras_xent.losses.kinds import IDENTITIES
 
 # The checks in their order. What is wrong with labels and outputs explains a
 # wrong loss, so it is looked at first, and the rest only if it is in order.
-_CAUSES = (labels, outputs, pairs)
+_CAUSES = (inputs, labels, shapes, outputs, pairs, scale)
 _REST = (frequencies, metrics, start, flow)
 
 # What can only be said of many labels.
@@ -33,6 +39,9 @@ _OF_ALL_LABELS = ("constant-targets", "missing-class")
 # With more ids than this share of the rows, few rows have another of their id.
 _FEW_MATCHES = 0.5
 
+# So many rows that are not finite are among those that the model is run on.
+_UNUSUAL = 4
+
 # What can only be said of a model that has trained.
 OF_TRAINED = ("predicts-prior", "pairs-not-separated", "collapsed-embeddings")
 
@@ -40,10 +49,10 @@ OF_TRAINED = ("predicts-prior", "pairs-not-separated", "collapsed-embeddings")
 def diagnose(
     model: keras.Model,
     x: TensorLike,
-    y: TensorLike,
-    *,
+    y: TensorLike = None,
     sample_weight: TensorLike = None,
-    batch_size: int = 32,
+    *,
+    batch_size: int | None = None,
 ) -> Report:
     """Says what is wrong with a model, its loss or its labels.
 
@@ -57,6 +66,8 @@ def diagnose(
     | --- | --- |
     | `probabilities-as-logits` | softmax or sigmoid is applied twice |
     | `logits-as-probabilities` | a softmax or sigmoid is missing |
+    | `bounded-logits` | scores cut off before softmax or sigmoid |
+    | `unreachable-targets` | numbers that the last activation cannot give |
     | `single-class` | the softmax of one class, which is always 1 |
     | `labels-out-of-range` | a label names a class that does not exist |
     | `label-format` | class ids for one-hot rows or the other way round |
@@ -66,11 +77,18 @@ def diagnose(
     | `missing-class` | a class never occurs |
     | `label-precision` | a float type that cannot hold the labels |
     | `all-masked` | no row counts |
+    | `constant-inputs` | all rows of the inputs are the same |
+    | `nothing-trainable` | no weight may change |
     | `initial-loss` | the loss is far above that of knowing nothing |
+    | `unscaled-inputs` | so it is, because the inputs are too large |
     | `predicts-prior` | the model gives every row the same answer |
     | `step-too-large` | one step of the optimizer makes the loss rise |
+    | `step-too-small` | a learning rate of 0, or one that moves nothing |
     | `dead-gradient` | a layer gets no gradient |
+    | `vanishing-gradient` | the first of many layers get hardly any |
     | `nonfinite-gradient` | a loss or a gradient is NaN or infinite |
+    | `input-format` | inputs of a shape or a type that the model cannot take |
+    | `ids-out-of-range` | an id that an `Embedding` has no row for |
     | `saturated` | outputs or losses lie where nothing changes them |
     | `zero-initialised` | units that are equal and stay equal |
     | `not-a-distance` | negative, or different from a to b and from b to a |
@@ -85,13 +103,19 @@ def diagnose(
         model: A compiled and built model: functional, sequential or subclassed,
             with any losses. One with a `train_step` of its own is looked at by
             its `compute_loss`, and makes no trial step.
-        x: Inputs, an array or a structure of arrays of shape `(n, ...)`.
-        y: Labels, an array or one for each output.
+        x: Inputs, an array or a structure of arrays of shape `(n, ...)`. Or a
+            dataset of batches `(x, y)` or `(x, y, sample_weight)`, as `fit`
+            takes it: `tf.data`, a `PyDataset`, a PyTorch `DataLoader` or a
+            generator. Up to 32 batches are taken; of a generator so many as
+            give `batch_size` rows, which are then gone from it.
+        y: Labels, an array or one for each output. None of a dataset.
         sample_weight: Weights as `fit` takes them, or None.
-        batch_size: How many rows the model is run on, 1 or more. If there are
-            more, they are taken at equal distances, of those that have a
-            weight. All labels are looked at in full, so pass all of them: a
-            class that is missing from a few rows is no finding.
+        batch_size: How many rows the model is run on, 1 or more; None for 32,
+            or 8 where the model is large (as ResNet50 on 224² pixels is) and
+            its loss compares no rows with each other. If there are more, they
+            are taken at equal distances, of those that have a weight. All
+            labels are looked at in full, so pass all of them: a class that is
+            missing from a few rows is no finding.
 
     Returns:
         A `keras_xent.diagnosis.Report`: it prints as text, holds `findings`
@@ -120,26 +144,37 @@ def diagnose(
     >>> [finding.code for finding in report.findings]
     ['labels-out-of-range']
     """
-    _check_arguments(model, x, y, batch_size)
+    is_all = True
+    _check_model(model, batch_size)
+    if batches.is_dataset(x):
+        _check_dataset_alone(y, sample_weight)
+        (x, y, sample_weight), is_all = batches.take(x, batch_size or cost.ROWS)
+    _check_data(y, sample_weight)
     x, y, sample_weight = map(_arrays, (x, y, sample_weight))
     rows = _check_lengths(x, y, sample_weight)
-    batch = (x, y, sample_weight)
+    if batch_size is None:
+        batch_size = cost.rows(model, x)
+    batch, index = (x, y, sample_weight), None
     if batch_size < rows:
         index = _with_weight(sample_weight, rows)
         index = _with_matches(model, y, index, batch_size)
+        index = _with_unusual(model, batch, index)
         batch = tree.map_structure(lambda each: _take(each, index), batch)
-    return look(model, batch, (y, sample_weight))[0]
+    return look(model, batch, (x, y, sample_weight), index, is_all)[0]
 
 
-def look(model, batch, everything=None):
+def look(model, batch, everything=None, index=None, is_all=True):
     """The report on a batch `(x, y, sample_weight)`, and the `Evidence`.
 
     Args:
-        everything: All labels and weights, `(y, sample_weight)`, of which the
-            batch is a part; None if they are not known: what a batch of rare
-            labels may show by chance is then no finding.
+        everything: All data, `(x, y, sample_weight)`, of which the batch is a
+            part; None if they are not known: what a batch of rare labels may
+            show by chance is then no finding.
+        index: The rows of the batch in these; None if it is all of them.
+        is_all: Whether there are no labels but these.
     """
-    is_all = everything is not None
+    is_known = everything is not None
+    is_all = is_all and is_known
     findings, checked = [], []
 
     def run(modules, evidence):
@@ -152,21 +187,38 @@ def look(model, batch, everything=None):
             checked.extend(module.CODES)
         return any(found.severity == ERROR for found in findings)
 
-    labels_given = everything[0] if is_all else batch[1]
-    raw = [host(each) for each in tree.flatten(labels_given)]
+    labels_given = everything[1] if is_known else batch[1]
+    raw = [
+        host(each) for each in tree.flatten(labels_given) if each is not None
+    ]
     findings.extend(labels.not_numbers(raw))
+    findings.extend(inputs.not_numbers(batch[0], model))
     observer = Observer(
-        model, batch, everything, lambda seen: run(_CAUSES, seen)
+        model,
+        batch,
+        everything[1:] if is_known else None,
+        lambda seen: run(_CAUSES, seen),
     )
     evidence = observer.evidence
+    evidence.data, evidence.index = everything, index
+    evidence.is_all = is_all
     if not findings:
         # Another process may look at other rows, or at none.
-        with probe.unchanged(model), _keras.alone():
-            observer.run()
-            if evidence.loss is not None:
-                run(_REST, evidence)
+        try:
+            with probe.unchanged(model), _keras.alone():
+                observer.run()
+                if evidence.loss is not None:
+                    run(_REST, evidence)
+        except Exception as error:
+            findings.extend(_explained(evidence, error))
+            if not findings:
+                raise
+            if not evidence.outputs:
+                checked.extend(inputs.CODES)
+        if not evidence.outputs and not findings:
+            run([inputs], evidence)
     else:
-        checked.extend(labels.CODES)
+        checked.extend((*inputs.CODES, *labels.CODES))
     unchecked = {
         code: "the errors above come first"
         for module in (*_CAUSES, *_REST)
@@ -190,7 +242,14 @@ def look(model, batch, everything=None):
     return report, evidence
 
 
-def _check_arguments(model, x, y, batch_size):
+def _explained(evidence, error):
+    """Findings on the shapes that have made the model or a loss raise."""
+    if evidence.outputs:
+        return list(shapes.of_error(evidence))
+    return list(inputs.of_error(evidence, error))
+
+
+def _check_model(model, batch_size):
     if not isinstance(model, keras.Model):
         raise ValueError(
             f"diagnose(model, x, y) takes a keras.Model. Received: {model!r}"
@@ -206,15 +265,37 @@ def _check_arguments(model, x, y, batch_size):
             "keras.Input(shape), or call it once, as in model(x[:1]), before "
             "diagnose(model, x, y)."
         )
-    if y is None:
-        raise ValueError(
-            "diagnose(model, x, y) needs the labels y. From a dataset, take a "
-            "batch: x, y = next(iter(dataset))."
-        )
-    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+    if batch_size is not None and (
+        not isinstance(batch_size, (int, np.integer)) or batch_size < 1
+    ):
         raise ValueError(
             "`batch_size` must be a whole number of at least 1. Received: "
             f"batch_size={batch_size!r}"
+        )
+
+
+def _check_dataset_alone(y, sample_weight):
+    if y is not None or sample_weight is not None:
+        raise ValueError(
+            "diagnose(model, dataset) takes labels and weights from the "
+            "dataset, as fit does. Leave out y and sample_weight."
+        )
+
+
+def _check_data(y, sample_weight):
+    if y is None:
+        raise ValueError(
+            "diagnose(model, x, y) needs the labels y. A dataset has them in "
+            "its batches, (x, y) or (x, y, sample_weight): diagnose(model, "
+            "dataset)."
+        )
+    if isinstance(sample_weight, dict) and any(
+        isinstance(key, (int, np.integer)) for key in sample_weight
+    ):
+        raise ValueError(
+            "`sample_weight` takes a weight for each row. Received weights of "
+            f"classes: {sample_weight!r}. Give each row that of its class: "
+            "np.array([class_weight[label] for label in y])."
         )
 
 
@@ -288,6 +369,26 @@ def _with_matches(model, y, rows, number):
     few = len(np.unique(labels[spread])) > _FEW_MATCHES * len(spread)
     balanced = with_partners(labels, rows, number) if few else None
     return spread if balanced is None else balanced
+
+
+def _with_unusual(model, arrays, rows):
+    """The rows of a batch, some of them replaced by unusual ones.
+
+    One row in a million that is NaN breaks all weights, and one id that is
+    outside the table of an `Embedding` ends the training.
+    """
+    bad = [data.bad_rows(leaf) for _, leaf in data.arrays(*arrays)]
+    bad = np.unique(np.concatenate([*bad, []]).astype(int))
+    number = min(_UNUSUAL, max(1, len(rows) // 2))
+    bad = _spread(bad, number)
+    if inputs.has_embeddings(_keras.flat_layers(model)):
+        ends = [data.extreme_rows(x) for _, x in data.named(arrays[0], "x")]
+        ends = np.unique(np.concatenate([*ends, []]).astype(int))
+        bad = np.union1d(bad, ends)[: max(1, len(rows) // 2)]
+    if not len(bad):
+        return rows
+    kept = _spread(np.setdiff1d(rows, bad), len(rows) - len(bad))
+    return np.sort(np.concatenate([kept, bad]))
 
 
 def _take(leaf, index):

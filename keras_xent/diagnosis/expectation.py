@@ -1,6 +1,7 @@
 """What a loss expects of the outputs and of the labels."""
 
 import dataclasses
+import types
 
 import keras
 
@@ -40,7 +41,7 @@ class Expectation:
 
 
 # Keras's functions, which its classes call too: labels, by name.
-_KERAS = {
+KERAS = {
     keras.losses.sparse_categorical_crossentropy: CLASS_IDS,
     keras.losses.categorical_crossentropy: DISTRIBUTION,
     keras.losses.categorical_focal_crossentropy: DISTRIBUTION,
@@ -58,26 +59,32 @@ _KERAS_NUMBERS = (
 
 
 def expectation(loss):
-    """The `Expectation` of a loss object; of an unknown one, the empty one."""
+    """The `Expectation` of a loss or its function; else the empty one."""
     if isinstance(loss, RowLoss):
         ignored = getattr(loss, "ignore_class", None)
         axis = getattr(loss, "axis", -1)
         return Expectation(
             loss.output_kind, loss.label_kind, axis, _several(ignored)
         )
-    function = getattr(loss, "fn", None)
+    is_function = isinstance(loss, types.FunctionType)
+    function = loss if is_function else getattr(loss, "fn", None)
     if function in _KERAS_NUMBERS:
         return Expectation(NUMBERS, NUMBERS)
     if function is keras.losses.kl_divergence:
         return Expectation(PROBABILITIES, DISTRIBUTION)
-    if function not in _KERAS:
+    if function not in KERAS:
         return Expectation()
-    config = _keras.loss_arguments(loss)
+    arguments = {} if is_function else _keras.loss_arguments(loss)
+    return of_arguments(KERAS[function], arguments)
+
+
+def of_arguments(labels, arguments):
+    """The `Expectation` of a function of Keras's with these arguments."""
     return Expectation(
-        LOGITS if config.get("from_logits") else PROBABILITIES,
-        _KERAS[function],
-        config.get("axis", -1),
-        _several(config.get("ignore_class")),
+        LOGITS if arguments.get("from_logits") else PROBABILITIES,
+        labels,
+        arguments.get("axis", -1),
+        _several(arguments.get("ignore_class")),
     )
 
 

@@ -1,12 +1,16 @@
 """Checks of the gradient: does it reach the layers, and is it a number?"""
 
 import numpy as np
-from keras import ops, tree
 
-from keras_xent.diagnosis import probe
+from keras_xent.diagnosis import (
+    arrival,
+    data,
+    embeddings,
+    masks,
+    nonfinite,
+)
 from keras_xent.diagnosis.evidence import (
     NAMED,
-    bad_rows,
     by_layer,
     host,
     is_finite,
@@ -16,7 +20,7 @@ from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.diagnosis.start import blind_loss, mean_loss
 from keras_xent.losses.kinds import IDENTITIES, UNKNOWN
 
-CODES = ("nonfinite-gradient", "dead-gradient", "saturated", "zero-initialised")
+CODES = ("nonfinite-gradient", *arrival.CODES, "saturated", "zero-initialised")
 
 # A layer is saturated when this share of its outputs lies at a bound. ReLU
 # layers of trained networks have up to 95 % zeros.
@@ -41,23 +45,27 @@ _ENOUGH = 16
 # that are 0 are right then.
 _CONVERGED = 1e-3
 
-_WITHOUT = (
-    "rows = {name}.reshape(len({name}), -1)\n"
-    "good = np.isfinite(rows).all(axis=1)\n"
-    "x, y = x[good], y[good]  # and sample_weight, if there is one"
-)
-
 
 def findings(evidence):
-    checks = [_nonfinite, _equal_units, _stuck, _dead, _saturated]
+    checks = [_nonfinite, arrival.nothing_trainable, _equal_units]
     if _has_converged(evidence):
-        checks = [_nonfinite, _equal_units, _saturated]
+        checks += [_saturated]
+    elif not _at_one_point(evidence):
+        checks += [_stuck, arrival.vanishing, arrival.dead, _saturated]
     # Each of these explains what comes after it.
     for check in checks:
         found = list(check(evidence))
         yield from found
         if found:
             return
+
+
+def _at_one_point(evidence):
+    """Whether no gradient is what `collapsed-embeddings` has said."""
+    outputs = evidence.outputs
+    return bool(outputs) and all(
+        any(embeddings.collapsed(evidence, output)) for output in outputs
+    )
 
 
 def _nonfinite(evidence):
@@ -77,7 +85,7 @@ def _nonfinite(evidence):
     yield Finding(
         "nonfinite-gradient",
         ERROR,
-        where or f"layer {next(reversed(bad))!r}",
+        where or (f"layer {next(reversed(bad))!r}" if bad else "the loss"),
         f"The {kind} is NaN or infinite. One step by it, and every weight is "
         "NaN for good.",
         numbers,
@@ -95,6 +103,7 @@ def _nan_labels(evidence):
         labels = output.counted(output.labels, whole=True)
         rows = np.isnan(labels) & output.known(labels)
         if rows.any():
+            name = _name_of_labels(evidence, output)
             yield Finding(
                 "nonfinite-gradient",
                 ERROR,
@@ -103,26 +112,25 @@ def _nan_labels(evidence):
                 "step by it so is every weight.",
                 {"labels": rows.size, "NaN among them": int(rows.sum())},
                 "Labels that are missing, or 0/0 in making them.",
-                _WITHOUT.format(name="y"),
+                data.without_bad_rows([name], *evidence.everything),
             )
+
+
+def _name_of_labels(evidence, output):
+    """How the user writes the labels of an output."""
+    for name, leaf in data.named(evidence.everything[1], "y"):
+        if len(leaf) == len(output.labels) and np.array_equal(
+            host(leaf), output.labels, equal_nan=True
+        ):
+            return name
+    return "y"
 
 
 def _first_nonfinite(evidence, numbers):
     """Where it begins, why, and the cure; adds to the numbers."""
-    for name, structure in (
-        ("x", evidence.x),
-        ("y", evidence.y),
-        ("sample_weight", evidence.sample_weight),
-    ):
-        for leaf in tree.flatten(structure):
-            rows = bad_rows(host(leaf)) if leaf is not None else []
-            if rows:
-                numbers["rows"] = rows[:NAMED]
-                return (
-                    f"the data, {name}",
-                    f"{name} itself holds NaN or infinite values.",
-                    _WITHOUT.format(name=name),
-                )
+    found = nonfinite.in_data(evidence, numbers)
+    if found:
+        return found
     weights = evidence.bad_weights
     if weights:
         numbers["weights that are not finite"] = weights[:NAMED]
@@ -132,10 +140,16 @@ def _first_nonfinite(evidence, numbers):
             "broken them.",
             "callbacks = [keras_xent.callbacks.Diagnose()]  # names that step",
         )
+    masked = masks.masked_row(evidence, numbers)
+    if masked is not None:
+        return masked
     for seen in evidence.layers:
         if seen.bad_rows:
-            numbers["rows"] = list(seen.bad_rows[:NAMED])
+            numbers["rows"] = evidence.of_data(seen.bad_rows[:NAMED])
             numbers["activation"] = seen.activation or "none"
+            found = nonfinite.of_exponential(evidence, seen)
+            if found:
+                return (f"layer {seen.name!r}", *found)
             return (
                 f"layer {seen.name!r}",
                 "This layer is the first whose output is not finite: a log or "
@@ -143,18 +157,10 @@ def _first_nonfinite(evidence, numbers):
                 "above 65504), or a mask of -inf over a whole row.",
                 "x = keras.ops.log(keras.ops.maximum(x, 1e-6))  # for log(x)",
             )
-    for output in evidence.outputs:
-        rows = bad_rows(output.compute(output.y_pred))
-        if rows and output.head is None:
-            numbers["rows"] = rows[:NAMED]
-            return (
-                output.where,
-                "All layers give finite numbers; the loss makes NaN of them: "
-                "log(0) of a probability that has become 0, say.",
-                "# from logits, scores of any size, before any softmax:\n"
-                "# no log of a probability\n"
-                "loss = keras_xent.losses.SparseSoftmaxCrossentropy()",
-            )
+    for look in (nonfinite.in_loss, nonfinite.in_slope_of_loss):
+        found = look(evidence, numbers)
+        if found:
+            return found
     return (
         None,
         "All values are finite, their derivatives are not: a root or a norm at "
@@ -178,46 +184,6 @@ def _has_converged(evidence):
     return bool(evidence.outputs)
 
 
-def _dead(evidence):
-    later = by_layer(evidence.later_gradients)
-    groups = by_layer(evidence.gradients)
-    # Zero weights in front of a layer hide it for one step only.
-    dead = [
-        layer
-        for layer, gradients in groups.items()
-        if is_zero(gradients) and is_zero(later.get(layer, []))
-    ]
-    if not dead:
-        return
-    numbers = {
-        "layers without a gradient": len(dead),
-        "of": len(groups),
-        "namely": dead[:NAMED],
-    }
-    for seen in evidence.layers:
-        if any(layer.rpartition("/")[2] == seen.name for layer in dead):
-            share = float(np.mean(seen.sample == 0))
-            if share > _SATURATED:
-                numbers[f"zeros in the output of {seen.name}"] = share
-                break
-    whole = len(dead) == len(groups)
-    yield Finding(
-        "dead-gradient",
-        ERROR if whole else WARNING,
-        "the whole model" if whole else f"layer {dead[0]!r}",
-        "The gradient is exactly 0 for all weights: no step changes anything."
-        if whole
-        else "Layers get a gradient of exactly 0: they do not learn.",
-        numbers,
-        "Something between the weights and the loss is flat or cuts the "
-        "gradient: argmax, round or a comparison, a clip beyond its bounds, "
-        "ReLU units that are 0 for all rows, NumPy in the middle, or a layer "
-        "that the loss does not use.",
-        "keras.layers.Dense(64, activation='gelu')  # is nowhere flat\n"
-        "# and a loss of the scores, not of argmax(scores)",
-    )
-
-
 def _stuck(evidence):
     for output in evidence.outputs:
         if output.head is None:
@@ -226,7 +192,7 @@ def _stuck(evidence):
 
 def _stuck_rows(output):
     """Rows that have a loss but no gradient: the loss is flat there."""
-    gradient = _gradient(output)
+    gradient = nonfinite.gradient_by_outputs(output)
     losses = output.compute(output.y_pred)
     if gradient is None or not losses.ndim or len(losses) != len(gradient):
         return
@@ -275,18 +241,6 @@ def _is_clipped(values, flat):
     if rest.size < _ENOUGH:
         return False
     return not np.any((flat > rest.min()) & (flat < rest.max()))
-
-
-def _gradient(output):
-    """d loss / d outputs, NumPy; None where it cannot be had."""
-
-    def loss(values):
-        y_true = ops.convert_to_tensor(output.y_true)
-        y_pred = output.as_returned(values[0])
-        return ops.sum(output.loss(y_true, y_pred, output.weight))
-
-    (gradient,) = probe.gradients(loss, [output.y_pred.astype("float32")])
-    return None if gradient is None else host(gradient)
 
 
 def _saturated(evidence):

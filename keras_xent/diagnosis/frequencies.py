@@ -48,12 +48,12 @@ def _constant_or_missing(output, x):
         return
     if kind == CLASS_IDS:
         counts = np.bincount(
-            labels[labels >= 0].astype(int).reshape(-1),
+            labels[(labels >= 0) & output.known(labels)].astype(int),
             minlength=output.classes,
         )
-        counts = np.delete(
-            counts, [i for i in output.expects.ignored if i >= 0]
-        )
+        # Some of them have a column of their own.
+        ignored = [i for i in output.expects.ignored if 0 <= i < len(counts)]
+        counts = np.delete(counts, ignored)
     elif kind == DISTRIBUTION or _are_flags(output, labels, x):
         counts = labels.sum(axis=0)
     else:

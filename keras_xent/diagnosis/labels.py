@@ -1,12 +1,14 @@
 """Checks of labels and weights against what the loss expects."""
 
-import numbers
-
 import numpy as np
 
+from keras_xent.diagnosis import cures, data
+from keras_xent.diagnosis.activations import final_activation
 from keras_xent.diagnosis.evidence import NAMED, host
 from keras_xent.diagnosis.identities import not_ids
+from keras_xent.diagnosis.out_of_range import out_of_range, void_values
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
+from keras_xent.diagnosis.steps import left_on
 from keras_xent.losses.base import RowLoss
 from keras_xent.losses.kinds import (
     CLASS_IDS,
@@ -14,6 +16,7 @@ from keras_xent.losses.kinds import (
     IDENTITIES,
     MATCHES,
     NUMBERS,
+    UNKNOWN,
     YES_NO,
 )
 
@@ -33,6 +36,9 @@ _EXACT = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}
 # Sums of float32 probabilities over many classes miss 1 by far less.
 _SUM_ERROR = 1e-3
 
+# Of labels with one class each, more rows without any are no oversight.
+_NONE = 0.05
+
 
 def findings(evidence):
     for output in evidence.outputs:
@@ -48,10 +54,11 @@ def findings(evidence):
             DISTRIBUTION: _distribution,
             YES_NO: _yes_no,
             MATCHES: _matches,
-            NUMBERS: _shape,
+            NUMBERS: side_by_side,
             IDENTITIES: not_ids,
         }.get(output.expects.labels, _shape_by_value)
-        found = next(check(output), None)
+        checks = (left_on, check, _softmax_of_several)
+        found = next((f for each in checks for f in each(output)), None)
         if found:
             yield found
 
@@ -60,22 +67,33 @@ def not_numbers(labels):
     """Findings on labels that no tensor can hold, before there are any."""
     for each in labels:
         if each.dtype.kind in "USOMmc":
-            first = each.flat[0]
-            boxed = each.dtype.kind == "O" and isinstance(first, numbers.Real)
+            boxed = each.dtype.kind in "USO" and data.numbers_in(each)
+            holes = each.dtype.kind == "O" and data.numbers_with_holes(each)
             yield Finding(
                 "label-format",
                 ERROR,
                 "labels",
                 "The labels are not numbers.",
-                {"dtype": str(each.dtype), "first label": first},
-                "Numbers lie in an array of Python objects, as a column of a "
-                "table does that once held something else."
-                if boxed
-                else "Names of classes were passed as they are.",
-                "y = y.astype('float32')"
-                if boxed
-                else "names, y = np.unique(y, return_inverse=True)  # 0, 1, 2",
+                {"dtype": str(each.dtype), "first label": each.flat[0]},
+                *_cure_of_objects(boxed, holes),
             )
+
+
+def _cure_of_objects(boxed, holes):
+    cause = "Numbers lie in an array of Python objects or of text, as a column "
+    cause += "of a table does that once held something else."
+    if boxed:
+        return cause, "y = y.astype('float32')"
+    if holes:
+        return "Numbers, and None where one is missing.", (
+            "y = y.astype('float32')  # None becomes NaN\n"
+            "good = np.isfinite(y.reshape(len(y), -1)).all(axis=1)\n"
+            "x, y = x[good], y[good]"
+        )
+    return (
+        "Names of classes were passed as they are.",
+        "names, y = np.unique(y, return_inverse=True)  # 0, 1, 2",
+    )
 
 
 def _all_masked(output):
@@ -133,8 +151,8 @@ def _class_ids(output):
             "The loss takes class ids, but the labels are not whole numbers.",
             {"a label": float(counted[counted != np.floor(counted)][0])},
             "These are probabilities or measurements, not numbers of classes.",
-            "loss = keras_xent.losses.SoftmaxCrossentropy()  # distributions\n"
-            "loss = 'mse'  # measurements",
+            "# measurements, one number for a row:\n"
+            + cures.as_regression(output),
         )
         return
     # First, because what was rounded up may lie outside.
@@ -142,7 +160,7 @@ def _class_ids(output):
     wrong = (counted < 0) | (counted >= n)
     wrong &= ~np.isin(counted, output.expects.ignored)
     if wrong.any():
-        yield _out_of_range(output, counted, wrong)
+        yield out_of_range(output, counted, wrong)
 
 
 def _one_hot_for_ids(output):
@@ -162,44 +180,11 @@ def _one_hot_for_ids(output):
         "to_categorical or one_hot was applied to labels of a sparse loss."
         if one_hot
         else "Labels and outputs come from different tasks.",
-        "y = np.argmax(y, axis=-1)  # or keep y, and take another loss:\n"
-        "loss = keras_xent.losses.SoftmaxCrossentropy()"
+        "y = np.argmax(y, axis=-1)\n"
+        "# or keep y, and take another loss:\n"
+        + _as_comment(cures.loss_of(DISTRIBUTION, output))
         if one_hot
         else f"assert y.shape == {output.y_pred.shape[:-1]}",
-    )
-
-
-def _out_of_range(output, labels, wrong):
-    n = output.classes
-    from_one = labels.min() == 1 and labels.max() == n
-    evidence = {
-        "classes": n,
-        "smallest label": int(labels.min()),
-        "largest label": int(labels.max()),
-        "labels outside": int(wrong.sum()),
-        "for example": sorted(set(labels[wrong].astype(int)))[:NAMED],
-    }
-    if from_one:
-        cause = "The labels count from 1; class ids count from 0."
-        cure = "y = y - 1"
-    elif set(labels[wrong]) == {-1}:
-        cause = "-1 marks rows without a label, which the loss does not know."
-        cure = "loss = keras_xent.losses.SparseSoftmaxCrossentropy(\n"
-        cure += "    ignore_class=-1)"
-    else:
-        cause = "The last layer has too few units, or the labels have gaps."
-        cure = "y = np.unique(y, return_inverse=True)[1]  # without gaps\n"
-        cure += "keras.layers.Dense(y.max() + 1)"
-    return Finding(
-        "labels-out-of-range",
-        ERROR,
-        output.where,
-        f"Labels name classes that do not exist: {n} classes are numbered "
-        f"from 0 to {n - 1}. Depending on the backend such a row has the loss "
-        "0, NaN, or raises.",
-        evidence,
-        cause,
-        cure,
     )
 
 
@@ -229,6 +214,15 @@ def _precision(output, labels):
             "loss = keras_xent.losses.SparseSoftmaxCrossentropy()",
         )
         return
+
+
+def _as_comment(code):
+    return "\n".join(f"# {line}" for line in code.split("\n"))
+
+
+def _softmax(output):
+    """The name of the last activation if it is a softmax."""
+    return "softmax" if final_activation(output) == "softmax" else None
 
 
 def _distribution(output):
@@ -262,7 +256,7 @@ def _distribution(output):
         else "Counts, percentages or scores were passed as they are.",
         "model.fit(x, y, sample_weight=y.sum(axis=-1) > 0)"
         if empty
-        else "loss = keras_xent.losses.SigmoidCrossentropy()  # yes/no each"
+        else cures.loss_of(YES_NO, output) + "  # yes/no each"
         if several
         else "y = y / y.sum(axis=-1, keepdims=True)",
     )
@@ -283,15 +277,15 @@ def _not_one_hot(output):
         if ids
         else "The last layer has another number of units than there are "
         "classes.",
-        "loss = keras_xent.losses.SparseSoftmaxCrossentropy()  # from ids\n"
-        f"y = keras.utils.to_categorical(y, {n})  # or one-hot labels"
+        cures.loss_of(CLASS_IDS, output)
+        + f"  # from ids\n# or: y = keras.utils.to_categorical(y, {n})"
         if ids
-        else f"keras.layers.Dense({labels.shape[-1]})",
+        else cures.with_units(output, labels.shape[-1], _softmax(output)),
     )
 
 
 def _yes_no(output):
-    shapes = next(_shape(output), None)
+    shapes = next(side_by_side(output), None)
     if shapes:
         yield shapes
         return
@@ -300,20 +294,7 @@ def _yes_no(output):
     low, high = float(labels.min()), float(labels.max())
     if not np.any((labels < 0) | (labels > 1)):
         return  # NaN makes the loss NaN: `nonfinite-gradient`.
-    if set(np.unique(labels)) <= {-1, 1}:
-        cause, cure = "The labels are -1 and 1.", "y = (y + 1) / 2"
-    elif set(np.unique(labels)) <= {1, 2}:
-        cause, cure = "The labels are 1 and 2.", "y = y - 1"
-    elif low >= 0 and high == 255:
-        cause = "Pixels of 8 bits were not scaled."
-        cure = "y = y / 255"
-    elif np.all(labels == np.round(labels)) and low >= 0:
-        classes = int(high) + 1
-        cause = "These are class ids: there are more than two classes."
-        cure = f"keras.layers.Dense({classes})\n"
-        cure += "loss = keras_xent.losses.SparseSoftmaxCrossentropy()"
-    else:
-        cause, cure = "These are measurements, not yes or no.", "loss = 'mse'"
+    cause, cure = _outside_of_yes_no(output, labels)
     yield Finding(
         "targets-not-distribution",
         ERROR,
@@ -327,8 +308,68 @@ def _yes_no(output):
     )
 
 
+def _outside_of_yes_no(output, labels):
+    """The cause and the cure of labels beyond 0 and 1."""
+    values = set(np.unique(labels).tolist())
+    low, high = min(values), max(values)
+    whole = np.all(labels == np.round(labels))
+    void = void_values(values - {0, 1}) if len(values) < NAMED else []
+    if values <= {-1, 1}:
+        return "The labels are -1 and 1.", "y = (y + 1) / 2"
+    if values <= {1, 2}:
+        return "The labels are 1 and 2.", "y = y - 1"
+    if low >= 0 and high == 255 and 1 not in values:
+        return "Pixels of 8 bits were not scaled.", "y = y / 255"
+    if void and values == {0, 1, *void}:
+        return "A number marks what is not known, and the loss does not.", (
+            cures.leaving_out(output, [int(value) for value in void])
+        )
+    if low >= 0 and high == 255:
+        return "Pixels of 8 bits were not scaled.", "y = y / 255"
+    if whole and low >= 0:
+        cause = "These are class ids: there are more than two classes."
+        return cause, cures.as_classes(output, int(high) + 1)
+    cause = "These are measurements, not yes or no."
+    bare = final_activation(output) in (None, "linear")
+    swap = "" if bare else cures.with_activation(output, "linear")
+    return cause, swap + cures.loss_line(output, "'mse'")
+
+
+def _softmax_of_several(output):
+    """A softmax where several classes of a row are true, or none."""
+    labels, n = output.labels, output.y_pred.shape[-1]
+    if output.expects.labels not in (YES_NO, NUMBERS, UNKNOWN) or n < 2:
+        return
+    if labels.shape[1:] != output.y_pred.shape[1:]:
+        return
+    rows = output.label_rows
+    sums = rows[np.isin(rows, (0, 1)).all(axis=-1)].sum(axis=-1)
+    several, none = np.sum(sums > 1), np.sum(sums == 0)
+    if len(sums) < len(rows) or (not several and none < _NONE * len(rows)):
+        return
+    if final_activation(output) != "softmax":
+        return
+    yield Finding(
+        "targets-not-distribution",
+        ERROR,
+        output.where,
+        "The last activation is a softmax, which shares a probability of 1 "
+        "among the classes of a row, but in rows of the labels several are "
+        "true, or none: the outputs can never be right.",
+        {
+            "rows": len(sums),
+            "rows with several": int(several),
+            "rows with none": int(none),
+        },
+        "Several classes may be true at once (multi-label), each a question "
+        "of its own: a sigmoid for each.",
+        cures.with_activation(output, "sigmoid")
+        + cures.loss_line(output, "keras.losses.BinaryCrossentropy()"),
+    )
+
+
 def _matches(output):
-    shapes = next(_shape(output), None)
+    shapes = next(side_by_side(output), None)
     if shapes:
         yield shapes
         return
@@ -346,7 +387,7 @@ def _matches(output):
         )
 
 
-def _shape(output):
+def side_by_side(output):
     """Whether labels and outputs stand side by side, one for one."""
     labels = (len(output.y_true), *output.labels.shape[1:])
     scores = output.y_pred.shape
@@ -398,6 +439,9 @@ def _shape_by_value(output):
         reshaped = output.compute(scores, labels.reshape(scores.shape)).mean()
     except Exception:
         return  # Somebody else's loss: what it raises, it raises in `fit` too.
+    # NaN differs from NaN, and another finding says where it comes from.
+    if not np.isfinite([given, reshaped]).all():
+        return
     if np.isclose(given, reshaped, rtol=1e-3):
         return
     yield Finding(

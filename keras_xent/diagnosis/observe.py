@@ -12,11 +12,15 @@ from keras_xent.diagnosis import calls, probe
 from keras_xent.diagnosis.evidence import (
     Evidence,
     Output,
+    by_layer,
     dtype_of,
     host,
     is_zero,
 )
-from keras_xent.diagnosis.expectation import expectation
+from keras_xent.diagnosis.within import expectation_within
+
+# The steps of a schedule that are looked at: a warm-up begins at 0.
+_LATER = (0, 1, 10, 100, 1000, 10_000)
 
 # How far a weight is moved at most to see what lies behind weights of zero: as
 # far as Adam's first step moves it.
@@ -67,6 +71,8 @@ class Observer:
         if evidence.loss is None:
             return
         if follower is not None and not evidence.has_own_step:
+            evidence.moved = _change(model, before)
+            evidence.later_rate = _highest_rate(follower)
             self._same_dropout(before)
             x, y, weight = self._tensors()
             y_pred = probe.Probe(model, None)(x, training=True)
@@ -78,6 +84,35 @@ class Observer:
             self._nudge()
             later = self._gradients(scale, None)
             evidence.later_gradients = self._by_variable(later)
+            self._put_others(before)
+
+    def _put_others(self, before):
+        """The loss with other weights in all layers that have no gradient.
+
+        If it is another loss, they are used, and something cuts the gradient.
+        Afterwards the weights are again those of the later gradients.
+        """
+        evidence, model = self.evidence, self.evidence.model
+        later = by_layer(evidence.later_gradients)
+        dead = [
+            variable
+            for layer, gradients in by_layer(evidence.gradients).items()
+            if is_zero(gradients) and is_zero(later[layer])
+            for variable, _ in gradients
+        ]
+        if not dead:
+            return
+        now = probe.copies(model.variables)
+        probe.put_back(model.variables, before)
+        probe.set_generator_state(self._draws)
+        draws = np.random.RandomState(0)
+        for variable in dead:
+            other = draws.normal(size=variable.shape)
+            variable.assign(ops.subtract(other, variable))
+        x, y, weight = self._tensors()
+        y_pred = probe.Probe(model, None)(x, training=True)
+        evidence.loss_without = float(host(self._total(x, y, y_pred, weight)))
+        probe.put_back(model.variables, now)
 
     def _nudge(self):
         """A step down the gradient: the optimizer's may be none.
@@ -94,8 +129,9 @@ class Observer:
     def _gradients(self, scale, follower):
         """The gradients of one step, which `follower` then makes."""
         model = self.evidence.model
-        with calls.watched(model) as noted:
+        with calls.watched(model) as (noted, ids):
             self._calls = noted
+            self.evidence.ids = self.evidence.ids or ids
             recorder = probe.Recorder(scale, follower)
             with contextlib.suppress(probe.Stopped):
                 step = probe.Probe(model, self._loss).step
@@ -208,7 +244,7 @@ class Observer:
         return Output(
             name or (last.name if last else "output"),
             loss,
-            expectation(loss),
+            expectation_within(loss, y, tensor),
             host(y),
             host(labels),
             dtype_of(labels if hasattr(labels, "dtype") else host(labels)),
@@ -223,6 +259,7 @@ class Observer:
             before=tuple(before),
             index=index,
             inputs=len(tree.flatten(self.evidence.x)),
+            model=self.evidence.model,
         )
 
     def _see_metrics(self, y, y_pred, tensors):
@@ -261,6 +298,34 @@ def _loss_scale(optimizer):
     if scale is None:
         return getattr(optimizer, "initial_scale", 1.0)
     return float(host(scale))
+
+
+def _change(model, before):
+    """The largest change of a weight, as a share of the size of all."""
+    largest, squares, count = 0.0, 0.0, 0
+    trainable = {id(variable) for variable in model.trainable_variables}
+    for variable, value in zip(model.variables, before, strict=True):
+        if id(variable) in trainable:
+            old, new = host(value), host(variable)
+            largest = max(largest, float(np.abs(new - old).max(initial=0)))
+            squares += float(np.sum(np.square(old, dtype="float64")))
+            count += old.size
+    size = np.sqrt(squares / max(1, count))
+    return largest / size if size else largest
+
+
+def _highest_rate(optimizer):
+    """The highest rate of the steps to come."""
+    now, config = int(host(optimizer.iterations)), optimizer.get_config()
+    if config.get("gradient_accumulation_steps"):
+        # Its `iterations` is no variable, but a share of one.
+        config["gradient_accumulation_steps"] = None
+    other = type(optimizer).from_config(config)
+    rates = []
+    for step in _LATER:
+        other.iterations.assign(now + step)
+        rates.append(float(host(other.learning_rate)))
+    return max(rates)
 
 
 def as_tensor(x):

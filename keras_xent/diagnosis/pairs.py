@@ -4,10 +4,10 @@ import numpy as np
 from keras import ops, tree
 
 from keras_xent.diagnosis import embeddings
+from keras_xent.diagnosis.activations import final_activation
 from keras_xent.diagnosis.evidence import host
 from keras_xent.diagnosis.identities import ENOUGH, compares_towers, one_kind
 from keras_xent.diagnosis.observe import as_tensor
-from keras_xent.diagnosis.outputs import final_activation
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.losses.kinds import (
     DISTANCES,
@@ -62,6 +62,8 @@ def findings(evidence):
     for output in evidence.outputs:
         wrong = list(_wrong_kind(evidence, output))
         yield from wrong
+        if any(found.code == "one-kind-of-pairs" for found in wrong):
+            continue  # Margins are about pairs that differ, beside others.
         # What explains another, or is explained by it, is not said beside it.
         for check in [_margin] if wrong else _IN_ORDER:
             found = list(check(evidence, output))
@@ -168,16 +170,15 @@ def _margin(evidence, output):
     if not _has_margin(output):
         return
     margin = output.loss.margin
-    distances = output.counted(output.y_pred)
-    if output.expects.outputs == EMBEDDINGS:
-        distances = embeddings.between(distances, output.loss.distance)
+    distances, others = _with_others(output)
+    others = others[np.isfinite(distances)]
     distances = distances[np.isfinite(distances)]
-    if not distances.size:
-        return
+    if others.sum() < min(_OF_EACH_KIND, len(distances)):
+        return  # A margin is for them: matches say nothing of it.
     low, high = float(distances.min()), float(distances.max())
     if low <= margin <= _OUT_OF_REACH * high or high < 0:
         return
-    below = margin < low
+    below, median = margin < low, float(np.median(distances[others]))
     yield Finding(
         "margin-out-of-reach",
         WARNING,
@@ -192,7 +193,7 @@ def _margin(evidence, output):
         if below
         else "The embeddings are nearly alike at the start, or the distance "
         "cannot be as large as the margin.",
-        f"margin = {float(np.median(distances)):.2g}  # the median distance now"
+        f"margin = {median:.2g}  # the median distance now"
         + (
             ""
             if below
@@ -202,6 +203,20 @@ def _margin(evidence, output):
             "keras.initializers.VarianceScaling(10.0))"
         ),
     )
+
+
+def _with_others(output):
+    """The distances of the pairs, and which of them are no matches."""
+    distances = output.counted(output.y_pred)
+    labels = output.counted(output.y_true).reshape(-1)
+    if output.expects.outputs == EMBEDDINGS:
+        distances = embeddings.between(distances, output.loss.distance)
+        first, second = np.triu_indices(len(labels), 1)
+        return distances, labels[first] != labels[second]
+    distances = distances.reshape(-1)
+    if len(labels) != len(distances):
+        return distances, np.ones(len(distances), bool)
+    return distances, labels != 1
 
 
 class _Pairs:

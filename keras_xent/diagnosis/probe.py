@@ -61,10 +61,12 @@ class Recorder(keras.optimizers.Optimizer):
 
     def _record(self, grads):
         """Keeps the gradients; whether a step is to follow."""
-        self.gradients = [
-            None if grad is None else ops.divide(grad, self.scale)
-            for grad in grads
-        ]
+        self.gradients = list(grads)
+        if self.scale != 1.0:  # JAX compiles a division for each shape.
+            self.gradients = [
+                None if grad is None else ops.divide(grad, self.scale)
+                for grad in grads
+            ]
         return self.follower is not None and any(
             grad is not None for grad in grads
         )

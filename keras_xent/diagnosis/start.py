@@ -1,7 +1,9 @@
 """Checks of the size of the loss: at the start, later, and after one step."""
 
+import keras
 import numpy as np
 
+from keras_xent.diagnosis import scale
 from keras_xent.diagnosis.evidence import host, is_finite
 from keras_xent.diagnosis.expectation import Expectation
 from keras_xent.diagnosis.identities import ENOUGH
@@ -19,7 +21,13 @@ from keras_xent.losses.kinds import (
     YES_NO,
 )
 
-CODES = ("initial-loss", "predicts-prior", "step-too-large")
+CODES = (
+    "initial-loss",
+    "unscaled-inputs",
+    "predicts-prior",
+    "step-too-large",
+    "step-too-small",
+)
 
 # A loss at the start above this multiple of knowing nothing: of ten classes,
 # random logits of a standard deviation over 7. A layer on standardized inputs
@@ -30,6 +38,13 @@ _TOO_SURE = 5.0
 # than this share of the entropy of the labels.
 _NEAR = 0.02
 
+# A step that moves weights by less than this share of their size needs a
+# million like it to matter; float32 has seven digits.
+_UNMOVED = 1e-7
+
+# Learning rates in use for anything are larger.
+_SMALL_RATE = 1e-6
+
 # The rarest probability that a prior is given, so that its logarithm exists.
 _RAREST = 1e-6
 
@@ -38,12 +53,17 @@ _OF_PAIRS = Expectation(LOGITS, YES_NO)
 
 
 def findings(evidence):
+    found = []
     for output in evidence.outputs:
         if evidence.steps == 0:
-            yield from _initial_loss(evidence, output)
+            found += _initial_loss(evidence, output)
         elif evidence.has_trained:
-            yield from _predicts_prior(evidence, output)
-    yield from _step_too_large(evidence)
+            found += _predicts_prior(evidence, output)
+    yield from found
+    yield from _step_too_small(evidence)
+    # Inputs that are too large make steps too large.
+    if all(each.code != "unscaled-inputs" for each in found):
+        yield from _step_too_large(evidence)
 
 
 def mean_loss(output, predictions):
@@ -86,6 +106,11 @@ def prior(output):
 
 def _prior_loss(output, share):
     """The loss of predicting the prior for every row."""
+    return mean_loss(output, one_answer(output, share))
+
+
+def one_answer(output, share):
+    """Outputs by which every row has these probabilities."""
     share = np.clip(share, _RAREST, 1 - _RAREST)
     if output.expects.outputs == LOGITS:
         share = np.log(share) - (
@@ -97,14 +122,15 @@ def _prior_loss(output, share):
         share = share.reshape(
             [-1 if i == axis else 1 for i in range(len(shape))]
         )
-    return mean_loss(output, np.broadcast_to(share, shape).astype("float32"))
+    return np.broadcast_to(share, shape).astype("float32")
 
 
 def _initial_loss(evidence, output):
     kind = output.expects
     if isinstance(output.loss, SigmoidContrastive):
         yield from _without_bias(output)
-    if not (kind.is_softmax or kind.labels == YES_NO):
+    of_classes = kind.is_softmax or kind.labels == YES_NO
+    if not (of_classes or kind.outputs == kind.labels == NUMBERS):
         return
     if isinstance(output.head, CosineHead):
         return  # A scale makes it sure, and a margin makes it wrong, by design.
@@ -117,8 +143,18 @@ def _initial_loss(evidence, output):
         return
     # A focal loss of equal probabilities is small, because none is far off.
     classes = 2 if kind.labels == YES_NO else output.classes
-    if loss <= _TOO_SURE * max(blind, np.log(classes)):
+    least = max(blind, np.log(classes)) if of_classes else abs(blind)
+    if loss <= _TOO_SURE * least:
         return
+    unscaled = scale.unscaled(evidence)
+    numbers = {"loss": loss, "loss of knowing nothing": blind}
+    if unscaled:
+        yield scale.unscaled_finding(
+            unscaled, output.where, numbers, evidence.x
+        )
+        return
+    if not of_classes:
+        return  # Numbers far from 0 begin with a large loss, too.
     numbers = {"loss": loss, "loss of equal probabilities": blind}
     if kind.is_softmax:
         numbers["log(classes)"] = float(np.log(output.classes))
@@ -135,10 +171,11 @@ def _initial_loss(evidence, output):
         "model is sure of its answers before it has learned any. It will "
         f"spend its first steps on making the {LOGITS_IN_WORDS} smaller.",
         numbers,
-        "The inputs are not scaled (pixels from 0 to 255, say), or the first "
-        "weights are too large.",
-        "normalize = keras.layers.Normalization()\n"
-        "normalize.adapt(x)  # and make it the first layer",
+        "The first weights are too large, or rows have a few very large "
+        "entries.",
+        "# smaller first weights, in the last layer at least:\n"
+        "for variable in model.trainable_variables[-2:]:\n"
+        "    variable.assign(variable * 0.01)",
     )
 
 
@@ -264,4 +301,34 @@ def _step_too_large(evidence):
         "scaled.",
         f"keras.optimizers.{name}({rate / 100:.1g})  # then up again, as far "
         "as it goes",
+    )
+
+
+def _step_too_small(evidence):
+    rate, highest = evidence.learning_rate, evidence.later_rate
+    if highest is None or evidence.moved is None or highest >= _SMALL_RATE:
+        return
+    # Where the rate is 0 now, only the steps to come can tell.
+    if rate > 0 and evidence.moved * highest / rate >= _UNMOVED:
+        return
+    optimizer = evidence.model.optimizer
+    kind = type(getattr(optimizer, "inner_optimizer", optimizer))
+    name = kind.__name__ if hasattr(keras.optimizers, kind.__name__) else "Adam"
+    usual = float(host(getattr(keras.optimizers, name)().learning_rate))
+    yield Finding(
+        "step-too-small",
+        ERROR if highest == 0 else WARNING,
+        f"optimizer {optimizer.name!r}",
+        "The learning rate is 0: no step changes anything."
+        if highest == 0
+        else "The learning rate is so small that a step changes nothing: after "
+        "a million steps the weights are still about what they are.",
+        {
+            "learning rate": rate,
+            "highest in the steps to come": highest,
+            "change of the weights in a step, as a share": evidence.moved,
+        },
+        "A rate that was mistyped, or a schedule that has come to its end, or "
+        "never rises.",
+        f"optimizer = keras.optimizers.{name}({usual:.4g})  # compile with it",
     )

@@ -111,6 +111,51 @@ def cured(finding, **names):
     return names
 
 
+def run_cure(report, namespace, epochs=5):
+    """The report on a model after its cures and a few epochs of training.
+
+    The cures run one after the other with the names of the user. What they
+    leave behind is used as a user would use it: a new `loss`, `optimizer`,
+    `metrics` or `model` is compiled (with what is not new as it was), `x`, `y`
+    and `sample_weight` are trained on, with `callbacks` if there are any.
+
+    Args:
+        report: Of `diagnose`, with one finding or more.
+        namespace: `model`, `x`, `y`, and what else the user has, by name. It
+            holds afterwards what the cures have made of it.
+        epochs: How long the model then trains; its loss must stay finite.
+    """
+    given = dict(namespace)
+    old = namespace["model"]
+    names = {"keras": keras, "keras_xent": keras_xent, "np": np, **namespace}
+    for finding in report.findings:
+        exec(finding.cure, names)
+    namespace.update({k: v for k, v in names.items() if k != "__builtins__"})
+    model = namespace["model"]
+    compiled_anew = ("loss", "optimizer", "metrics")
+    is_new = any(names.get(k) is not given.get(k) for k in compiled_anew)
+    if is_new or not model.compiled:
+        config = old.get_compile_config() or {}
+        optimizer = type(old.optimizer).from_config(old.optimizer.get_config())
+        model.compile(
+            names.get("optimizer", optimizer),
+            names.get("loss", old.loss),
+            metrics=names.get("metrics", config.get("metrics")),
+            loss_weights=config.get("loss_weights"),
+        )
+    x, y, weight = (names.get(k) for k in ("x", "y", "sample_weight"))
+    history = model.fit(
+        x,
+        y,
+        sample_weight=weight,
+        epochs=epochs,
+        verbose=0,
+        callbacks=names.get("callbacks"),
+    )
+    assert np.isfinite(history.history["loss"]).all()
+    return diagnose(model, x, y, sample_weight=weight)
+
+
 def two_towers(loss, head=None, x=PAIRS, y=None):
     """Two inputs, a tower for both, and a head that puts them side by side."""
     inputs = [keras.Input((4,)), keras.Input((4,))]

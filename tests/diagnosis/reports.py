@@ -1,14 +1,18 @@
 """One report or more for every code."""
 
 from tests.diagnosis import (
+    test_arrival,
     test_embeddings,
     test_flow,
     test_frequencies,
     test_identities,
+    test_inputs,
     test_labels,
     test_metrics,
+    test_nonfinite,
     test_outputs,
     test_pairs,
+    test_scale,
     test_start,
 )
 from tests.diagnosis.cases import look_at
@@ -23,6 +27,10 @@ MODULES = (
     test_metrics,
     test_start,
     test_flow,
+    test_inputs,
+    test_nonfinite,
+    test_scale,
+    test_arrival,
 )
 
 

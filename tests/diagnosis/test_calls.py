@@ -19,7 +19,7 @@ def functional():
 
 def test_layers_and_operations_are_seen_in_their_order():
     model = functional()
-    with calls.watched(model) as noted:
+    with calls.watched(model) as (noted, _):
         y = model(X)
     seen = [one for one, _ in calls.seen(noted, [y])]
     names = [(one.name, one.activation) for one in seen]
@@ -31,11 +31,11 @@ def test_afterwards_nothing_watches():
     model = functional()
     with (
         pytest.raises(KeyError, match="mine"),
-        calls.watched(model) as noted,
+        calls.watched(model) as (noted, ids),
     ):
         raise KeyError("mine")
     model(X)
-    assert noted == []
+    assert noted == ids == []
     assert not any("call" in vars(each) for each in model.operations)
 
 
@@ -43,7 +43,7 @@ def test_rows_that_are_not_finite_are_named():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
     x = X.copy()
     x[2] = np.inf
-    with calls.watched(model) as noted:
+    with calls.watched(model) as (noted, _):
         y = model(x)
     pairs = calls.seen(noted, [y])
     calls.mark_bad_rows(pairs)

@@ -213,7 +213,7 @@ def test_bad_use_is_said():
         diagnose(model, X[:0], IDS[:0])
     with pytest.raises(ValueError, match="must be arrays of rows"):
         diagnose(model, X, IDS[0])
-    for size in (0, -1, 2.5, None):
+    for size in (0, -1, 2.5):
         with pytest.raises(ValueError, match="`batch_size` must be"):
             diagnose(model, X, IDS, batch_size=size)
     with pytest.raises(ValueError, match=r"takes a keras\.Model"):
@@ -491,7 +491,7 @@ def test_what_hangs_on_all_labels_is_not_said_of_a_batch():
 def test_every_code_is_looked_for_or_said_not_to_be():
     model, x, y, _ = stack(Dense(3), loss=SPARSE)
     healthy = diagnose(model, x, y)
-    assert len(healthy.checked) == len(set(healthy.checked)) == 25
+    assert len(healthy.checked) == len(set(healthy.checked)) == 34
     assert healthy.unchecked == {}
     broken = diagnose(model, x, y + 1)
     both = [*broken.checked, *broken.unchecked]

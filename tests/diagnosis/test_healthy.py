@@ -284,7 +284,11 @@ WELL = {
         y=IDS[:8],
     ),
     "a rate that starts at 0": lambda: no_step_yet(
-        optimizer=keras.optimizers.SGD(0.0)
+        optimizer=keras.optimizers.SGD(
+            keras.optimizers.schedules.CosineDecay(
+                0.0, 100, warmup_target=0.1, warmup_steps=50
+            )
+        )
     ),
     "gradients of several batches": lambda: no_step_yet(
         optimizer=keras.optimizers.Adam(gradient_accumulation_steps=4)

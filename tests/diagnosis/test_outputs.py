@@ -257,7 +257,7 @@ SUMMED = "sparse_categorical_crossentropy"
         ),
         "relu": (
             lambda: stack(Dense(3, "relu"), loss=SUMMED),
-            lambda: stack(Dense(3, "relu"), layers.Softmax(), loss=SUMMED),
+            lambda: stack(Dense(3), layers.Softmax(), loss=SUMMED),
         ),
         "in the model's own call": (
             lambda: computed(3, lambda x: x, SUMMED),
@@ -330,6 +330,52 @@ def test_logits_as_probabilities(broken, healthy):
 )
 def test_single_class(broken, healthy):
     assert codes(*broken()) == ["single-class"]
+    assert codes(*healthy()) == []
+
+
+@twins(
+    {
+        "relu on logits": (
+            lambda: stack(Dense(3, "relu"), loss=SPARSE),
+            lambda: stack(Dense(3), loss=SPARSE),
+        ),
+        "relu before a softmax": (
+            lambda: stack(
+                Dense(3, "relu"),
+                layers.Softmax(),
+                loss="sparse_categorical_crossentropy",
+            ),
+            lambda: stack(
+                Dense(3),
+                layers.Softmax(),
+                loss="sparse_categorical_crossentropy",
+            ),
+        ),
+        "relu on a logit": (
+            lambda: stack(Dense(1), layers.ReLU(), loss=YES_NO, y=FLAGS),
+            lambda: stack(Dense(1), loss=YES_NO, y=FLAGS),
+        ),
+    }
+)
+def test_bounded_logits(broken, healthy):
+    assert codes(*broken()) == ["bounded-logits"]
+    assert codes(*healthy()) == []
+
+
+@twins(
+    {
+        "sigmoid": (
+            lambda: stack(Dense(1, "sigmoid"), loss="mse", y=3 * X[:, :1]),
+            lambda: stack(Dense(1), loss="mse", y=3 * X[:, :1]),
+        ),
+        "tanh": (
+            lambda: stack(Dense(1, "tanh"), loss="mse", y=2 * X[:, :1]),
+            lambda: stack(Dense(1, "tanh"), loss="mse", y=np.tanh(X[:, :1])),
+        ),
+    }
+)
+def test_unreachable_targets(broken, healthy):
+    assert codes(*broken()) == ["unreachable-targets"]
     assert codes(*healthy()) == []
 
 

@@ -119,7 +119,7 @@ def test_two_inputs_of_different_kinds_are_no_pair():
     left, right = keras.Input((4,)), keras.Input((4,))
     outputs = Dense(1, "sigmoid")(Dense(3)(left) - Dense(3)(right))
     model = compiled(keras.Model([left, right], outputs), "mse")
-    assert codes(model, PAIRS, X[:, :1]) == []
+    assert codes(model, PAIRS, np.clip(abs(X[:, :1]), 0, 1)) == []
     model.compile("sgd", "binary_crossentropy")
     assert codes(model, PAIRS, FLAGS) == []
 
@@ -240,6 +240,34 @@ def test_the_cure_is_a_margin_within_reach():
     margin = float(found.cure.split("=")[1].split("#")[0])
     assert found.evidence["distances from"] < margin < found.evidence["to"]
     assert codes(*towers(symmetric, margin=margin)) == []
+
+
+@pytest.mark.parametrize("margin", [1e-9, 1e6])
+@pytest.mark.parametrize("flag", [0, 1])
+def test_pairs_of_one_kind_have_no_margin(margin, flag):
+    """It is one of pairs that differ, as far as they lie from matches."""
+    case = towers(symmetric, margin=margin, y=np.full_like(FLAGS, flag))
+    assert codes(*case) == ["one-kind-of-pairs"]
+
+
+def test_a_batch_of_matches_alone_has_no_margin():
+    """Others are among the labels, but not among the rows that were run."""
+    x = [np.tile(each, (2, 1)) for each in PAIRS]
+    y = np.ones((64, 1), "int32")
+    y[1::2] = 0
+    case = towers(symmetric, margin=1e6, x=x, y=y)
+    weight = np.where(y == 1, 1.0, 0.0).reshape(-1)
+    assert "margin-out-of-reach" in codes(*case)
+    assert "margin-out-of-reach" not in codes(*case, weight)
+
+
+def test_the_margin_is_that_of_pairs_that_differ():
+    """Few of them, and far apart."""
+    distances = np.where(np.arange(32) < 22, 0.01, 3.0)
+    flags = (np.arange(32) < 22)[:, None].astype("int32")
+    found = only(*measured(distances, flags, margin=500.0, steps=0))
+    assert found.code == "margin-out-of-reach"
+    assert "margin = 3 " in found.cure
 
 
 def measured(distances, y, margin=2.0, steps=100, before=(), **options):

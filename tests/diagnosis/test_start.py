@@ -18,8 +18,10 @@ from tests.diagnosis.cases import (
     X,
     codes,
     cured,
+    look_at,
     one_tower,
     only,
+    run_cure,
     stack,
     twins,
     two_towers,
@@ -32,7 +34,11 @@ SMALL = "adam"  # does not jump, whatever the size of the inputs
 
 
 def start(scale, end, loss, y):
-    return stack(end, loss=loss, x=scale * X, y=y, optimizer=SMALL)
+    """First weights that are so many times larger than usual."""
+    model, *case = stack(end, loss=loss, y=y, optimizer=SMALL)
+    kernel = model.trainable_variables[0]
+    kernel.assign(scale * kernel)
+    return model, *case
 
 
 @twins(
@@ -226,9 +232,7 @@ def with_rate(optimizer, rate, loss=SPARSE):
             lambda: stack(
                 Dense(1), loss="mse", y=X[:, :1], optimizer=sgd(1e30)
             ),
-            lambda: stack(
-                Dense(1), loss="mse", y=X[:, :1], optimizer=sgd(1e-30)
-            ),
+            lambda: stack(Dense(1), loss="mse", y=X[:, :1], optimizer=sgd(0.1)),
         ),
         "a sum over rows": (
             lambda: with_rate(
@@ -250,6 +254,111 @@ def test_step_too_large(broken, healthy):
 
 
 sgd = keras.optimizers.SGD
+schedules = keras.optimizers.schedules
+
+
+def warm_up(highest):
+    return keras.optimizers.Adam(
+        schedules.CosineDecay(0.0, 100, warmup_target=highest, warmup_steps=50)
+    )
+
+
+@twins(
+    {
+        "0": (lambda: with_rate(sgd, 0.0), lambda: with_rate(sgd, 0.01)),
+        "next to 0": (
+            lambda: with_rate(keras.optimizers.Adam, 1e-9),
+            lambda: with_rate(keras.optimizers.Adam, 1e-5),
+        ),
+        "a warm-up that never rises": (
+            lambda: with_rate(warm_up, 0.0),
+            lambda: with_rate(warm_up, 0.01),
+        ),
+        "of a large gradient": (
+            lambda: stack(
+                Dense(1), loss="mse", y=X[:, :1], optimizer=sgd(1e-12)
+            ),
+            lambda: stack(
+                Dense(1), loss="mse", y=1e6 * X[:, :1], optimizer=sgd(1e-8)
+            ),
+        ),
+    }
+)
+def test_step_too_small(broken, healthy):
+    model, x, y, *_ = broken()
+    report = look_at(model, x, y)
+    (found,) = report.findings
+    assert found.code == "step-too-small"
+    assert found.where.startswith("optimizer")
+    assert run_cure(report, {"model": model, "x": x, "y": y}).findings == ()
+    assert codes(*healthy()) == []
+
+
+def towers(x, scaled=False):
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    seen = inputs
+    if scaled:
+        seen = [layers.BatchNormalization()(each) for each in inputs]
+    model = keras.Model(inputs, Dense(3)(layers.Concatenate()(seen)))
+    model.compile(SMALL, SPARSE)
+    return model, [X, x], IDS
+
+
+PIXELS = np.random.RandomState(0).randint(0, 256, (32, 6, 6, 1))
+TABLE = X * np.array([1, 1, 1, 5000], "float32")
+
+
+def pixels(x, *before):
+    return stack(
+        *before, layers.Flatten(), Dense(3), loss=SPARSE, x=x, optimizer=SMALL
+    )
+
+
+@twins(
+    {
+        "pixels": (
+            lambda: pixels(PIXELS),
+            lambda: pixels(PIXELS, layers.Rescaling(1 / 255)),
+        ),
+        "one large column": (
+            lambda: stack(Dense(3), loss=SPARSE, x=TABLE, optimizer=SMALL),
+            lambda: stack(
+                layers.BatchNormalization(),
+                Dense(3),
+                loss=SPARSE,
+                x=TABLE,
+                optimizer=SMALL,
+            ),
+        ),
+        "one of two inputs": (
+            lambda: towers(50 * X),
+            lambda: towers(50 * X, scaled=True),
+        ),
+        "squares": (
+            lambda: stack(
+                Dense(1), loss="mse", x=TABLE, y=X[:, :1], optimizer=SMALL
+            ),
+            lambda: stack(
+                layers.BatchNormalization(),
+                Dense(1),
+                loss="mse",
+                x=TABLE,
+                y=X[:, :1],
+                optimizer=SMALL,
+            ),
+        ),
+        "numbers": (
+            lambda: stack(Dense(3), loss=SPARSE, x=50 * X, optimizer="sgd"),
+            lambda: stack(Dense(3), loss=SPARSE, optimizer="sgd"),
+        ),
+    }
+)
+def test_unscaled_inputs(broken, healthy):
+    model, x, y, *_ = broken()
+    report = look_at(model, x, y)
+    assert [found.code for found in report.findings] == ["unscaled-inputs"]
+    assert run_cure(report, {"model": model, "x": x, "y": y}).findings == ()
+    assert codes(*healthy()) == []
 
 
 def test_it_names_the_rate_and_the_losses_of_a_real_step():

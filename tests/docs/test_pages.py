@@ -104,7 +104,7 @@ PAGES = {
     "docs/ranks.md": ranks,
 }
 # These have files of their own, which look at what is printed as well.
-PRINTING = {"docs/diagnose.md", "docs/means.md"}
+PRINTING = {"docs/diagnose.md", "docs/means.md", "docs/questions.md"}
 
 
 def blocks(page):

@@ -1,0 +1,182 @@
+"""Cures that are printed as code repair the model as they stand."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_xent import losses
+from tests.diagnosis.cases import (
+    FLAGS,
+    IDS,
+    ONE_HOT,
+    SPARSE,
+    YES_NO,
+    X,
+    compiled,
+    look_at,
+    on_torch,
+    run_cure,
+    stack,
+)
+from tests.testing import normal
+
+Dense = layers.Dense
+SEVERAL = (X[:, :3] > 0).astype("float32")
+SEQUENCES = normal(32, 5, 4)
+CE = "sparse_categorical_crossentropy"
+BCE = "binary_crossentropy"
+VOID = np.where(np.arange(32) % 4 == 3, 255, IDS)
+
+
+def contrastive(y, d):
+    return ops.mean(
+        y * ops.square(d) + (1 - y) * ops.square(ops.maximum(1 - d, 0))
+    )
+
+
+def axis_0():
+    inputs = keras.Input((4,))
+    outputs = layers.Softmax(axis=0)(Dense(3)(inputs))
+    return compiled(keras.Model(inputs, outputs), CE), X, IDS
+
+
+def sequences(*ends, loss=BCE, y=FLAGS[:, 0]):
+    return stack(*ends, loss=loss, x=SEQUENCES, y=y)
+
+
+CASES = {
+    "distances": (
+        "metric-mismatch",
+        lambda: stack(
+            Dense(1, "softplus"),
+            loss=contrastive,
+            y=FLAGS * 1.0,
+            metrics=["accuracy"],
+        ),
+    ),
+    "void": (
+        "labels-out-of-range",
+        lambda: stack(Dense(3), loss=SPARSE, y=VOID),
+    ),
+    "void of probabilities": (
+        "labels-out-of-range",
+        lambda: stack(Dense(3, "softmax"), loss=CE, y=VOID),
+    ),
+    "two voids of probabilities": (
+        "labels-out-of-range",
+        lambda: stack(
+            Dense(3, "softmax"), loss=CE, y=np.where(VOID == 1, -1, VOID)
+        ),
+    ),
+    "unknown answers": (
+        "targets-not-distribution",
+        lambda: stack(
+            Dense(3), loss=YES_NO, y=np.where(IDS[:, None] == 1, -1, SEVERAL)
+        ),
+    ),
+    "void in a metric": (
+        "metric-mismatch",
+        lambda: stack(
+            Dense(3),
+            loss=losses.SparseSoftmaxCrossentropy(ignore_class=255),
+            y=VOID,
+            metrics=["accuracy"],
+        ),
+    ),
+    "ids for softmax": (
+        "label-format",
+        lambda: stack(
+            Dense(3, "softmax"), loss="categorical_crossentropy", y=IDS
+        ),
+    ),
+    "several for softmax": (
+        "targets-not-distribution",
+        lambda: stack(
+            Dense(3, "softmax"), loss="categorical_crossentropy", y=SEVERAL
+        ),
+    ),
+    "softmax for several": (
+        "targets-not-distribution",
+        lambda: stack(Dense(3), layers.Softmax(), loss=BCE, y=SEVERAL),
+    ),
+    "argmax of several": (
+        "metric-mismatch",
+        lambda: stack(
+            Dense(3, "sigmoid"), loss=BCE, y=SEVERAL, metrics=["accuracy"]
+        ),
+    ),
+    "argmax of several logits": (
+        "metric-mismatch",
+        lambda: stack(Dense(3), loss=YES_NO, y=SEVERAL, metrics=["accuracy"]),
+    ),
+    "out of reach": (
+        "unreachable-targets",
+        lambda: stack(Dense(1, "tanh"), loss="mse", y=2 * X[:, :1]),
+    ),
+    "relu on logits": (
+        "bounded-logits",
+        lambda: stack(Dense(3, "relu"), layers.Softmax(), loss=CE),
+    ),
+    "relu on a logit": (
+        "bounded-logits",
+        lambda: stack(Dense(1), layers.ReLU(), loss=YES_NO, y=FLAGS),
+    ),
+    "classes as numbers": (
+        "metric-mismatch",
+        lambda: stack(Dense(1), loss="mse", metrics=["accuracy"]),
+    ),
+    "sequences": (
+        "shape-broadcast",
+        lambda: sequences(
+            layers.GRU(3, return_sequences=True), Dense(1, "sigmoid")
+        ),
+    ),
+    "places": (
+        "label-format",
+        lambda: sequences(
+            layers.Conv1D(3, 2), Dense(3, "softmax"), loss=CE, y=IDS
+        ),
+    ),
+    "softmax over the batch": ("logits-as-probabilities", axis_0),
+    "measurements for a softmax": (
+        "single-class",
+        lambda: stack(
+            Dense(1), loss="categorical_crossentropy", y=X[:, :1] * 3
+        ),
+    ),
+}
+CASES = on_torch(CASES, tensorflow=len(CASES), jax=len(CASES))
+
+
+@pytest.mark.parametrize(("code", "broken"), CASES.values(), ids=list(CASES))
+def test_the_cure_repairs_the_model(code, broken):
+    model, x, y, *_ = broken()
+    report = look_at(model, x, y)
+    assert [found.code for found in report.findings] == [code]
+    names = {"model": model, "x": x, "y": y}
+    assert run_cure(report, names, epochs=1).findings == ()
+
+
+HEALTHY = {
+    "one-hot and several sigmoids": lambda: stack(
+        Dense(3, "sigmoid"), loss=BCE, y=ONE_HOT, metrics=["accuracy"]
+    ),
+    "numbers within reach": lambda: stack(
+        Dense(1, "relu", bias_initializer="ones"), loss="mse", y=X[:, :1] ** 2
+    ),
+    "a custom loss of probabilities": lambda: stack(
+        Dense(1, "sigmoid"),
+        loss=lambda y, p: keras.ops.square(p - y),
+        y=FLAGS * 1.0,
+        metrics=["accuracy"],
+    ),
+    "one-hot rows and a softmax": lambda: stack(
+        Dense(3, "softmax"), loss=BCE, y=ONE_HOT
+    ),
+}
+
+
+@pytest.mark.parametrize("healthy", HEALTHY.values(), ids=list(HEALTHY))
+def test_what_looks_alike_and_is_right(healthy):
+    assert look_at(*healthy()).findings == ()
