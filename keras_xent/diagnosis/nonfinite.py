@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_xent.diagnosis import data, probe
+from keras_xent.diagnosis.activations import final_activation
 from keras_xent.diagnosis.evidence import NAMED, bad_rows, host
-from keras_xent.diagnosis.outputs import final_activation
 from keras_xent.losses.kinds import (
     CLASS_IDS,
     DISTRIBUTION,

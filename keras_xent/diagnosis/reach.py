@@ -36,7 +36,7 @@ def targets(output):
     activation = final_activation(output)
     low, high = reach(activation, output.y_pred)
     missed = np.abs(labels - np.clip(labels, low, high))
-    far = missed > _FAR * max(float(np.ptp(labels)), 1e-30)
+    far = missed > _FAR * float(np.ptp(labels))
     if not far.any():
         return
     yield Finding(

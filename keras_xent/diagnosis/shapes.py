@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 
+from keras_xent.diagnosis import cures
 from keras_xent.diagnosis.labels import side_by_side
 from keras_xent.diagnosis.nonfinite import kind_of_labels
-from keras_xent.diagnosis.outputs import final_activation
 from keras_xent.diagnosis.report import ERROR, Finding
 from keras_xent.losses.kinds import CLASS_IDS, MATCHES, NUMBERS, UNKNOWN, YES_NO
 
@@ -81,7 +81,7 @@ def _cure(evidence, output):
     if kind == CLASS_IDS and _are_classes(labels):
         return (
             "Class ids were given to a loss that compares numbers one for one.",
-            _loss_of_ids(output),
+            cures.loss_of(CLASS_IDS, output),
         )
     units = labels.shape[-1] if labels.ndim > 1 else 1
     cause = "The last layer has not one unit for each number to be predicted."
@@ -105,14 +105,3 @@ def _cure(evidence, output):
 
 def _are_classes(labels):
     return labels.dtype.kind in "iub" or len(np.unique(labels)) < len(labels)
-
-
-def _loss_of_ids(output):
-    activation = final_activation(output)
-    if activation == "softmax":
-        return "loss = keras.losses.SparseCategoricalCrossentropy()"
-    note = "" if activation in (None, "linear") else "# without activation:\n"
-    return (
-        f"{note}loss = keras_xent.losses.SparseSoftmaxCrossentropy()\n"
-        "# takes logits, scores of any size"
-    )

@@ -9,15 +9,13 @@ two arrays, the values and the gradient for an upstream of 1. The backward pass
 multiplies it by the upstream, in its memory.
 """
 
-import math
-
 import keras
 from keras import ops
 
 from keras_xent import _keras
 from keras_xent.ops import devices
 from keras_xent.ops.blocks import Blocks, put, some_rows
-from keras_xent.ops.own_softmax import SMALL_SIZE
+from keras_xent.ops.own_softmax import is_small, scaled
 from keras_xent.ops.select import where
 
 BACKEND = keras.backend.backend()
@@ -32,10 +30,7 @@ def is_written_out(x):
     """
     if BACKEND == "torch" and not _keras.computes_now(x):
         return True
-    shape = tuple(x.shape)
-    known = all(isinstance(size, int) for size in shape)
-    few = known and math.prod(shape) <= SMALL_SIZE
-    return BACKEND == "jax" or few
+    return BACKEND == "jax" or is_small(x)
 
 
 def by_rows(function, written_out, *arguments):
@@ -89,12 +84,8 @@ def _at_once(function, written_out, wanted):
 
 
 def _times(slope, upstream, by_row, like):
-    if not by_row:
-        return ops.cast(slope * upstream, like.dtype)
-    # 0 in rows of upstream 0. In one pass, which `where` takes two for.
-    none = upstream == 0
-    inverse = where(none, 0, 1 / where(none, 1, upstream))
-    return ops.cast(ops.divide_no_nan(slope, inverse), like.dtype)
+    slope = scaled(slope, upstream) if by_row else slope * upstream
+    return ops.cast(slope, like.dtype)
 
 
 def _cached(function, written_out, wanted):

@@ -41,11 +41,15 @@ def is_written_out(focal_gamma, logits=None):
         focal_gamma: The focal exponent, which has no gradient of its own.
         logits: Given where few of them, on TensorFlow, are a reason as well.
     """
-    few = False
-    if BACKEND == "tensorflow" and logits is not None:
-        shape = tuple(logits.shape)
-        few = None not in shape and math.prod(shape) <= SMALL_SIZE
+    few = BACKEND == "tensorflow" and logits is not None and is_small(logits)
     return BACKEND == "jax" or focal_gamma > 0 or few
+
+
+def is_small(x):
+    """Whether a tensor has `SMALL_SIZE` numbers at most, and that is known."""
+    shape = tuple(x.shape)
+    known = all(isinstance(size, int) for size in shape)
+    return known and math.prod(shape) <= SMALL_SIZE
 
 
 def dense(targets, logits, more, written_out):
@@ -127,7 +131,7 @@ def _losses(targets_of, arguments, more, written_out):
             if evenly is not None:
                 slope = evenly.less(slope)
             slope = targets.less(slope)
-            return *to_targets, _scaled(slope, upstream)
+            return *to_targets, scaled(slope, upstream)
 
         if more.label_smoothing:
             result = kept_share * result
@@ -161,7 +165,7 @@ class _Shares:
         return slope - self.targets
 
     def gradient(self, log_p, upstream):
-        return (-_scaled(self.bounded(log_p), upstream),)
+        return (-scaled(self.bounded(log_p), upstream),)
 
 
 class _Column:
@@ -226,7 +230,7 @@ def weighted(losses, weight):
     return where(nothing, 0, weight * losses)
 
 
-def _scaled(x, amount):
+def scaled(x, amount):
     """x · amount, and 0 in rows whose amount is 0, whatever they hold."""
     none = amount == 0
     # One pass, in a graph in the memory of x. `where` is another one.

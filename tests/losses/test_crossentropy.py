@@ -6,7 +6,7 @@ import pytest
 
 import keras_xent
 from keras_xent import losses
-from keras_xent.ops import by_rows, devices
+from keras_xent.ops import devices, own_softmax
 from tests.testing import (
     BACKEND,
     gradient,
@@ -164,7 +164,7 @@ def of_each_row(targets, logits, weight, options, reduction):
 def rows_in_blocks(request, monkeypatch):
     """Few numbers never are in blocks by themselves."""
     if request.param == "in blocks":
-        monkeypatch.setattr(by_rows, "SMALL_SIZE", 0)
+        monkeypatch.setattr(own_softmax, "SMALL_SIZE", 0)
         monkeypatch.setattr(devices, "CPU_CHUNK_BYTES", 2 * 4 * 3)
 
 

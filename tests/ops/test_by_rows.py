@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_xent.ops import by_rows, devices
+from keras_xent.ops import by_rows, devices, own_softmax
 from tests.testing import (
     BACKEND,
     gradient,
@@ -22,7 +22,7 @@ SHAPES = [(7, COLUMNS), (2, 5, COLUMNS), (1, COLUMNS), (COLUMNS,)]
 
 @pytest.fixture(autouse=True)
 def blocks_of_two_rows(monkeypatch):
-    monkeypatch.setattr(by_rows, "SMALL_SIZE", 0)
+    monkeypatch.setattr(own_softmax, "SMALL_SIZE", 0)
     monkeypatch.setattr(devices, "CPU_CHUNK_BYTES", 2 * 4 * COLUMNS)
 
 
@@ -196,7 +196,7 @@ def test_it_is_written_out_where_numbers_are_few_or_not_there(monkeypatch):
     a, b = arrays((4, COLUMNS))
     assert not by_rows.is_written_out(a)
     assert by_rows.is_written_out(a.to("meta"))
-    monkeypatch.setattr(by_rows, "SMALL_SIZE", 4 * COLUMNS)
+    monkeypatch.setattr(own_softmax, "SMALL_SIZE", 4 * COLUMNS)
     product = Product()
     product(a, b)
     assert product.calls == []
