@@ -1,47 +1,89 @@
-"""Runs the suite once per backend, each in a process of its own.
+"""Plain pytest on one backend, or all of them, each in a process of its own.
 
-Keras fixes its backend at import, so one process can test one backend:
+    KERAS_BACKEND=jax pytest tests/ops     # one, in this process
+    pytest --all-backends                  # each of them
+    pytest -m thorough --all-backends      # what a nightly run adds
 
-    pytest                            # everything on every backend
-    pytest --backend jax tests/ops    # a part on one
-
-The process that was started by hand only starts the others, as many at a time
-as there are cores. JAX gets a second one for the tests marked `float64`,
-because there float64 is a switch that must be thrown before the import.
+Keras fixes its backend at import, so a process can test one. `--all-backends`
+starts the others, as many at a time as there are cores, shows how far each has
+come, and ends with what each has found. JAX gets a second one for the tests
+marked `float64`, because there float64 is a switch that must be thrown before
+the import.
 """
 
 import concurrent.futures
 import gc
+import importlib.metadata
 import os
+import pathlib
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import pytest
 
-BACKENDS = ("tensorflow", "jax", "torch")
+# The one that takes longest comes first.
+BACKENDS = ("jax", "tensorflow", "torch")
 CHILD = "KERAS_XENT_TEST_CHILD"
 PYTEST = [sys.executable, "-m", "pytest"]
+NO_TESTS = pytest.ExitCode.NO_TESTS_COLLECTED
+
+# Tests run what they compile once or twice, so compiling well takes longer than
+# it saves: a small function takes 44 ms of XLA instead of 119. `XLA_FLAGS=`
+# before the command compiles as users do.
+QUICKLY = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
+# The first that know both; XLA ends a process that is given an unknown one.
+KNOW_BOTH = {"jaxlib": (0, 6), "tensorflow": (2, 20), "tensorflow-cpu": (2, 20)}
+
+# What is NumPy on every backend but for a few calls, and takes most of an hour
+# on those that compile: there it is for a thorough run.
+ON_PYTORCH = tuple(
+    pathlib.Path(__file__).parent / "tests" / name
+    for name in (
+        "benchmarks",
+        "diagnosis",
+        "docs",
+        "examples",
+        "test_install.py",
+    )
+)
+# Those few calls.
+BUT = ("test_calls.py", "test_examine.py", "test_observe.py", "test_probe.py")
+
+# A line of a child that says how far it is.
+PROGRESS = re.compile(r"\[ *\d+%\]$")
 
 # Scripts that want devices which are made before they are imported.
 collect_ignore = ["tests/sharded_kernels.py"]
 
 
+def _is_older(package, version):
+    try:
+        installed = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return tuple(map(int, installed.split(".")[:2])) < version
+
+
+if not any(_is_older(*known) for known in KNOW_BOTH.items()):
+    os.environ.setdefault("XLA_FLAGS", QUICKLY)
+
+
 def pytest_addoption(parser):
     parser.addoption(
-        "--backend",
-        action="append",
-        choices=BACKENDS,
-        help="run on this backend only (may be given several times)",
+        "--all-backends",
+        action="store_true",
+        help="run on every backend, each in a process of its own",
     )
 
 
 def pytest_cmdline_main(config):
-    if CHILD in os.environ or config.option.help or config.option.version:
-        return None
-    if config.option.collectonly:
-        os.environ.setdefault("KERAS_BACKEND", _backends(config)[0])
+    if CHILD in os.environ or not config.option.all_backends:
         return None
     children = list(_children(config))
     # Compiling keeps one core busy, most of the time.
@@ -49,28 +91,24 @@ def pytest_cmdline_main(config):
         tempfile.TemporaryDirectory() as cache,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
-        codes = [pool.submit(_run, config, cache, *child) for child in children]
-        codes = [code.result() for code in codes]
-    ran = [code for code in codes if code != pytest.ExitCode.NO_TESTS_COLLECTED]
-    return max(ran, default=pytest.ExitCode.NO_TESTS_COLLECTED)
-
-
-def _backends(config):
-    return config.option.backend or BACKENDS
+        runs = [pool.submit(_run, config, cache, *child) for child in children]
+        done = [run.result() for run in runs]
+    print("\n".join(summary for _, summary in done), flush=True)
+    ran = [code for code, _ in done if code != NO_TESTS]
+    return max(ran, default=NO_TESTS)
 
 
 def _children(config):
-    for backend in _backends(config):
+    for backend in BACKENDS:
         yield backend, {}, []
-        if backend == "jax":
-            marks = config.option.markexpr
-            marks = f"({marks}) and float64" if marks else "float64"
-            yield backend, {"JAX_ENABLE_X64": "1"}, ["-m", marks]
+    marks = config.option.markexpr
+    marks = f"({marks}) and float64" if marks else "float64"
+    yield "jax", {"JAX_ENABLE_X64": "1"}, ["-m", marks]
 
 
 def _run(config, cache, backend, environment, arguments):
-    """One process. Its output is shown when it is done, in one piece."""
-    switches = "".join(f" {k}={v}" for k, v in environment.items())
+    """One process: its exit code, and one line of what came out."""
+    name = backend + "".join(f" {k}={v}" for k, v in environment.items())
     environment = {
         **os.environ,
         # JAX compiles the same step for many tests: once is enough.
@@ -88,20 +126,33 @@ def _run(config, cache, backend, environment, arguments):
     # No cache: the processes would write to one file at the same time.
     command = [*PYTEST, *given, *arguments, "-p", "no:cacheprovider"]
     start = time.monotonic()
-    print(f"===== {backend}{switches}: started", flush=True)
-    done = subprocess.run(
+    with subprocess.Popen(
         command,
         env=environment,
         cwd=config.invocation_params.dir,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=False,
-    )
+    ) as process:
+        said = [x.rstrip() for x in process.stdout if not _shown(name, x)]
     seconds = round(time.monotonic() - start)
-    print(f"===== {backend}{switches}: {seconds} s", flush=True)
-    print(done.stdout, flush=True)
-    return done.returncode
+    with SAYING:
+        print(f"\n===== {name}: {seconds} s", *said, sep="\n", flush=True)
+    last = said[-1].strip("= \n") if said else "no output"
+    return process.returncode, f"{name}: {last}"
+
+
+# Two processes that say many lines do not say them at once.
+SAYING = threading.Lock()
+
+
+def _shown(name, line):
+    """Shows a line that says how far a process is, and says so."""
+    is_progress = bool(PROGRESS.search(line.rstrip()))
+    if is_progress:
+        with SAYING:
+            print(f"{name}: {line}", end="", flush=True)
+    return is_progress
 
 
 def pytest_collection_finish():
@@ -112,11 +163,22 @@ def pytest_collection_finish():
 
 
 def pytest_collection_modifyitems(config, items):
-    if os.environ.get("KERAS_BACKEND") != "jax":
-        return
-    if os.environ.get("JAX_ENABLE_X64") == "1":
-        return
-    elsewhere = [item for item in items if item.get_closest_marker("float64")]
-    if elsewhere:
-        config.hook.pytest_deselected(items=elsewhere)
-        items[:] = [item for item in items if item not in set(elsewhere)]
+    def leave_out(mark):
+        elsewhere = [item for item in items if item.get_closest_marker(mark)]
+        if elsewhere:
+            config.hook.pytest_deselected(items=elsewhere)
+            items[:] = [item for item in items if item not in set(elsewhere)]
+
+    backend = os.environ.get("KERAS_BACKEND")
+    if backend in ("jax", "tensorflow"):
+        for item in items:
+            if item.path.name not in BUT and any(
+                map(item.path.is_relative_to, ON_PYTORCH)
+            ):
+                item.add_marker("thorough")
+    if "thorough" not in config.option.markexpr:
+        leave_out("thorough")
+    # Here float64 is a switch that is thrown before the import.
+    x64 = os.environ.get("JAX_ENABLE_X64") == "1"
+    if backend == "jax" and not x64:
+        leave_out("float64")

@@ -49,10 +49,12 @@ def outputs(*arguments, folder, devices=8, timeout=300):
         devices: How many JAX has.
         timeout: How many seconds a process may take.
     """
+    of_xla = os.environ.get("XLA_FLAGS", "")
+    many = f"--xla_force_host_platform_device_count={devices}"
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{of_xla} {many}",
         "JAX_ENABLE_X64": "0",
         "MEET": str(folder / "meet"),
     }

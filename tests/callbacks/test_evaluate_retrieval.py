@@ -33,7 +33,7 @@ def tower(*layers):
     model = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(3, use_bias=False), *layers]
     )
-    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
     return model
 
 
@@ -170,7 +170,7 @@ def test_what_is_wrong_is_said_before_training(options, message):
 def test_outputs_that_are_no_embeddings_raise():
     inputs = keras.Input((4,))
     two = keras.Model(inputs, [keras.layers.Dense(2)(inputs)] * 2)
-    two.compile("sgd", ["mse", "mse"])
+    two.compile("sgd", ["mse", "mse"], run_eagerly=True)
     search = EvaluateRetrieval((X, CLASSES))
     with pytest.raises(ValueError, match="EvaluateRetrieval needs a model"):
         two.fit(X, [np.zeros((30, 2))] * 2, verbose=0, callbacks=[search])

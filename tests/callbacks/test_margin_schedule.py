@@ -17,6 +17,8 @@ def model(*heads, lr=0.0, **how):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((4,))
     made = keras.Model(inputs, [head(inputs) for head in heads])
+    # Eager, which is quicker than to compile it for each test.
+    how = {"run_eagerly": True, **how}
     made.compile(keras.optimizers.SGD(lr), LinearCrossentropy(), **how)
     return made
 
@@ -32,7 +34,7 @@ def test_the_loss_of_an_epoch_is_that_of_its_margin(jit_compile):
     if jit_compile and keras.backend.backend() == "torch":
         pytest.skip("PyTorch compiles for too long")
     head = CosineHead(3, scale=5.0, cosine_margin=0.4, angular_margin=0.2)
-    made = model(head, jit_compile=jit_compile)
+    made = model(head, run_eagerly=False, jit_compile=jit_compile)
     history = fit(made, MarginSchedule(2, start=1), epochs=5)
     assert history["margin_share"] == [0, 0, 0.5, 1, 1]
     for share, loss in zip(

@@ -35,11 +35,12 @@ def tuner_of(match=MATCH, **options):
     return TuneThreshold((SCORES, match), similarity=False, **options)
 
 
-def scale_model():
+def scale_model(run_eagerly=True):
+    """Eager, which is quicker than to compile it for each test."""
     model = keras.Sequential(
         [keras.Input((1,)), keras.layers.Dense(1, use_bias=False)]
     )
-    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=run_eagerly)
     return model
 
 
@@ -55,9 +56,10 @@ def fit(tuner, scales, *after, model=None):
     return model, history.history
 
 
-def test_it_tunes_on_validation_data_and_tells_the_history():
-    tuner = tuner_of()
-    _, history = fit(tuner, [1.0, 10.0])
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_it_tunes_on_validation_data_and_tells_the_history(run_eagerly):
+    tuner, model = tuner_of(), scale_model(run_eagerly)
+    _, history = fit(tuner, [1.0, 10.0], model=model)
     assert history["val_match_accuracy"] == [1.0, 1.0]
     first, second = history["threshold"]
     assert 0.3 < first < 0.8
@@ -124,7 +126,7 @@ def test_training_goes_on_as_if_it_were_not_there():
     def train(*callbacks):
         keras.utils.set_random_seed(0)
         model = scale_model()
-        model.compile(keras.optimizers.Adam(0.1), "mse")
+        model.compile(keras.optimizers.Adam(0.1), "mse", run_eagerly=True)
         model.fit(
             SCORES,
             MATCH[:, None],

@@ -19,7 +19,8 @@ def classifier():
             layers.CosineHead(3, angular_margin=0.2),
         ]
     )
-    model.compile(keras.optimizers.Adam(0.05), losses.LinearCrossentropy())
+    loss = losses.LinearCrossentropy()
+    model.compile(keras.optimizers.Adam(0.05), loss, run_eagerly=True)
     return model, keras.Model(model.inputs, model.layers[-2].output)
 
 
@@ -49,7 +50,8 @@ def test_behind_a_cosine_head_the_threshold_is_that_of_embeddings():
     )
     fit(model, tuner)
     alone = callbacks.TuneThreshold((X, IDS), distance="cosine")
-    keras.Model.compile(embedding, keras.optimizers.SGD(0.0), "mse")
+    sgd = keras.optimizers.SGD(0.0)
+    keras.Model.compile(embedding, sgd, "mse", run_eagerly=True)
     embedding.fit(X, np.zeros((12, 5)), verbose=0, callbacks=[alone])
     assert tuner.threshold == pytest.approx(alone.threshold)
 

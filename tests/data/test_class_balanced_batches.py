@@ -219,7 +219,7 @@ def test_it_trains_a_model_of_two_inputs(x, options):
     a, b = keras.Input((1,)), keras.Input((1,))
     joined = keras.layers.Concatenate()([a, b])
     model = keras.Model([a, b], keras.layers.Dense(4)(joined))
-    model.compile("adam", SymmetricKLHinge(2.0))
+    model.compile("adam", SymmetricKLHinge(2.0), run_eagerly=True)
     data = ClassBalancedBatches(x, IDS, 3, 2, seed=0, **options)
     history = model.fit(data, epochs=2, verbose=0, validation_data=data)
     assert np.all(np.isfinite(history.history["val_loss"]))
