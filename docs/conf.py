@@ -18,7 +18,14 @@ project = "keras_xent"
 author = "keras_xent developers"
 copyright = author
 
-extensions = ["myst_parser", "sphinx_copybutton", "names", "reference", "gallery", "mathml"]
+extensions = [
+    "myst_parser",
+    "sphinx_copybutton",
+    "names",
+    "reference",
+    "gallery",
+    "mathml",
+]
 exclude_patterns = ["_build"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
@@ -31,6 +38,9 @@ myst_heading_anchors = 4
 myst_fence_as_directive = ["math"]
 # Blocks without a language are formulas and commands.
 highlight_language = "none"
+
+# Quotes and dots, but no dashes: `--small` is an option.
+smartquotes_action = "qe"
 
 toc_object_entries_show_parents = "hide"
 python_maximum_signature_line_length = 60

@@ -97,6 +97,7 @@ PAGES = {
     "docs/crossentropy.md": crossentropy,
     "docs/decisions.md": decisions,
     "docs/embeddings.md": embeddings,
+    "docs/index.md": dict,
     "docs/linear_crossentropy.md": linear_crossentropy,
     "docs/many_classes.md": many_classes,
     "docs/more_than_one_device.md": more_than_one_device,
@@ -104,7 +105,13 @@ PAGES = {
     "docs/ranks.md": ranks,
 }
 # These have files of their own, which look at what is printed as well.
-PRINTING = {"docs/diagnose.md", "docs/means.md", "docs/questions.md"}
+PRINTING = {
+    "docs/diagnose.md",
+    "docs/means.md",
+    "docs/questions.md",
+    "docs/start/from_keras.md",
+    "docs/start/logits.md",
+}
 
 
 def blocks(page):
@@ -113,7 +120,8 @@ def blocks(page):
 
 @only_on("torch", "the pages are the same everywhere")
 def test_all_pages_with_code_are_run():
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    docs = ROOT / "docs"
+    pages = [ROOT / "README.md", *docs.glob("*.md"), *docs.glob("start/*.md")]
     named = {str(page.relative_to(ROOT)) for page in pages}
     assert {page for page in named if blocks(page)} == {*PAGES, *PRINTING}
 

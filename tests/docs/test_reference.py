@@ -1,0 +1,115 @@
+"""Every public name has an entry in the reference, made of its docstring."""
+
+import importlib
+import inspect
+import pathlib
+import sys
+import types
+
+import pytest
+
+import keras_xent
+from tests.testing import only_on
+
+EXTENSIONS = pathlib.Path(__file__).parents[2] / "docs" / "_ext"
+
+pytestmark = only_on("torch", "a docstring is the same on each backend")
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """What makes the pages; it does without Sphinx."""
+    sys.path.insert(0, str(EXTENSIONS))
+    yield importlib.import_module("reference")
+    sys.path.remove(str(EXTENSIONS))
+
+
+@pytest.fixture(scope="module")
+def pages(reference):
+    return reference.pages()
+
+
+def public():
+    """The full names of all that is public, and what they are."""
+    packages = [getattr(keras_xent, name) for name in keras_xent.__all__]
+    packages = [x for x in packages if isinstance(x, types.ModuleType)]
+    for package in [*packages, importlib.import_module("keras_xent.diagnosis")]:
+        for name in package.__all__:
+            yield f"{package.__name__}.{name}", getattr(package, name)
+
+
+PUBLIC = dict(public())
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_has_an_entry(pages, name):
+    package = name.split(".")[1]
+    kind = "class" if inspect.isclass(PUBLIC[name]) else "function"
+    assert pages[package].count(f"{{py:{kind}}} {name}(") == 1
+
+
+def test_what_stands_beside_the_packages_has_one_too(pages):
+    packages = {name.split(".")[1] for name in PUBLIC}
+    beside = set(keras_xent.__all__) - packages
+    for name in beside:
+        assert f"keras_xent.diagnosis.{name}" in PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_an_entry_explains_each_argument_of_the_signature(reference, name):
+    entry = reference.entry(name, PUBLIC[name])
+    for argument in inspect.signature(PUBLIC[name]).parameters.values():
+        variadic = argument.kind is argument.VAR_KEYWORD
+        shown = f"**{argument.name}" if variadic else argument.name
+        assert shown in entry.split("\n", 1)[0]
+        assert f"`{shown}`\n: " in entry
+
+
+def test_a_docstring_becomes_markdown(reference):
+    made = reference.markdown(
+        inspect.cleandoc(
+            """What it is.
+
+            Args:
+                first, second: Numbers. As in
+                    `keras_xent.ops.entropy`.
+                **kwargs: The rest.
+
+            Raises:
+                ValueError: if not.
+
+            Example:
+
+            >>> 1 + 1
+            2
+
+            >>> 2 + 2
+            4
+            """
+        )
+    )
+    link = "{py:obj}`keras_xent.ops.entropy <keras_xent.ops.entropy>`"
+    assert made.split("\n\n") == [
+        "What it is.",
+        ":::{rubric} Args\n:::",
+        f"`first, second`\n: Numbers. As in\n  {link}.",
+        "`**kwargs`\n: The rest.",
+        ":::{rubric} Raises\n:::",
+        "`ValueError`\n: if not.",
+        ":::{rubric} Example\n:::",
+        "```pycon\n>>> 1 + 1\n2",
+        ">>> 2 + 2\n4\n```",
+    ]
+
+
+def test_public_names_become_links_and_others_do_not(reference):
+    linked = importlib.import_module("names").linked
+    link = "{py:obj}`LinearHead(5) <keras_xent.layers.LinearHead>`"
+    assert linked("a `LinearHead(5)`.") == f"a {link}."
+    for text in (
+        "`entropy`, `logits` and `keras.losses.KLDivergence()`",
+        "### `LinearHead`",
+        "[`LinearHead`](head.md)",
+        "```\n`LinearHead`\n```",
+    ):
+        assert linked(text) == text
