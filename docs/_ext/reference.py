@@ -12,6 +12,7 @@ import pathlib
 import re
 import textwrap
 
+from formula import formulas
 from names import linked
 
 # The packages, in the order of the pages, and what is said of them there.
@@ -95,7 +96,7 @@ def summary(thing):
 def entry(path, thing):
     """A name with its signature, its docstring and its members."""
     kind = "class" if inspect.isclass(thing) else "function"
-    parts = [markdown(inspect.getdoc(thing))]
+    parts = [markdown(formulas(inspect.getdoc(thing)))]
     if kind == "class":
         parts += [member(thing, name) for name in MEMBERS]
     body = "\n\n".join(filter(None, parts))

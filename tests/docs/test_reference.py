@@ -113,3 +113,27 @@ def test_public_names_become_links_and_others_do_not(reference):
         "```\n`LinearHead`\n```",
     ):
         assert linked(text) == text
+
+
+def set_as_mathematics(reference, line):
+    return importlib.import_module("formula").formulas(f"```\n{line}\n```")
+
+
+@pytest.mark.parametrize(
+    ("line", "made"),
+    [
+        ("x_ij", "<msub><mi>x</mi><mrow><mi>ij</mi></mrow></msub>"),
+        ("y_true", "<mtext>y_true</mtext>"),
+        ("T²", "<msup><mi>T</mi><mrow><mn>2</mn></mrow></msup>"),
+        ("a = b", "<mtd><mo>=</mo><mrow><mi>b</mi></mrow></mtd>"),
+        ("p < 1", '<mo stretchy="false">&lt;</mo>'),
+        ("of a", '<mi>of</mi><mspace width="0.3em"/><mi>a</mi>'),
+    ],
+)
+def test_a_formula_is_set_as_mathematics(reference, line, made):
+    assert made in set_as_mathematics(reference, line)
+
+
+@pytest.mark.parametrize("line", ["keras.Input(x_k)", '"hard"  h of x_k'])
+def test_what_is_code_stays_code(reference, line):
+    assert set_as_mathematics(reference, line) == f"```\n{line}\n```"
