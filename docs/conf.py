@@ -46,6 +46,8 @@ toc_object_entries_show_parents = "hide"
 python_maximum_signature_line_length = 60
 add_module_names = False
 
+pygments_dark_style = "github-dark"
+
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 copybutton_exclude = ".linenos, .gp, .go"

@@ -24,6 +24,8 @@ TOKEN = re.compile(
     rf"(?:\^(?P<power>\w+)|(?P<digits>[{DIGITS}]+))?"
 )
 SIGNS = ("−", "∓")
+# A letter is italic by itself, but ij and t̃ are more than one.
+LETTERS = '<mi class="letters">{}</mi>'
 OPERATORS = set("=+−-·/≤≥≠<>,")
 
 
@@ -85,7 +87,9 @@ def _element(match):
     made = _leaf(base)
     if index:
         tag = "munder" if base == "∑" else "msub"
-        made = f"<{tag}>{made}{_set(index)}</{tag}>"
+        letters = index.isalpha() and len(index) <= LONGEST_INDEX
+        below = LETTERS.format(index) if letters else _set(index)
+        made = f"<{tag}>{made}{below}</{tag}>"
     power = match["power"] or (match["digits"] or "").translate(HIGHER)
     return f"<msup>{made}{_set(power)}</msup>" if power else made
 
@@ -95,7 +99,11 @@ def _leaf(text):
         return f"<mn>{text}</mn>"
     if "_" in text:
         return f"<mtext>{text}</mtext>"
+    if re.fullmatch(f"\\w[{ACCENT}]+", text):
+        return LETTERS.format(text)
     if text[0].isalpha():
         return f"<mi>{text}</mi>"
+    if text in "|‖":
+        return f'<mo stretchy="false" lspace="0" rspace="0">{text}</mo>'
     # Brackets of one size: nothing in them is tall but sums.
     return f'<mo stretchy="false">{escape(text)}</mo>'

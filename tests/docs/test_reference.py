@@ -122,7 +122,8 @@ def set_as_mathematics(reference, line):
 @pytest.mark.parametrize(
     ("line", "made"),
     [
-        ("x_ij", "<msub><mi>x</mi><mrow><mi>ij</mi></mrow></msub>"),
+        ("x_ij", '<msub><mi>x</mi><mi class="letters">ij</mi></msub>'),
+        ("Σ_true", "<mrow><mi>true</mi></mrow></munder>"),
         ("y_true", "<mtext>y_true</mtext>"),
         ("T²", "<msup><mi>T</mi><mrow><mn>2</mn></mrow></msup>"),
         ("a = b", "<mtd><mo>=</mo><mrow><mi>b</mi></mrow></mtd>"),
