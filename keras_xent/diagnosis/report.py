@@ -10,6 +10,9 @@ ERROR, WARNING = "error", "warning"
 # know the word.
 LOGITS = "logits (scores of any size, before softmax or sigmoid)"
 
+# Where a code is explained: each is a heading there.
+_PAGE = "https://OWNER.github.io/keras_xent/diagnose"
+
 _WIDTH = 79
 
 
@@ -37,6 +40,7 @@ class Finding:
       No row counts.
       Seen: rows 32, rows that count 0
       Likely cause: Every sample weight is 0.
+      More: https://OWNER.github.io/keras_xent/diagnose#all-masked
       Cure:
         model.fit(x, y)
     """
@@ -56,6 +60,7 @@ class Finding:
             _paragraph(self.summary),
             _paragraph(f"Seen: {seen}"),
             _paragraph(f"Likely cause: {self.cause}"),
+            f"  More: {_PAGE}#{self.code}",
             "  Cure:",
             textwrap.indent(textwrap.dedent(self.cure).strip(), "    "),
         ]

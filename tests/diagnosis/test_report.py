@@ -57,6 +57,15 @@ def test_nothing_found_is_a_finding_too():
     assert repr(report()) == str(report())
 
 
+def test_a_finding_says_where_its_code_is_explained():
+    lines = str(report(FINDING, ERROR)).splitlines()
+    addresses = [line for line in lines if line.startswith("  More: https://")]
+    assert [line.split("/")[-1] for line in addresses] == [
+        "diagnose#single-class",
+        "diagnose#saturated",
+    ]
+
+
 def test_what_was_not_looked_for_is_said_with_the_reason():
     text = str(report(ERROR, unchecked={"saturated": "the errors come first"}))
     assert text.endswith(

@@ -18,7 +18,6 @@ import pytest
 
 from tests.docs.test_diagnose import table_of_codes
 from tests.docs.test_reference import PUBLIC
-from tests.testing import only_on
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 BUILDERS = ("sphinx", "myst_parser", "furo", "sphinx_copybutton")
@@ -26,10 +25,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 # Scripts of a page have so long, in milliseconds of its own clock.
 TIME = 5000
 
-pytestmark = [
-    pytest.mark.slow,
-    only_on("jax", "the extra `docs` brings this one along"),
-]
+pytestmark = pytest.mark.slow
 
 
 class Page(html.parser.HTMLParser):
