@@ -27,6 +27,8 @@ extensions = [
     "mathml",
 ]
 exclude_patterns = ["_build"]
+# A part of the contents may have no page yet.
+suppress_warnings = ["toc.empty_glob"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 # "$5 and $6" is no formula, and neither is "$OUT".
