@@ -21,6 +21,7 @@ copyright = author
 extensions = [
     "myst_parser",
     "sphinx_copybutton",
+    # What lies in _ext.
     "names",
     "reference",
     "gallery",
@@ -30,10 +31,7 @@ exclude_patterns = ["_build"]
 # A part of the contents may have no page yet.
 suppress_warnings = ["toc.empty_glob"]
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
-# "$5 and $6" is no formula, and neither is "$OUT".
-myst_dmath_allow_space = False
-myst_dmath_allow_digits = False
+myst_enable_extensions = ["colon_fence", "deflist"]
 # As GitHub makes the addresses of headings.
 myst_heading_anchors = 4
 # GitHub, too, sets such blocks as formulas.

@@ -126,6 +126,17 @@ def test_all_pages_with_code_are_run():
     assert {page for page in named if blocks(page)} == {*PAGES, *PRINTING}
 
 
+@only_on("torch", "the pages are the same everywhere")
+def test_commands_name_programs_that_exist():
+    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs/start").glob("*.md")]
+    text = "\n".join(page.read_text() for page in pages)
+    programs = set(
+        re.findall(r"\b(?:benchmarks|examples|tests)/[\w/]+\.py", text)
+    )
+    assert len(programs) > 10
+    assert all((ROOT / program).exists() for program in programs)
+
+
 @pytest.mark.parametrize("page", PAGES)
 @only_on("torch", "the pages are the same everywhere")
 def test_the_page_runs(page, tmp_path, monkeypatch):
