@@ -28,8 +28,8 @@ extensions = [
     "mathml",
 ]
 exclude_patterns = ["_build"]
-# A part of the contents may have no page yet.
-suppress_warnings = ["toc.empty_glob"]
+# Pages for who works on the package need no place in the contents.
+suppress_warnings = ["toc.not_included"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 # As GitHub makes the addresses of headings.
