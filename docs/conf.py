@@ -26,6 +26,7 @@ extensions = [
     "reference",
     "gallery",
     "mathml",
+    "outside",
 ]
 exclude_patterns = ["_build"]
 # Pages for who works on the package need no place in the contents.

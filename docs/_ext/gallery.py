@@ -2,8 +2,7 @@
 
 It has the docstring, which names the task, the figures and the commands, the
 pictures that the guides show of it, and the source. The pages are made in
-docs/gallery, which Git does not keep. On GitHub the links of gallery.md lead to
-the programs, on the site to their pages.
+docs/gallery, which Git does not keep.
 """
 
 import ast
@@ -25,7 +24,6 @@ PICTURES = {
 
 def setup(app):
     app.connect("builder-inited", write)
-    app.connect("source-read", lead_to_pages)
     return {"parallel_read_safe": True}
 
 
@@ -65,13 +63,3 @@ def page(program):
         f":language: python\n:lines: {after}-\n```",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def lead_to_pages(app, docname, source):
-    """Turns links to programs into links to their pages."""
-    if docname == "gallery":
-        for program in programs(pathlib.Path(app.srcdir).parent / "examples"):
-            source[0] = source[0].replace(
-                f"](../examples/{program.name})",
-                f"](gallery/{program.stem}.md)",
-            )

@@ -138,3 +138,12 @@ def test_a_formula_is_set_as_mathematics(reference, line, made):
 @pytest.mark.parametrize("line", ["keras.Input(x_k)", '"hard"  h of x_k'])
 def test_what_is_code_stays_code(reference, line):
     assert set_as_mathematics(reference, line) == f"```\n{line}\n```"
+
+
+def test_links_that_leave_the_pages_lead_somewhere(reference):
+    outside = importlib.import_module("outside")
+    text = "[a](../examples/spearman.py), [b](../CHANGELOG.md#x), [c](pairs.md)"
+    assert outside.lead(text, EXTENSIONS.parents[1]) == (
+        "[a](gallery/spearman.md), "
+        f"[b]({outside.REPOSITORY}/blob/main/CHANGELOG.md#x), [c](pairs.md)"
+    )
