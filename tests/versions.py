@@ -1,0 +1,114 @@
+"""Runs tests with the oldest or the newest allowed versions, or the next Keras.
+
+    python tests/versions.py --backend jax --which oldest
+    python3.13 tests/versions.py --backend torch --which nightly -- tests/ops -x
+
+Makes an environment under .venv-versions/ for the Python that runs this, or
+takes the one that is there, and runs pytest in it: the contract tests, or what
+stands after `--`. "oldest" is what `>=` says in pyproject.toml, of Keras and of
+the backend; "newest" is what the index has; "nightly" is the newest backend
+with `keras-nightly`.
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+import tomllib
+
+ROOT = pathlib.Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+BACKENDS = ("jax", "tensorflow", "torch")
+WHICH = ("oldest", "newest", "nightly")
+# What the tests import beside Keras, of all that the extra `test` brings.
+TOOLS = ("hypothesis", "mpmath", "pytest")
+CONTRACT = ("losses", "metrics", "ops")
+TESTS = [f"tests/test_{kind}_contract.py" for kind in CONTRACT]
+
+
+def requirement(name):
+    """Keras or a backend, as pyproject.toml asks for it: `name>=version`."""
+    lines = PROJECT["dependencies"] if name == "keras" else EXTRAS[name]
+    (line,) = lines
+    return line
+
+
+def small_build(line):
+    """TensorFlow without what only a GPU needs, where there is such a wheel."""
+    machine = (platform.system(), platform.machine())
+    if machine != ("Linux", "x86_64"):
+        return line
+    return re.sub("^tensorflow(?=[>=])", "tensorflow-cpu", line)
+
+
+def frameworks(backend, which):
+    """Keras and the backend as pip is asked for them."""
+    wanted = [requirement("keras"), requirement(backend)]
+    if which == "oldest":
+        wanted = [line.replace(">=", "==") for line in wanted]
+    return [small_build(line) for line in wanted]
+
+
+def tools():
+    """What runs the tests, as pyproject.toml asks for it."""
+    named = {re.match(r"[\w-]+", line)[0]: line for line in EXTRAS["test"]}
+    return [*(named[name] for name in TOOLS), *EXTRAS["examples"]]
+
+
+def make(folder, backend, which):
+    """An environment with these versions and this package, to be edited."""
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    pip = [folder / "bin" / "python", "-m", "pip"]
+    install = [*pip, "install", "-q"]
+    wanted = [*frameworks(backend, which), *tools()]
+    subprocess.run([*install, *wanted], check=True)
+    if which == "nightly":  # which is the same folder `keras`
+        subprocess.run([*pip, "uninstall", "-q", "-y", "keras"], check=True)
+        subprocess.run([*install, "keras-nightly"], check=True)
+    subprocess.run([*install, "--no-deps", "-e", ROOT], check=True)
+    # Said last, so that half an environment is not taken for one.
+    (folder / "complete").touch()
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--backend", choices=BACKENDS, required=True)
+    parser.add_argument("--which", choices=WHICH, required=True)
+    parser.add_argument(
+        "pytest",
+        nargs="*",
+        default=TESTS,
+        help="after --: arguments of pytest in place of the contract tests",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    given = parse(arguments)
+    python = "{}.{}".format(*sys.version_info)
+    name = f"{given.backend}-{given.which}-{python}"
+    folder = ROOT / ".venv-versions" / name
+    if not (folder / "complete").exists():
+        make(folder, given.backend, given.which)
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": given.backend,
+        # One process: this one is on one backend.
+        "KERAS_XENT_TEST_CHILD": "1",
+    }
+    run = [folder / "bin" / "python", "-m"]
+    subprocess.run([*run, "pip", "freeze"], check=True)
+    done = subprocess.run(
+        [*run, "pytest", *given.pytest], cwd=ROOT, env=environment, check=False
+    )
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
