@@ -84,7 +84,7 @@ def main(arguments=None):
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        # Half a day apart, so that a time of day shows as well.
+        # In two places, so that a path or a time zone would show as well.
         wheel, sdist = build(folder / "first", "UTC")
         again = build(folder / "second", "Asia/Tokyo")
         if [digest(f) for f in again] != [digest(f) for f in (wheel, sdist)]:
