@@ -29,29 +29,31 @@ TOLD = {
     "README.md",
     "pyproject.toml",
 }
+# Where no git is: the first that a wheel, which is a zip, can tell.
+EARLIEST = "315532800"  # 1980
 
 
 def run(*command, **kwargs):
     subprocess.run([str(part) for part in command], check=True, **kwargs)
 
 
-def last_commit():
+def built_at():
     """The time of the last commit, which is the same wherever it is built."""
     command = ["git", "log", "-1", "--format=%ct"]
-    return subprocess.check_output(command, cwd=ROOT, text=True).strip()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or EARLIEST
 
 
 def build(folder, zone):
-    """Wheel and sdist, from what git knows of the working tree."""
-    checkout = folder / "checkout"
-    listed = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True)
-    for name in filter(None, listed.splitlines()):
-        target = checkout / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, target)
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": last_commit(), "TZ": zone}
+    """Wheel and sdist, from a copy without what lies about in a checkout."""
+    copy = folder / "copy"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "keras_xent", copy / "keras_xent", ignore=ignored)
+    for name in TOLD - {"PKG-INFO"}:
+        shutil.copyfile(ROOT / name, copy / name)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": built_at(), "TZ": zone}
     command = [sys.executable, "-m", "build", "--outdir", folder / "dist"]
-    run(*command, cwd=checkout, env=environment, stdout=subprocess.DEVNULL)
+    run(*command, cwd=copy, env=environment, stdout=subprocess.DEVNULL)
     return sorted((folder / "dist").iterdir())
 
 
@@ -60,9 +62,10 @@ def digest(file):
 
 
 def package_files():
-    """What the package is made of, by git."""
-    command = ["git", "ls-files", "keras_xent"]
-    return set(subprocess.check_output(command, cwd=ROOT, text=True).split())
+    """What the package is made of."""
+    files = [x for x in (ROOT / "keras_xent").rglob("*") if x.is_file()]
+    files = [x for x in files if x.suffix == ".py" or x.name == "py.typed"]
+    return {str(x.relative_to(ROOT)) for x in files}
 
 
 def wrong_files(wheel, sdist):
