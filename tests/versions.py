@@ -91,6 +91,8 @@ def parse(arguments):
 
 def main(arguments=None):
     given = parse(arguments)
+    # Packages from elsewhere would hide that one is missing here.
+    os.environ.pop("PYTHONPATH", None)
     python = "{}.{}".format(*sys.version_info)
     name = f"{given.backend}-{given.which}-{python}"
     folder = ROOT / ".venv-versions" / name

@@ -17,8 +17,9 @@ import pytest
 from tests.testing import BACKEND, only_on
 
 ROOT = pathlib.Path(__file__).parents[2]
-SECTION = re.compile(r"^## (Add a .*)\n(.*?)(?=^## )", re.DOTALL | re.MULTILINE)
-BLOCK = re.compile(r"^```python\n# (.*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+ANY = re.DOTALL | re.MULTILINE
+SECTION = re.compile(r"^## (Add a [^\n]*)\n(.*?)(?=^## )", ANY)
+BLOCK = re.compile(r"^```python\n# ([^\n]*)\n(.*?)^```", ANY)
 COPIED = ["keras_xent", "tests", "conftest.py", "pyproject.toml"]
 
 RECIPES = dict(SECTION.findall((ROOT / "CONTRIBUTING.md").read_text()))
@@ -50,6 +51,7 @@ def op_named(line):
 
 def add_entry(text, name, entry):
     """The text with an entry more in a list or dict; operations are sorted."""
+    entry = entry.rstrip(",\n") + ",\n"
     opened = re.search(rf"^{name} = [\[{{]\n", text, flags=re.MULTILINE)
     place = opened.end()
     for line in text[place:].splitlines(keepends=True):
@@ -74,7 +76,7 @@ def follow(root, place, code):
         return
     text = file.read_text()
     if file.name == "__init__.py":
-        text = add_entry(add_import(text, code), "__all__", f'"{where}",\n')
+        text = add_entry(add_import(text, code), "__all__", f'"{where}"')
     elif where:
         text = add_entry(text, where, code)
     else:
