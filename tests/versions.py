@@ -98,7 +98,13 @@ def main(arguments=None):
     folder = ROOT / ".venv-versions" / name
     if not (folder / "complete").exists():
         make(folder, given.backend, given.which)
-    environment = {**os.environ, "KERAS_BACKEND": given.backend}
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": given.backend,
+        # Compiled as users do: an XLA ends a process, without a word, that is
+        # given a flag which it does not know.
+        "XLA_FLAGS": "",
+    }
     run = [folder / "bin" / "python", "-m"]
     subprocess.run([*run, "pip", "freeze"], check=True)
     done = subprocess.run(
