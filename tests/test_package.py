@@ -10,6 +10,7 @@ import tomllib
 import pytest
 
 import keras_xent
+from tests import versions
 from tests.testing import only_on
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -80,6 +81,14 @@ def test_the_repository_has_one_address(name):
 
 
 @once
+def test_the_site_has_one_address():
+    named = re.compile(r"https://[\w-]+\.github\.io/keras_xent/")
+    files = (ROOT / "keras_xent").rglob("*.py")
+    found = {x for file in files for x in named.findall(file.read_text())}
+    assert found <= {PROJECT["urls"]["Documentation"]}
+
+
+@once
 def test_there_is_one_version():
     assert "version" in PROJECT["dynamic"]
     citation = (ROOT / "CITATION.cff").read_text()
@@ -95,6 +104,15 @@ def test_the_lowest_python_is_one_that_is_named():
     named = [x for x in PROJECT["classifiers"] if x.startswith(said)]
     lowest = min(int(x.removeprefix(said)) for x in named)
     assert PROJECT["requires-python"] == f">=3.{lowest}"
+
+
+@once
+@pytest.mark.parametrize("backend", versions.BACKENDS)
+def test_the_page_of_versions_names_the_lowest_that_are_tested(backend):
+    page = (ROOT / "docs" / "versions.md").read_text()
+    for pinned in versions.frameworks(backend, "oldest"):
+        name, version = pinned.removesuffix("-cpu").split("==")
+        assert version in page, name
 
 
 @once
