@@ -3,8 +3,14 @@
 And the metrics that turn the scores into decisions.
 """
 
-from keras_xent import callbacks, data, layers, losses, metrics, ops
-from keras_xent.diagnosis import diagnose
+import importlib
+import typing
+
+from keras_xent import data, layers, losses, metrics, ops
+
+if typing.TYPE_CHECKING:
+    from keras_xent import callbacks
+    from keras_xent.diagnosis import diagnose
 
 __version__ = "0.1.0"
 
@@ -17,3 +23,17 @@ __all__ = [
     "metrics",
     "ops",
 ]
+
+
+def __getattr__(name: str) -> typing.Any:
+    # What watches a training is a third of an import, and saved models, which
+    # need all the rest, hold none of it.
+    if name in ("callbacks", "diagnosis"):
+        return importlib.import_module(f"keras_xent.{name}")
+    if name == "diagnose":
+        return importlib.import_module("keras_xent.diagnosis").diagnose
+    raise AttributeError(f"module 'keras_xent' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -175,3 +175,13 @@ def test_an_import_brings_nothing_but_the_package(imported):
 
 def test_an_import_opens_no_connection_and_writes_no_file(imported):
     assert imported["seen"] == []
+
+
+def test_what_watches_a_training_is_imported_when_it_is_asked_for(imported):
+    later = ("keras_xent.callbacks", "keras_xent.diagnosis")
+    assert not any(x.startswith(later) for x in imported["modules"])
+    assert set(keras_xent.__all__) <= set(dir(keras_xent))
+    for name in keras_xent.__all__:
+        assert getattr(keras_xent, name).__name__.endswith(name)
+    with pytest.raises(AttributeError, match="no attribute 'diagnoze'"):
+        keras_xent.diagnoze  # noqa: B018
