@@ -37,8 +37,14 @@ NO_TESTS = pytest.ExitCode.NO_TESTS_COLLECTED
 QUICKLY = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
-# The first that know both; XLA ends a process that is given an unknown one.
-KNOW_BOTH = {"jaxlib": (0, 6), "tensorflow": (2, 20), "tensorflow-cpu": (2, 20)}
+# The first and the last that know both: XLA ends a process, without a word,
+# that is given a flag which it does not know.
+OF_TENSORFLOW = (2, 20), (2, 21)
+KNOW_BOTH = {
+    "jaxlib": ((0, 6), (0, 11)),
+    "tensorflow": OF_TENSORFLOW,
+    "tensorflow-cpu": OF_TENSORFLOW,
+}
 
 # What is NumPy on every backend but for a few calls, and takes most of an hour
 # on those that compile: there it is for a thorough run.
@@ -62,15 +68,16 @@ PROGRESS = re.compile(r"\[ *\d+%\]$")
 collect_ignore = ["tests/sharded_kernels.py"]
 
 
-def _is_older(package, version):
+def _knows_both(package, first, last):
+    """Whether the flags do not end a process that imports the package."""
     try:
         installed = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return tuple(map(int, installed.split(".")[:2])) < version
+        return True
+    return first <= tuple(map(int, installed.split(".")[:2])) <= last
 
 
-if not any(_is_older(*known) for known in KNOW_BOTH.items()):
+if all(_knows_both(name, *known) for name, known in KNOW_BOTH.items()):
     os.environ.setdefault("XLA_FLAGS", QUICKLY)
 
 
