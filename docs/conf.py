@@ -29,8 +29,6 @@ extensions = [
     "outside",
 ]
 exclude_patterns = ["_build"]
-# Pages for who works on the package need no place in the contents.
-suppress_warnings = ["toc.not_included"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 # As GitHub makes the addresses of headings.
