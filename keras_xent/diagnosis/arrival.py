@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_xent import _keras
+from keras_xent.diagnosis import cures, ends
 from keras_xent.diagnosis.evidence import NAMED, by_layer, host, is_zero
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 
@@ -62,10 +63,9 @@ def nothing_trainable(evidence):
     if evidence.gradients:
         return
     model = evidence.model
-    optimizer = evidence.model.optimizer
-    kind = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
-    name = kind if hasattr(keras.optimizers, kind) else "Adam"
-    rate = evidence.learning_rate or 1e-3
+    optimizer = cures.optimizer_line(
+        model.optimizer, evidence.learning_rate or None
+    )
     yield Finding(
         "nothing-trainable",
         ERROR,
@@ -80,7 +80,7 @@ def nothing_trainable(evidence):
         "model.trainable = True\n"
         "for layer in model.layers:  # or some of them\n"
         "    layer.trainable = True\n"
-        f"optimizer = keras.optimizers.{name}({rate:.4g})  # compile with it"
+        f"{optimizer}  # compile with it"
         if model.weights
         else "model = keras.Sequential(\n"
         "    [model, keras.layers.Flatten(), keras.layers.Dense(64)]\n"
@@ -132,18 +132,23 @@ def vanishing(evidence):
         if usual == "sigmoid"
         else "Many layers one behind the other, each of which makes the "
         "gradient smaller: by its activation, or by small first weights.",
-        _REPAIRED_STACK,
+        _repaired_stack(evidence, names),
     )
 
 
-_REPAIRED_STACK = """\
-# an activation that keeps the size, with its first weights, inside:
-inner = [e for e in model.layers if hasattr(e, "kernel")][:-1]
-for layer in inner:
-    first = keras.initializers.LecunNormal()
-    layer.kernel.assign(first(layer.kernel.shape))
-    layer.activation = keras.activations.selu
-# or residual connections, x + layer(x), and LayerNormalization"""
+def _repaired_stack(evidence, names):
+    first, last = (names[i].rpartition("/")[2] for i in (0, -1))
+    path = ends.found(evidence.model, first)[0] or "model"
+    return (
+        "# an activation that keeps the size, with its first weights, inside:\n"
+        f"stack = {path.rpartition('.')[0] or path}\n"
+        "for layer in stack.layers:\n"
+        f"    if hasattr(layer, 'kernel') and layer.name != {last!r}:\n"
+        "        first = keras.initializers.LecunNormal()\n"
+        "        layer.kernel.assign(first(layer.kernel.shape))\n"
+        "        layer.activation = keras.activations.selu\n"
+        "# or residual connections, x + layer(x), and LayerNormalization"
+    )
 
 
 def dead(evidence):
@@ -183,6 +188,7 @@ def _reasons(evidence, names, whole, numbers):
     yield from _dead_units(evidence, names, numbers)
     yield from _compared_with_none(evidence, whole, numbers)
     yield from _zero_inputs(evidence, numbers)
+    yield from _clipped(evidence)
     yield from _without_a_loss(evidence, names, whole, numbers)
     yield from _cut(evidence)
     yield _Why(
@@ -220,16 +226,16 @@ def _normalized_alone(evidence, numbers):
 
 
 def _dead_units(evidence, names, numbers):
-    ends = {name.rpartition("/")[2]: name for name in names}
+    paths = {name.rpartition("/")[2]: name for name in names}
     last = None
     for seen in evidence.layers:
-        last = ends.get(seen.name, last)
+        last = paths.get(seen.name, last)
         if last is None or not seen.sample.size:
             continue
         zeros = float(np.mean(seen.sample == 0))
         if seen.activation in _RELUS and zeros > _DEAD:
             numbers[f"zeros in the output of {seen.name}"] = zeros
-        elif seen.name in ends and float(seen.sample.max()) < 0:
+        elif seen.name in paths and float(seen.sample.max()) < 0:
             # `ops.relu` in a `call` leaves no layer to look at.
             if not evidence.has_changed or _cuts(evidence.model):
                 continue
@@ -241,13 +247,8 @@ def _dead_units(evidence, names, numbers):
             "that they give 0 and get no gradient. A bias far below 0, a "
             "learning rate that has thrown them there, or inputs that are not "
             "scaled.",
-            f"for variable in model.trainable_variables:\n"
-            f"    if variable.path.startswith({last + '/'!r}):\n"
-            "        first = keras.initializers.Zeros()  # of a bias\n"
-            "        if len(variable.shape) > 1:\n"
-            "            first = keras.initializers.HeNormal()\n"
-            "        variable.assign(first(variable.shape))\n"
-            "# if they die again: a smaller learning rate, or "
+            ends.first_weights([last])
+            + "# if they die again: a smaller learning rate, or "
             "activation='gelu'",
         )
 
@@ -277,6 +278,16 @@ def _zero_inputs(evidence, numbers):
             "gradient.",
             f"# fill {name} from the data as they were read",
         )
+
+
+def _clipped(evidence):
+    for seen in evidence.layers:
+        if seen.activation == "clip" and not np.ptp(seen.sample):
+            yield _Why(
+                f"Everything lies beyond the bounds of {seen.name!r}, which "
+                "gives the same number for every row.",
+                "# wider bounds, or none in training",
+            )
 
 
 def _without_a_loss(evidence, names, whole, numbers):

@@ -1,14 +1,21 @@
 """Cures as code that runs: losses, last layers and metrics that fit."""
 
 import inspect
-import textwrap
 
 import keras
+import numpy as np
 
+from keras_xent.diagnosis import ends
 from keras_xent.diagnosis.activations import NORMALIZING, final_activation
-from keras_xent.diagnosis.calls import activation
+from keras_xent.diagnosis.evidence import host
 from keras_xent.losses.base import RowLoss
-from keras_xent.losses.kinds import CLASS_IDS, DISTRIBUTION, YES_NO
+from keras_xent.losses.kinds import (
+    CLASS_IDS,
+    DISTRIBUTION,
+    NUMBERS,
+    UNKNOWN,
+    YES_NO,
+)
 
 # The loss of logits, the loss of probabilities, and what makes the latter.
 _LOSSES = {
@@ -25,14 +32,8 @@ _OF_FUNCTIONS = {
     keras.losses.binary_crossentropy: keras.losses.BinaryCrossentropy,
 }
 
-# A line of a cure holds so many columns: a report indents it by four of 79.
-_ROOM = 75
-
-_CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-)
+# Sums of float32 probabilities over many classes miss 1 by far less.
+SUM_ERROR = 1e-3
 
 
 def loss_line(output, code):
@@ -40,26 +41,17 @@ def loss_line(output, code):
     given = getattr(output.model, "loss", None)
     if isinstance(given, dict):
         parts = ["**model.loss", f"{output.name!r}: {code}"]
-        return _joined("loss = {", parts, "}")
+        return ends.joined("loss = {", parts, "}")
     if isinstance(given, (list, tuple)):
         return f"loss = list(model.loss)\nloss[{output.index}] = {code}"
     return f"loss = {code}"
 
 
-def _joined(start, parts, end, room=_ROOM):
-    """Code with commas between the parts: one line, or one for each part."""
-    line = start + ", ".join(parts) + end
-    if len(line) <= room:
-        return line
-    lines = [textwrap.indent(f"{part},", "    ") for part in parts]
-    return "\n".join([start, *lines, end])
-
-
-def metrics_line(output, code):
+def metrics_line(output, *codes):
     """`metrics = [...]`, for its output in a model that has several."""
     if isinstance(getattr(output.model, "loss", None), (dict, list, tuple)):
-        return f"metrics = {{{output.name!r}: [{code}]}}"
-    return f"metrics = [{code}]"
+        return ends.joined(f"metrics = {{{output.name!r}: [", codes, "]}")
+    return ends.joined("metrics = [", codes, "]")
 
 
 def loss_of(labels, output):
@@ -68,16 +60,73 @@ def loss_of(labels, output):
     Args:
         labels: The kind: class ids, a distribution, or yes and no.
     """
-    ours, keras_name, wanted = _LOSSES[labels]
+    _, keras_name, wanted = _LOSSES[labels]
     present = final_activation(output)
-    if present in NORMALIZING:
-        swap = "" if present == wanted else with_activation(output, wanted)
-        return swap + loss_line(
-            output, f"keras.losses.{keras_name}Crossentropy()"
-        )
-    bare = present in (None, "linear")
-    swap = "" if bare else with_activation(output, "linear")
-    return swap + loss_line(output, f"keras_xent.losses.{ours}Crossentropy()")
+    if present not in NORMALIZING:
+        return _of_logits(labels, output)
+    swap = "" if present == wanted else ends.with_activation(output, wanted)
+    return swap + loss_line(output, f"keras.losses.{keras_name}Crossentropy()")
+
+
+def _of_logits(labels, output):
+    return ends.linear(output) + loss_line(
+        output, f"keras_xent.losses.{_LOSSES[labels][0]}Crossentropy()"
+    )
+
+
+def from_logits(output):
+    """Code of a loss that is finite and has a gradient wherever outputs lie."""
+    kind = kind_of_labels(output, output.expects.labels)
+    if kind not in _LOSSES:
+        return loss_line(output, "'mse'") + "  # numbers"
+    if (
+        ends.is_comment(ends.linear(output))
+        and final_activation(output) in NORMALIZING
+    ):
+        return loss_of(kind, output) + "  # it clips, no log(0)"
+    return _of_logits(kind, output)
+
+
+def kind_of_labels(output, known):
+    """What the labels are: as the loss says, or else by themselves."""
+    if known != UNKNOWN:
+        return known
+    labels = output.counted(output.labels, whole=True)
+    if labels.dtype.kind not in "biuf" or not np.isfinite(labels).all():
+        return NUMBERS
+    scores, units = output.y_pred.shape, output.y_pred.shape[-1]
+    whole = bool(np.all(labels == np.floor(labels)))
+    if labels.shape[1:] in (scores[1:-1], (*scores[1:-1], 1)) and units > 1:
+        inside = labels.min() >= 0 and labels.max() < units
+        return CLASS_IDS if whole and inside else NUMBERS
+    if labels.min() < 0 or labels.max() > 1:
+        return NUMBERS
+    sums = labels.sum(axis=-1) if units > 1 else np.zeros(1)
+    is_distribution = np.all(np.abs(sums - 1) < SUM_ERROR)
+    return DISTRIBUTION if is_distribution else YES_NO
+
+
+def optimizer_line(optimizer, rate=None):
+    """`optimizer = ...`, one of the same kind with another learning rate.
+
+    Args:
+        rate: That of the kind if None; not more than that.
+    """
+    kind = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
+    kind = kind if hasattr(keras.optimizers, kind) else "Adam"
+    usual = float(host(getattr(keras.optimizers, kind)().learning_rate))
+    shown = usual if rate is None else min(usual, rate)
+    return f"optimizer = keras.optimizers.{kind}({float(f'{shown:.2g}')!r})"
+
+
+def changed_loss(output, **changes):
+    """Code of the loss of an output, with some arguments changed."""
+    loss = output.loss
+    return loss_line(output, again(loss, _kind_of(loss), **changes))
+
+
+def _kind_of(loss):
+    return _OF_FUNCTIONS.get(getattr(loss, "fn", None), type(loss))
 
 
 def leaving_out(output, values):
@@ -88,16 +137,16 @@ def leaving_out(output, values):
     """
     loss, several = output.loss, sorted({*output.expects.ignored, *values})
     shown = several if len(several) > 1 else several[0]
-    kind = _OF_FUNCTIONS.get(getattr(loss, "fn", None), type(loss))
+    kind = _kind_of(loss)
     known = "ignore_class" in inspect.signature(kind).parameters
     if known and (isinstance(loss, RowLoss) or len(several) == 1):
-        return loss_line(output, _again(loss, kind, ignore_class=shown))
+        return loss_line(output, again(loss, kind, ignore_class=shown))
     if known and final_activation(output) == "softmax":
         merged = several[0]
         return (
             f"y = np.where(np.isin(y, {several}), {merged}, y)\n"
             "# for the loss takes one number:\n"
-            + loss_line(output, _again(loss, kind, ignore_class=merged))
+            + loss_line(output, again(loss, kind, ignore_class=merged))
         )
     if output.expects.labels not in _LOSSES:
         return (
@@ -105,16 +154,16 @@ def leaving_out(output, values):
             "y = np.where(sample_weight, y, 0)"
         )
     ours = _LOSSES[output.expects.labels][0]
-    bare = final_activation(output) in (None, "linear")
-    return ("" if bare else with_activation(output, "linear")) + loss_line(
+    return ends.linear(output) + loss_line(
         output, f"keras_xent.losses.{ours}Crossentropy(ignore_class={shown})"
     )
 
 
-def _again(loss, kind, **changes):
-    """Code of a loss like another, with some arguments changed."""
+def again(loss, kind, **changes):
+    """Code of a loss or a metric like another, some arguments changed."""
     config = loss.get_config()
     package = "keras_xent" if isinstance(loss, RowLoss) else "keras"
+    group = "metrics" if isinstance(loss, keras.Metric) else "losses"
     arguments = {
         name: config[name]
         for name, argument in inspect.signature(kind).parameters.items()
@@ -124,195 +173,21 @@ def _again(loss, kind, **changes):
     }
     arguments |= changes
     shown = [f"{key}={value!r}" for key, value in arguments.items()]
-    start = f"{package}.losses.{kind.__name__}("
-    return _joined(start, shown, ")", _ROOM - len("loss = "))
-
-
-def with_activation(output, name, seen=None):
-    """Code that exchanges an activation at the end, a line or more.
-
-    Args:
-        name: The new one.
-        seen: What applies the old one; by default the last layer.
-    """
-    model, seen = output.model, seen or output.last
-    path, layer = _found(model, seen)
-    if isinstance(layer, keras.layers.TimeDistributed):
-        path, layer = f"{path}.layer", layer.layer
-    recurrent = (keras.layers.RNN, keras.layers.Bidirectional)
-    if isinstance(layer, recurrent) and _single_output(model):
-        dense = f"keras.layers.Dense({output.classes}, {name!r})"
-        return _model_of([f"{dense}(model.outputs[0])"])
-    if not isinstance(layer, recurrent) and callable(
-        getattr(layer, "activation", None)
-    ):
-        line = f"{path}.activation = keras.activations.{name}\n"
-        if len(line) <= _ROOM:
-            return line
-        return f"layer = {path}\nlayer.activation = keras.activations.{name}\n"
-    chain = _chain(model, None if seen is None else seen.name)
-    if not chain:
-        present = final_activation(output)
-        return f"# in the model, {name} in place of {present} at the end\n"
-    first, *rest = chain
-    new = f"keras.layers.Activation({name!r})(outputs)"
-    made = [f"{first}.input", *([] if name == "linear" else [new])]
-    return _model_of([*made, *(f"{each}(outputs)" for each in rest)])
-
-
-def _model_of(steps):
-    """Code of a model that ends in other outputs, made in so many steps."""
-    lines = [f"outputs = {step}" for step in steps]
-    lines.append("model = keras.Model(model.inputs, outputs)")
-    return "\n".join(lines) + "\n"
-
-
-def _chain(model, name):
-    """The code of a layer and of the activations that follow it to the end.
-
-    Empty where the model is no graph, or where other things follow.
-    """
-    if not _single_output(model):
-        return []
-    graph = list(getattr(model, "operations", model.layers))
-    names = [each.name for each in graph]
-    if name not in names:
-        return []
-    place = names.index(name)
-    if any(activation(each) is None for each in graph[place + 1 :]):
-        return []
-    return [
-        f"model.get_layer({each.name!r})"
-        if isinstance(each, keras.layers.Layer)
-        else f"model.operations[{i}]"
-        for i, each in enumerate(graph)
-        if i >= place
-    ]
-
-
-def with_axis(output, axis):
-    """Code that makes the softmax at the end run over another axis."""
-    path, layer = _found(output.model, output.last)
-    if isinstance(layer, keras.layers.Softmax):
-        return f"{path}.axis = {axis}\n"
-    if _chain(output.model, output.last.name if output.last else None):
-        softmax = f"keras.layers.Softmax(axis={axis})"
-        return _model_of([f"{softmax}(model.operations[-1].input)"])
-    return f"# in the model: keras.ops.softmax(scores, axis={axis})\n"
-
-
-def ending_in_softmax(output):
-    """Code that takes away what follows the last softmax."""
-    softmax = [s for s in output.before if s.activation == "softmax"][-1]
-    path, layer = _found(output.model, softmax)
-    if layer is None or not _single_output(output.model):
-        return "# in the model: nothing behind the softmax\n"
-    return _model_of([f"{path}.output"])
-
-
-def with_units(output, units, name):
-    """Code that gives the model another number of units at its end.
-
-    Args:
-        name: The activation that goes with them, or None.
-    """
-    last = _last_dense(output.model)
-    shown = "" if name is None else f", activation={name!r}"
-    layer = f"keras.layers.Dense({units}{shown})"
-    if last is None:
-        return f"{layer}  # in place of the last layer\n"
-    if not isinstance(last, keras.layers.Dense):
-        config = f"'filters': {units}, 'activation': {name or 'linear'!r}"
-        layer = f"keras.layers.{type(last).__name__}.from_config(\n"
-        layer += "    {**last.get_config(), " + config + "})"
-    return f"last = model.get_layer({last.name!r})\n" + _model_of(
-        [f"{layer}(last.input)"]
-    )
+    start = f"{package}.{group}.{kind.__name__}("
+    return ends.joined(start, shown, ")", ends.ROOM - len("loss = "))
 
 
 def as_regression(output):
     """Code of a last layer and a loss for numbers of any size."""
-    change = ""
     if output.y_pred.shape[1:] not in ((), (1,)):
-        change = with_units(output, 1, None)
-    elif final_activation(output) not in (None, "linear"):
-        change = with_activation(output, "linear")
+        change = ends.with_units(output, 1, None)
+    else:
+        change = ends.linear(output)
     return change + loss_line(output, "'mse'")
 
 
 def as_classes(output, classes):
     """Code of a last layer and a loss for class ids."""
-    return with_units(output, classes, None) + loss_line(
+    return ends.with_units(output, classes, None) + loss_line(
         output, "keras_xent.losses.SparseSoftmaxCrossentropy()"
     )
-
-
-def of_whole_rows(output):
-    """Code of a model that answers once for a row, not once for a step."""
-    model = output.model
-    sequences = [
-        each for each in _layers(model) if hasattr(each[1], "return_sequences")
-    ]
-    each_step = (keras.layers.TimeDistributed, *_CONVOLUTIONS)
-    names = [layer for _, layer in _layers(model)]
-    if sequences and sequences[-1][1].return_sequences:
-        path, layer = sequences[-1]
-        after = names[names.index(layer) + 1 :]
-        if not any(isinstance(each, each_step) for each in after):
-            return _last_step(model, path, layer)
-    pooling = f"keras.layers.GlobalAveragePooling{output.y_pred.ndim - 2}D()"
-    if not _single_output(model) or output.y_pred.ndim > 5:
-        return f"{pooling}  # or Flatten(), before the last layer"
-    last = _last_dense(model)
-    if not isinstance(last, keras.layers.Dense):
-        return _model_of([f"{pooling}(model.outputs[0])"])
-    first, *rest = _chain(model, last.name)
-    return f"last = {first}\n" + _model_of(
-        [f"last({pooling}(last.input))", *(f"{each}(outputs)" for each in rest)]
-    )
-
-
-def _last_step(model, path, layer):
-    """Code that lets a recurrent layer return its last step only."""
-    both = hasattr(layer, "forward_layer")
-    parts = (".forward_layer", ".backward_layer", "") if both else ("",)
-    lines = [f"{path}{part}.return_sequences = False" for part in parts]
-    if hasattr(model, "outputs"):  # Its shapes are part of the graph.
-        lines.append("model = keras.models.clone_model(model)")
-    return "\n".join(lines)
-
-
-def _layers(model, path="model"):
-    """The code of each layer and the layer, those of models within too."""
-    for layer in model.layers:
-        here = f"{path}.get_layer({layer.name!r})"
-        if isinstance(layer, keras.Model):
-            yield from _layers(layer, here)
-        else:
-            yield here, layer
-
-
-def _last_dense(model):
-    """The last layer with weights, if all after it are activations."""
-    if not _single_output(model):
-        return None
-    for layer in reversed(model.layers):
-        if isinstance(layer, (keras.layers.Dense, *_CONVOLUTIONS)):
-            return layer
-        if layer.weights or activation(layer) is None:
-            return None
-    return None
-
-
-def _single_output(model):
-    """Whether it is a graph of layers with one output."""
-    outputs = getattr(model, "outputs", None)
-    return outputs is not None and len(keras.tree.flatten(outputs)) == 1
-
-
-def _found(model, seen):
-    """The code of a layer and the layer; None twice if it is not there."""
-    for path, layer in _layers(model):
-        if seen is not None and layer.name == seen.name:
-            return path, layer
-    return None, None

@@ -28,12 +28,12 @@ def arrays(x, y, sample_weight):
     return [pair for name, part in parts.items() for pair in named(part, name)]
 
 
-def bad_rows(leaf):
+def not_finite(leaf):
     """The rows that are NaN or infinite, in an array of any size in memory."""
     if isinstance(leaf, np.memmap) or not np.ndim(leaf) or not len(leaf):
         return []  # A file would be read from end to end.
     if not isinstance(leaf, np.ndarray):
-        return _bad_rows_of_tensor(leaf)
+        return _not_finite_in_tensor(leaf)
     if leaf.dtype.kind != "f":
         return []
     rows, step = [], max(1, _CHUNK * len(leaf) // max(1, leaf.size))
@@ -48,7 +48,7 @@ def bad_rows(leaf):
     return rows
 
 
-def _bad_rows_of_tensor(leaf):
+def _not_finite_in_tensor(leaf):
     """Where the tensor is: only flags come to the host."""
     if "float" not in of.dtype_of(leaf):
         return []
@@ -127,14 +127,39 @@ def _kept(name, structure):
 
 
 def scaled(x):
-    """Code that brings each column of inputs to one size; "" if none is off."""
-    values = None if tree.is_nested(x) else of.host(x)
-    if values is None or values.dtype.kind not in "fiu":
-        return ""
-    with np.errstate(invalid="ignore", over="ignore"):
-        if not np.nanstd(values) > _UNSCALED:
-            return ""
-    return "x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6)\n"
+    """Code that brings inputs to one size; "" if all of them are of it."""
+    large = []
+    for name, leaf in named(x, "x"):
+        values = of.host(leaf)
+        with np.errstate(invalid="ignore", over="ignore"):
+            if values.dtype.kind in "fiu" and np.nanstd(values) > _UNSCALED:
+                large.append(name)
+    return standardized(x, large)
+
+
+def standardized(x, names=None):
+    """Code that brings each column of inputs to one size.
+
+    Args:
+        names: The names of these inputs; by default all numbers that are no
+            ids.
+    """
+    if names is None:
+        names = [
+            name
+            for name, leaf in named(x, "x")
+            if of.host(leaf).dtype.kind == "f"
+        ]
+    code = "x = list(x)\n" if isinstance(x, tuple) and names else ""
+    return code + "".join(map(_standardized, names))
+
+
+def _standardized(name):
+    return (
+        f'{name} = np.asarray({name}, "float32")\n'
+        f"mean, size = {name}.mean(axis=0), {name}.std(axis=0)\n"
+        f"{name} = ({name} - mean) / (size + 1e-6)  # new data, too\n"
+    )
 
 
 # The standard deviation of inputs that have not been scaled. Standardized ones

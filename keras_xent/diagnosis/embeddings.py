@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_xent.diagnosis import collapse
+from keras_xent.diagnosis import cures, ends
 from keras_xent.diagnosis.evidence import host
 from keras_xent.diagnosis.identities import compares_towers
 from keras_xent.diagnosis.report import WARNING, Finding
@@ -15,13 +15,6 @@ from keras_xent.losses.prototypical import PrototypicalCrossentropy
 from keras_xent.losses.triplet import TripletHinge
 from keras_xent.ops.distance import pairwise_distance
 from keras_xent.ops.prototypes import check_prototypes
-
-# Of all pairs no cosine differs from 1 by more: at the start, where bfloat16
-# alone makes 1e-5, and of a model that should have learned.
-_ALIKE, _ALIKE_LATER = 1e-4, 0.01
-
-# A triplet's margin so far above all distances is that of one point.
-_ONE_POINT = 30.0
 
 # With a temperature above the first, no pair can be e times as likely as
 # another; below the second, a cosine larger by 0.01 is 7 times as likely. From
@@ -52,156 +45,6 @@ def between(embeddings, distance):
     return host(pairwise)[np.triu_indices(len(embeddings), 1)]
 
 
-def _towers(output):
-    """The embeddings that count, one array `(rows, dim)` for each view."""
-    rows = output.counted(output.y_pred)
-    return [rows] if rows.ndim == 2 else list(np.moveaxis(rows, 1, 0))
-
-
-def collapsed(evidence, output):
-    """Embeddings that are all the same, as the loss compares them."""
-    of_unknown = collapse.at_one_point(evidence, output)
-    if of_unknown is not None:
-        yield _triplets_at_one_point(evidence, output, *of_unknown)
-        return
-    distance, triplets = measured(output), isinstance(output.loss, TripletHinge)
-    if distance != "cosine" and not triplets:
-        return
-    for rows in _towers(output):
-        distances = between(rows, distance)
-        # Zeros have no direction; `zero-initialised` says why they are zero.
-        if not distances.size or not np.isfinite(distances).all():
-            continue
-        if not np.any(rows) and (
-            not triplets or collapse.has_zero_kernel(evidence.model)
-        ):
-            continue
-        limit = _ALIKE_LATER if evidence.has_trained else _ALIKE
-        if triplets:
-            limit = output.loss.margin / _ONE_POINT
-            if not evidence.has_trained:
-                limit = output.loss.margin * collapse.limit_of(evidence)
-        if distances.max() <= limit:
-            yield _at_one_point(evidence, output, distances)
-            return
-
-
-def _at_one_point(evidence, output, distances):
-    numbers = {
-        "pairs": distances.size,
-        "distances from": float(distances.min()),
-        "to": float(distances.max()),
-    }
-    triplets = isinstance(output.loss, TripletHinge)
-    if triplets:
-        numbers["margin"] = float(output.loss.margin)
-    numbers["steps"] = evidence.steps
-    slower = _slower(evidence)
-    normalize = _NORMALIZE
-    if not evidence.has_trained and triplets and _is_near_zero(output):
-        cause, cure = _BEGIN_AT_ONE_POINT, _begin_apart(output.y_pred.shape[-1])
-    elif not evidence.has_trained:
-        cause = "The inputs have a large mean that all rows share (they are "
-        cause += "not scaled), or they are constant."
-        cure = normalize
-    elif triplets:
-        cause = _PULLED_TOGETHER
-        cure = _semi_hard(output.loss.margin) + slower
-    else:
-        cause = "A learning rate that is too high has thrown them there, "
-        cause += "inputs that are not scaled, or ids that do not belong to "
-        cause += "their rows (shuffled apart)."
-        cure = slower + "\n" + normalize
-    return Finding(
-        "collapsed-embeddings",
-        WARNING,
-        output.where,
-        "All embeddings are alike: the loss sees hardly a difference between "
-        "the rows, and stays where it is.",
-        numbers,
-        cause,
-        cure,
-    )
-
-
-def _slower(evidence):
-    optimizer = evidence.model.optimizer
-    name = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
-    return (
-        f"optimizer = keras.optimizers.{name}("
-        f"{evidence.learning_rate / 10:.1g})  # from new weights"
-    )
-
-
-_PULLED_TOGETHER = (
-    "The hardest triplets pull everything together at first, above all with a "
-    "high learning rate."
-)
-
-_NORMALIZE = (
-    "normalize = keras.layers.Normalization()\n"
-    "normalize.adapt(x)  # and make it the first layer"
-)
-
-_BEGIN_AT_ONE_POINT = (
-    "The embeddings begin at one point: the last layer of the tower is a ReLU "
-    "whose units are 0 for all rows, or its first weights are far too small."
-)
-
-
-def _is_near_zero(output):
-    """Whether outputs are as small as what they differ by."""
-    y_pred = output.y_pred.reshape(len(output.y_pred), -1)
-    return np.abs(y_pred).max() <= 2 * np.ptp(y_pred, axis=0).max()
-
-
-def _begin_apart(size):
-    return (
-        "# the last layer of the tower: no activation, Keras's first weights\n"
-        f"keras.layers.Dense({size})"
-    )
-
-
-def _semi_hard(margin):
-    return (
-        "# 'hard' once these are learned, if at all; in batches that hold\n"
-        "# several rows of each class: keras_xent.data.ClassBalancedBatches\n"
-        "loss = keras_xent.losses.TripletHinge(\n"
-        f"    margin={margin:.4g}, mining='semi_hard')\n"
-    )
-
-
-def _triplets_at_one_point(evidence, output, views, loss):
-    """The finding of a loss that nobody knows but that is one of distances."""
-    y_pred = output.y_pred
-    size = int(np.prod(y_pred.shape[1:])) // views
-    apart = np.ptp(y_pred.reshape(-1, size), axis=0).max()
-    cause, cure = _BEGIN_AT_ONE_POINT, _begin_apart(size if size > 1 else 64)
-    if not _is_near_zero(output):
-        cause = "The inputs have a large mean that all rows share (they are "
-        cause += "not scaled), or they are constant."
-        cure = _NORMALIZE
-    if evidence.has_trained:
-        cause, cure = _PULLED_TOGETHER, _slower(evidence)
-        if views == 1:
-            cure = _semi_hard(loss) + cure
-    return Finding(
-        "collapsed-embeddings",
-        WARNING,
-        output.where,
-        "All embeddings are alike: the loss is that of a single point, its "
-        "margin, and stays where it is.",
-        {
-            "loss": float(np.mean(output.compute(y_pred))),
-            "loss of one point": loss,
-            "outputs differ by at most": float(apart),
-            "steps": evidence.steps,
-        },
-        cause,
-        cure,
-    )
-
-
 def temperature(evidence, output):
     """A temperature or a scale that no training can make up for."""
     if isinstance(output.head, CosineHead):
@@ -229,9 +72,9 @@ def temperature(evidence, output):
                 numbers[name] = float(rows.mean()) if rows.size else 0.0
     kind = type(output.loss).__name__
     if output.similarity is not None:
-        cure = "head = keras_xent.layers.SimilarityHead("
-        cure += f"temperature={output.loss.usual})\n"
-        cure += f"loss = keras_xent.losses.{kind}()"
+        cure = _changed_head(
+            output, output.similarity.head, temperature=output.loss.usual
+        ) + cures.loss_line(output, f"keras_xent.losses.{kind}()")
     elif isinstance(output.loss, ContrastiveLoss):
         cure = f"loss = keras_xent.losses.{kind}("
         cure += f"temperature={output.loss.usual})"
@@ -319,9 +162,20 @@ def _scale(output):
         if of_scale
         else "The margin was meant for scores of any size: cosines lie between "
         "-1 and 1.",
-        f"keras_xent.layers.CosineHead({n}, scale=30.0)  # 30 to 64 are common"
+        _changed_head(output, head, scale=30.0) + "# 30 to 64 are common"
         if of_scale
-        else f"keras_xent.layers.CosineHead({n}, cosine_margin=0.35)",
+        else _changed_head(
+            output, head, angular_margin=0.0, cosine_margin=0.35
+        ),
+    )
+
+
+def _changed_head(output, head, **changes):
+    """Code of a model in which a head has other arguments."""
+    name = type(head).__name__
+    shown = ", ".join(f"{key}={value}" for key, value in changes.items())
+    return ends.with_config(output.model, head, **changes) or (
+        f"# in the model: keras_xent.layers.{name}(..., {shown})\n"
     )
 
 

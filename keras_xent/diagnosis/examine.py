@@ -8,8 +8,8 @@ from keras_xent import _keras
 from keras_xent._types import TensorLike
 from keras_xent.diagnosis import (
     batches,
+    chosen,
     cost,
-    data,
     flow,
     frequencies,
     inputs,
@@ -23,7 +23,6 @@ from keras_xent.diagnosis import (
     start,
 )
 from keras_xent.diagnosis.evidence import host
-from keras_xent.diagnosis.identities import with_partners
 from keras_xent.diagnosis.observe import Observer
 from keras_xent.diagnosis.report import ERROR, Report
 from keras_xent.losses.kinds import IDENTITIES
@@ -35,12 +34,6 @@ _REST = (frequencies, metrics, start, flow)
 
 # What can only be said of many labels.
 _OF_ALL_LABELS = ("constant-targets", "missing-class")
-
-# With more ids than this share of the rows, few rows have another of their id.
-_FEW_MATCHES = 0.5
-
-# So many rows that are not finite are among those that the model is run on.
-_UNUSUAL = 4
 
 # What can only be said of a model that has trained.
 OF_TRAINED = ("predicts-prior", "pairs-not-separated", "collapsed-embeddings")
@@ -156,10 +149,8 @@ def diagnose(
         batch_size = cost.rows(model, x)
     batch, index = (x, y, sample_weight), None
     if batch_size < rows:
-        index = _with_weight(sample_weight, rows)
-        index = _with_matches(model, y, index, batch_size)
-        index = _with_unusual(model, batch, index)
-        batch = tree.map_structure(lambda each: _take(each, index), batch)
+        index = chosen.indices(model, batch, rows, batch_size)
+        batch = chosen.take(batch, index)
     return look(model, batch, (x, y, sample_weight), index, is_all)[0]
 
 
@@ -175,7 +166,7 @@ def look(model, batch, everything=None, index=None, is_all=True):
     """
     is_known = everything is not None
     is_all = is_all and is_known
-    findings, checked = [], []
+    findings, checked, few = [], [], ()
 
     def run(modules, evidence):
         for module in modules:
@@ -209,6 +200,7 @@ def look(model, batch, everything=None, index=None, is_all=True):
                 observer.run()
                 if evidence.loss is not None:
                     run(_REST, evidence)
+                    few = () if findings else flow.too_few(evidence)
         except Exception as error:
             findings.extend(_explained(evidence, error))
             if not findings:
@@ -225,6 +217,8 @@ def look(model, batch, everything=None, index=None, is_all=True):
         for code in module.CODES
         if code not in checked
     }
+    checked = [code for code in checked if code not in few]
+    unchecked |= dict.fromkeys(few, "a layer has too few outputs in this batch")
     if not is_all:
         too_few = _OF_ALL_LABELS
         if all(each.expects.labels != IDENTITIES for each in evidence.outputs):
@@ -314,7 +308,13 @@ def _array(leaf):
 
 
 def _check_lengths(x, y, sample_weight):
-    if not all(leaf is None or np.ndim(leaf) for leaf in tree.flatten([x, y])):
+    leaves = tree.flatten([x, y])
+    if any(hasattr(leaf, "to_tensor") for leaf in leaves):
+        raise ValueError(
+            "x and y must be arrays whose rows have one length. Received a "
+            "ragged tensor: pad it, as in x.to_tensor()."
+        )
+    if not all(leaf is None or np.ndim(leaf) for leaf in leaves):
         raise ValueError(
             "x and y must be arrays of rows, of shape (n, ...). Received one "
             "number."
@@ -337,61 +337,3 @@ def _check_lengths(x, y, sample_weight):
             f"least 1. Received: {shown}."
         )
     return found.pop()
-
-
-def _with_weight(sample_weight, rows):
-    """The rows that have a weight, or all if none has."""
-    has_weight = np.zeros(rows, bool)
-    for leaf in tree.flatten(sample_weight):
-        if leaf is not None:
-            has_weight |= (host(leaf) != 0).reshape(rows, -1).any(axis=1)
-    return np.flatnonzero(has_weight) if has_weight.any() else np.arange(rows)
-
-
-def _spread(rows, number):
-    """So many of the rows, at equal distances."""
-    if len(rows) <= number:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, number).round().astype(int)]
-
-
-def _with_matches(model, y, rows, number):
-    """So many of the rows, among them matches if the loss is one of ids."""
-    spread, losses = _spread(rows, number), _keras.compiled_losses(model)
-    given = tree.flatten(losses.given if losses is not None else None)
-    kinds = [getattr(loss, "label_kind", None) for loss in given]
-    if kinds != [IDENTITIES] or tree.is_nested(y):
-        return spread
-    labels = host(y).reshape(len(y), -1)
-    if labels.shape[1] != 1 or labels.dtype.kind not in "iuf":
-        return spread
-    labels = labels[:, 0]
-    few = len(np.unique(labels[spread])) > _FEW_MATCHES * len(spread)
-    balanced = with_partners(labels, rows, number) if few else None
-    return spread if balanced is None else balanced
-
-
-def _with_unusual(model, arrays, rows):
-    """The rows of a batch, some of them replaced by unusual ones.
-
-    One row in a million that is NaN breaks all weights, and one id that is
-    outside the table of an `Embedding` ends the training.
-    """
-    bad = [data.bad_rows(leaf) for _, leaf in data.arrays(*arrays)]
-    bad = np.unique(np.concatenate([*bad, []]).astype(int))
-    number = min(_UNUSUAL, max(1, len(rows) // 2))
-    bad = _spread(bad, number)
-    if inputs.has_embeddings(_keras.flat_layers(model)):
-        ends = [data.extreme_rows(x) for _, x in data.named(arrays[0], "x")]
-        ends = np.unique(np.concatenate([*ends, []]).astype(int))
-        bad = np.union1d(bad, ends)[: max(1, len(rows) // 2)]
-    if not len(bad):
-        return rows
-    kept = _spread(np.setdiff1d(rows, bad), len(rows) - len(bad))
-    return np.sort(np.concatenate([kept, bad]))
-
-
-def _take(leaf, index):
-    if leaf is None or isinstance(leaf, np.ndarray):
-        return None if leaf is None else leaf[index]
-    return keras.ops.take(leaf, index, axis=0)

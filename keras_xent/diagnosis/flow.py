@@ -4,13 +4,16 @@ import numpy as np
 
 from keras_xent.diagnosis import (
     arrival,
+    collapse,
+    cures,
     data,
-    embeddings,
+    ends,
     masks,
     nonfinite,
 )
 from keras_xent.diagnosis.evidence import (
     NAMED,
+    bad_rows,
     by_layer,
     host,
     is_finite,
@@ -18,7 +21,7 @@ from keras_xent.diagnosis.evidence import (
 )
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.diagnosis.start import blind_loss, mean_loss
-from keras_xent.losses.kinds import IDENTITIES, UNKNOWN
+from keras_xent.losses.kinds import DISTANCES, EMBEDDINGS, IDENTITIES, UNKNOWN
 
 CODES = ("nonfinite-gradient", *arrival.CODES, "saturated", "zero-initialised")
 
@@ -64,7 +67,7 @@ def _at_one_point(evidence):
     """Whether no gradient is what `collapsed-embeddings` has said."""
     outputs = evidence.outputs
     return bool(outputs) and all(
-        any(embeddings.collapsed(evidence, output)) for output in outputs
+        any(collapse.collapsed(evidence, output)) for output in outputs
     )
 
 
@@ -155,7 +158,19 @@ def _first_nonfinite(evidence, numbers):
                 "This layer is the first whose output is not finite: a log or "
                 "root of 0 or less, a division by 0, an overflow (in float16 "
                 "above 65504), or a mask of -inf over a whole row.",
-                "x = keras.ops.log(keras.ops.maximum(x, 1e-6))  # for log(x)",
+                _KEPT_ABOVE_0,
+            )
+    for output in evidence.outputs:
+        rows = bad_rows(output.y_pred)
+        if rows:
+            numbers["rows"] = evidence.of_data(rows[:NAMED])
+            return (
+                output.where,
+                "All layers that can be seen give finite numbers; something "
+                "between them, in a `call`, makes NaN or infinity of these: a "
+                "log or root of 0 or less, a division by 0, or a mask of -inf "
+                "over a whole row.",
+                _KEPT_ABOVE_0,
             )
     for look in (nonfinite.in_loss, nonfinite.in_slope_of_loss):
         found = look(evidence, numbers)
@@ -165,8 +180,11 @@ def _first_nonfinite(evidence, numbers):
         None,
         "All values are finite, their derivatives are not: a root or a norm at "
         "0, or a where() whose other branch is infinite.",
-        "norm = keras.ops.sqrt(keras.ops.maximum(keras.ops.sum(x**2), 1e-12))",
+        "# for a norm: keras.ops.sqrt(keras.ops.maximum(squares, 1e-12))",
     )
+
+
+_KEPT_ABOVE_0 = "# for log(x): keras.ops.log(keras.ops.maximum(x, 1e-6))"
 
 
 def _has_converged(evidence):
@@ -187,10 +205,10 @@ def _has_converged(evidence):
 def _stuck(evidence):
     for output in evidence.outputs:
         if output.head is None:
-            yield from _stuck_rows(output)
+            yield from _stuck_rows(evidence, output)
 
 
-def _stuck_rows(output):
+def _stuck_rows(evidence, output):
     """Rows that have a loss but no gradient: the loss is flat there."""
     gradient = nonfinite.gradient_by_outputs(output)
     losses = output.compute(output.y_pred)
@@ -225,10 +243,20 @@ def _stuck_rows(output):
         },
         "The loss clips its input, as in log(clip(p, 1e-7, 1)): outside the "
         "bounds its gradient is 0. Or everything lies beyond a hard margin.",
-        "loss = keras_xent.losses.SparseSoftmaxCrossentropy()  # from logits,\n"
-        "# scores of any size, before softmax or sigmoid: clips nothing\n"
-        "loss = keras_xent.losses.SymmetricKLHinge(margin=2.0)  # embeddings",
+        data.scaled(evidence.x) + _never_flat(output),
     )
+
+
+def _never_flat(output):
+    """Code of a loss that has a gradient wherever the outputs lie."""
+    kind = output.expects.outputs
+    if kind == EMBEDDINGS:
+        loss = "keras_xent.losses.SymmetricKLHinge(margin=2.0)"
+        return cures.loss_line(output, loss)
+    if kind == DISTANCES:
+        loss = "keras_xent.losses.SoftplusHinge(margin=2.0)"
+        return cures.loss_line(output, loss)
+    return cures.from_logits(output)
 
 
 def _is_clipped(values, flat):
@@ -243,19 +271,34 @@ def _is_clipped(values, flat):
     return not np.any((flat > rest.min()) & (flat < rest.max()))
 
 
-def _saturated(evidence):
+def too_few(evidence):
+    """What the batch is too small for: a layer has too few outputs in it."""
+    small = any(not _is_enough(seen) for seen in _with_ends(evidence))
+    return ("saturated",) if small else ()
+
+
+def _is_enough(seen):
+    return seen.sample.size >= 1 / (1 - _SATURATED)
+
+
+def _with_ends(evidence):
+    """Layers whose activation may be at an end, but for those of outputs."""
     last = [output.last for output in evidence.outputs]
     for seen in evidence.layers:
         if seen.activation in (None, "linear", "softmax") or seen in last:
             continue
-        if any(_is_handed_on(seen, output) for output in evidence.outputs):
-            continue
+        if not any(_is_handed_on(seen, each) for each in evidence.outputs):
+            yield seen
+
+
+def _saturated(evidence):
+    for seen in filter(_is_enough, _with_ends(evidence)):
         low, high = float(seen.sample.min()), float(seen.sample.max())
         near = _AT_BOUND * (high - low)
         at_low = float(np.mean(seen.sample <= low + near))
         at_high = float(np.mean(seen.sample >= high - near))
         share = min(1.0, at_low + at_high)
-        if share < _SATURATED or seen.sample.size < 1 / (1 - _SATURATED):
+        if share < _SATURATED:
             continue
         yield Finding(
             "saturated",
@@ -272,8 +315,19 @@ def _saturated(evidence):
             "The inputs of the layer are too large, or negative for every row: "
             "data that are not scaled, large weights, or a learning rate that "
             "has thrown them there.",
-            "keras.layers.LayerNormalization()  # before the activation",
+            data.scaled(evidence.x) + _away_from_the_ends(evidence, seen),
         )
+
+
+def _away_from_the_ends(evidence, seen):
+    """Code of first weights for the layer, where it has weights."""
+    paths = [
+        path
+        for path in by_layer(evidence.gradients)
+        if path.rpartition("/")[2] == seen.name
+    ]
+    note = "# and LayerNormalization() before the activation"
+    return ends.first_weights(paths) + note if paths else note
 
 
 def _is_handed_on(seen, output):
@@ -286,6 +340,15 @@ def _is_handed_on(seen, output):
 def _largest(pair):
     gradient = pair[1]
     return 0.0 if gradient is None else float(np.abs(gradient).max())
+
+
+_APART = """\
+for variable in model.trainable_variables:
+    weights = keras.ops.convert_to_numpy(variable)
+    units = weights.shape[-1] if weights.ndim > 1 else 1
+    if units > 1 and np.all(weights == weights[..., :1]):
+        first = keras.initializers.GlorotUniform()
+        variable.assign(first(weights.shape))"""
 
 
 def _equal_units(evidence):
@@ -318,5 +381,5 @@ def _equal_units(evidence):
             "largest weight": float(np.abs(weights).max()),
         },
         "The kernel was initialised with zeros or another constant.",
-        "keras.layers.Dense(64, kernel_initializer='glorot_uniform')",
+        _APART,
     )

@@ -3,6 +3,8 @@
 import numpy as np
 from keras import tree
 
+from keras_xent.diagnosis import ends
+from keras_xent.diagnosis.activations import final_activation
 from keras_xent.diagnosis.evidence import NAMED, host
 from keras_xent.diagnosis.report import WARNING, Finding
 from keras_xent.losses.kinds import (
@@ -43,7 +45,8 @@ def _constant_or_missing(output, x):
             {"labels": len(labels), "each of them": labels[0].tolist()},
             "The data are sorted by class and these are the first, or the "
             "wrong column was taken.",
-            "order = np.random.permutation(len(x))\nx, y = x[order], y[order]",
+            "# rows of all classes, and the column that names them:\n"
+            "print(np.unique(y, axis=0))",
         )
         return
     if kind == CLASS_IDS:
@@ -78,8 +81,20 @@ def _constant_or_missing(output, x):
             },
             "Part of the data was left out, or the last layer has more units "
             "than there are classes (one for a background, say).",
-            "np.bincount(y, minlength=number_of_classes)  # look for zeros",
+            _cure(output, kind, missing, len(counts)),
         )
+
+
+def _cure(output, kind, missing, classes):
+    """Fewer units, if it is the last classes that never occur."""
+    kept = classes - len(missing)
+    if kind == CLASS_IDS and not output.expects.ignored and missing[0] == kept:
+        activation = final_activation(output)
+        bare = activation in (None, "linear")
+        return ends.with_units(output, kept, None if bare else activation)
+    if kind == CLASS_IDS:
+        return f"print(np.bincount(np.ravel(y), minlength={classes}))"
+    return "print(np.sum(y, axis=0))  # look for zeros"
 
 
 def _are_flags(output, labels, x):

@@ -1,7 +1,9 @@
 """Checks of ids: which rows of a batch belong together."""
 
 import numpy as np
+from keras import tree
 
+from keras_xent.diagnosis import ends
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.losses.contrastive import (
     ContrastiveLoss,
@@ -98,12 +100,9 @@ def _not_one_each(output):
     )
 
 
-def one_kind(output, is_all):
-    """Only matches, or none: of flags or of ids, of all or of a batch.
-
-    Args:
-        is_all: Whether all labels are known, or those of one batch.
-    """
+def one_kind(evidence, output):
+    """Only matches, or none: of flags or of ids, of all or of a batch."""
+    is_all = evidence.is_all
     labels = output.counted(output.labels, whole=True).reshape(-1)
     n = len(labels)
     if n < ENOUGH:
@@ -111,7 +110,7 @@ def one_kind(output, is_all):
     if output.expects.labels == MATCHES:
         if is_all and len(np.unique(labels)) == 1:
             alike = int((labels == 1).sum())
-            yield _flags_of_one_kind(output, bool(alike), n, alike)
+            yield _flags_of_one_kind(evidence, output, n, alike)
         return
     if any(not_ids(output)):
         return  # It explains why they are all different.
@@ -124,8 +123,8 @@ def one_kind(output, is_all):
         yield _none_alike(output, n, is_all)
 
 
-def _flags_of_one_kind(output, is_alike, pairs, alike):
-    kind = "alike" if is_alike else "different"
+def _flags_of_one_kind(evidence, output, pairs, alike):
+    kind = "alike" if alike else "different"
     return Finding(
         "one-kind-of-pairs",
         ERROR,
@@ -134,8 +133,29 @@ def _flags_of_one_kind(output, is_alike, pairs, alike):
         "embedding for everything, or ever larger ones.",
         {"pairs": pairs, "alike": alike},
         "The pairs were drawn from one kind only.",
-        "first = rng.integers(0, len(x), n)  # pairs at random, and as many\n"
-        "second = [rng.choice(same_class[i]) for i in first]  # of one class",
+        _other_pairs(evidence, bool(alike)),
+    )
+
+
+def _other_pairs(evidence, alike):
+    """Code that adds as many pairs of the other kind."""
+    leaves = tree.flatten(evidence.x)
+    note = "of two classes, y: 0" if alike else "of one class, y: 1"
+    if len(leaves) != 2 or leaves[0].shape != leaves[1].shape:
+        return f"# add as many pairs {note}"
+    other = "np.roll(b, 1, axis=0)  # the partner of another row"
+    if not alike:
+        other = "a + 0.1 * np.std(a) * np.random.normal(size=np.shape(a))"
+        note += "; or, where classes are\n# not known, a row and a noisy copy"
+    weight = "sample_weight = np.concatenate([sample_weight, sample_weight])\n"
+    return (
+        f"# as many pairs {note}:\n"
+        "a, b = keras.tree.flatten(x)\n"
+        f"other = {other}\n"
+        "pairs = [np.concatenate([a, a]), np.concatenate([b, other])]\n"
+        "x = keras.tree.pack_sequence_as(x, pairs)\n"
+        + (weight if evidence.sample_weight is not None else "")
+        + "y = np.concatenate([y, 1 - np.asarray(y)])"
     )
 
 
@@ -160,7 +180,7 @@ def _all_alike(output, n, labels, is_all):
         "labels say something else than who is who.",
         "y = np.arange(len(y))  # each example is its own"
         if views
-        else _balanced(n),
+        else _balanced(n, is_all),
     )
 
 
@@ -177,12 +197,15 @@ def _none_alike(output, n, is_all):
             cause += " Without classes the loss needs two views of each row."
     else:
         cause = "Of many classes, rows drawn at random hold hardly any match."
-    cure = "" if joined else _balanced(n)
-    if joined or (is_all and takes_views):
-        cure += "" if joined else "\n# or, without classes:\n"
+    cure = "" if joined else _balanced(n, is_all)
+    if joined:
+        head = "keras_xent.layers.SimilarityHead()"
+        cure = ends.of_both(output.model, head) + "# (batch, 2, dim)"
+    elif is_all and takes_views:
         cure += (
-            "head = keras_xent.layers.SimilarityHead()\n"
-            "outputs = head([tower(first), tower(second)])  # (batch, 2, dim)"
+            "\n# or, without classes, two views of each row:\n"
+            "# head = keras_xent.layers.SimilarityHead()\n"
+            "# outputs = head([tower(first), tower(second)])"
         )
     return Finding(
         "one-kind-of-pairs",
@@ -200,13 +223,22 @@ def _none_alike(output, n, is_all):
     )
 
 
-def _balanced(rows):
+def _balanced(rows, is_all):
+    """Code of batches with several rows of a class.
+
+    Args:
+        is_all: Whether `y` is known to hold no classes to make them of.
+    """
     classes = max(2, rows // _OF_A_CLASS)
-    return (
+    code = (
         "batches = keras_xent.data.ClassBalancedBatches(\n"
-        f"    x, y, {classes}, {_OF_A_CLASS})  # y: the class of each row\n"
+        f"    x, y, {classes}, {_OF_A_CLASS})\n"
         "model.fit(batches)"
     )
+    if not is_all:
+        return code
+    code = "\n".join(f"# {line}" for line in code.split("\n"))
+    return f"# with the class of each row in y:\n{code}"
 
 
 def with_partners(labels, index, number):

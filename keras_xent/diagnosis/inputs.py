@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_xent.diagnosis import data
+from keras_xent.diagnosis import data, ends
 from keras_xent.diagnosis.evidence import NAMED, host
 from keras_xent.diagnosis.report import ERROR, Finding
 
@@ -292,8 +292,9 @@ def _cure_of_ids(evidence, layer, name, ids):
     cause = "The table is as large as the vocabulary without its special "
     cause += "tokens (padding, unknown, start, end), or the data have more "
     cause += "tokens or steps than it was made for."
-    if layer in evidence.model.layers and _inputs(evidence.model):
-        return cause, _larger_table(layer, high + 1)
+    larger = ends.with_config(evidence.model, layer, input_dim=high + 1)
+    if larger:
+        return cause, larger
     if name:
         return cause, (
             f"{name} = np.where({name} < {size}, {name}, 0)  # unknown\n"
@@ -301,18 +302,6 @@ def _cure_of_ids(evidence, layer, name, ids):
             f"keras.layers.Embedding({high + 1}, {layer.output_dim})"
         )
     return cause, f"keras.layers.Embedding({high + 1}, {layer.output_dim})"
-
-
-def _larger_table(layer, size):
-    return (
-        "def larger(layer):\n"
-        "    config = layer.get_config()\n"
-        f"    if layer.name == {layer.name!r}:\n"
-        f"        config['input_dim'] = {size}\n"
-        "    return type(layer).from_config(config)\n\n"
-        "model = keras.models.clone_model(model, clone_function=larger)\n"
-        "# then compile it as before"
-    )
 
 
 def has_embeddings(layers):

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from keras_xent.diagnosis import cures, data
+from keras_xent.diagnosis import cures, data, ends, shapes
 from keras_xent.diagnosis.activations import final_activation
-from keras_xent.diagnosis.evidence import NAMED, host
+from keras_xent.diagnosis.evidence import NAMED
 from keras_xent.diagnosis.identities import not_ids
 from keras_xent.diagnosis.out_of_range import out_of_range, void_values
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
@@ -14,6 +14,7 @@ from keras_xent.losses.kinds import (
     CLASS_IDS,
     DISTRIBUTION,
     IDENTITIES,
+    LOGITS,
     MATCHES,
     NUMBERS,
     UNKNOWN,
@@ -33,9 +34,6 @@ CODES = (
 # the significand, 8, 11 and 24 bits).
 _EXACT = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}
 
-# Sums of float32 probabilities over many classes miss 1 by far less.
-_SUM_ERROR = 1e-3
-
 # Of labels with one class each, more rows without any are no oversight.
 _NONE = 0.05
 
@@ -54,9 +52,9 @@ def findings(evidence):
             DISTRIBUTION: _distribution,
             YES_NO: _yes_no,
             MATCHES: _matches,
-            NUMBERS: side_by_side,
+            NUMBERS: shapes.side_by_side,
             IDENTITIES: not_ids,
-        }.get(output.expects.labels, _shape_by_value)
+        }.get(output.expects.labels, shapes.by_value)
         checks = (left_on, check, _softmax_of_several)
         found = next((f for each in checks for f in each(output)), None)
         if found:
@@ -111,9 +109,16 @@ def _all_masked(output):
         },
         "sample_weight is 0 everywhere, mask_zero / Masking takes every entry "
         "for padding, or every label is one that ignore_class leaves out.",
-        "assert np.any(sample_weight != 0)\n"
-        "# and: is the mask value one that real data have?",
+        _cure_of_masked(output),
     )
+
+
+def _cure_of_masked(output):
+    if output.weight is not None and not np.any(output.weight):
+        return "sample_weight = None  # or weights of which some are not 0"
+    if output.mask is not None and not np.any(output.mask):
+        return "# a mask value that only padding has; for mask_zero it is 0"
+    return cures.changed_loss(output, ignore_class=None)
 
 
 def _left(weight, rows):
@@ -209,9 +214,9 @@ def _precision(output, labels):
                 "labels above": int(np.sum(labels > limit)),
             },
             f"{why[0].upper()}{why[1:]}.",
-            "y = y.astype('int32')  # before anything makes floats of it\n"
+            "y = keras.ops.cast(y, 'int32')  # before it becomes a float\n"
             "# a loss that leaves labels integers in every precision:\n"
-            "loss = keras_xent.losses.SparseSoftmaxCrossentropy()",
+            + cures.from_logits(output),
         )
         return
 
@@ -231,10 +236,10 @@ def _distribution(output):
         return
     labels = output.label_rows.astype("float64")
     sums = labels.sum(axis=-1)
-    off = (np.abs(sums - 1) > _SUM_ERROR) | (labels < 0).any(axis=-1)
+    off = (np.abs(sums - 1) > cures.SUM_ERROR) | (labels < 0).any(axis=-1)
     if not off.any():
         return
-    several = np.all(sums == np.round(sums)) and sums.max() > 1
+    several = np.isin(labels, (0, 1)).all() and sums.max() > 1
     empty = np.all(labels[off] == 0)
     yield Finding(
         "targets-not-distribution",
@@ -253,12 +258,19 @@ def _distribution(output):
         if empty
         else "Several classes may be true at once (multi-label)."
         if several
+        else "Scores of any size were passed, as a teacher's logits are."
+        if labels.min() < 0
         else "Counts, percentages or scores were passed as they are.",
-        "model.fit(x, y, sample_weight=y.sum(axis=-1) > 0)"
+        "sample_weight = (y.sum(axis=-1) > 0).astype('float32')"
         if empty
         else cures.loss_of(YES_NO, output) + "  # yes/no each"
         if several
-        else "y = y / y.sum(axis=-1, keepdims=True)",
+        else (
+            "y = np.exp(y - y.max(axis=-1, keepdims=True))\n"
+            if labels.min() < 0
+            else ""
+        )
+        + "y = y / y.sum(axis=-1, keepdims=True)",
     )
 
 
@@ -280,14 +292,13 @@ def _not_one_hot(output):
         cures.loss_of(CLASS_IDS, output)
         + f"  # from ids\n# or: y = keras.utils.to_categorical(y, {n})"
         if ids
-        else cures.with_units(output, labels.shape[-1], _softmax(output)),
+        else ends.with_units(output, labels.shape[-1], _softmax(output)),
     )
 
 
 def _yes_no(output):
-    shapes = next(side_by_side(output), None)
-    if shapes:
-        yield shapes
+    if found := next(shapes.side_by_side(output), None):
+        yield found
         return
     labels = output.counted(output.labels, whole=True).astype("float64")
     labels = labels[output.known(labels)]
@@ -330,9 +341,7 @@ def _outside_of_yes_no(output, labels):
         cause = "These are class ids: there are more than two classes."
         return cause, cures.as_classes(output, int(high) + 1)
     cause = "These are measurements, not yes or no."
-    bare = final_activation(output) in (None, "linear")
-    swap = "" if bare else cures.with_activation(output, "linear")
-    return cause, swap + cures.loss_line(output, "'mse'")
+    return cause, ends.linear(output) + cures.loss_line(output, "'mse'")
 
 
 def _softmax_of_several(output):
@@ -342,6 +351,8 @@ def _softmax_of_several(output):
         return
     if labels.shape[1:] != output.y_pred.shape[1:]:
         return
+    if output.expects.outputs == LOGITS:
+        return  # `probabilities-as-logits`, whose cure mends both.
     rows = output.label_rows
     sums = rows[np.isin(rows, (0, 1)).all(axis=-1)].sum(axis=-1)
     several, none = np.sum(sums > 1), np.sum(sums == 0)
@@ -363,18 +374,18 @@ def _softmax_of_several(output):
         },
         "Several classes may be true at once (multi-label), each a question "
         "of its own: a sigmoid for each.",
-        cures.with_activation(output, "sigmoid")
+        ends.with_activation(output, "sigmoid")
         + cures.loss_line(output, "keras.losses.BinaryCrossentropy()"),
     )
 
 
 def _matches(output):
-    shapes = next(side_by_side(output), None)
-    if shapes:
-        yield shapes
+    if found := next(shapes.side_by_side(output), None):
+        yield found
         return
     labels = output.counted(output.labels, whole=True)
     if not np.isin(labels, (0, 1)).all():
+        signs = np.isin(labels, (-1, 1)).all()
         yield Finding(
             "label-format",
             ERROR,
@@ -382,81 +393,10 @@ def _matches(output):
             "The loss takes match flags, 1 for a pair that is alike and 0 for "
             "one that is not, but labels are neither.",
             {"labels": [float(v) for v in np.unique(labels)[:NAMED]]},
-            "Class ids were passed, or flags of -1 and 1.",
-            "y = (first_id == second_id).astype('int32')",
+            "Flags of -1 and 1 were passed."
+            if signs
+            else "Class ids were passed.",
+            "y = (y + 1) // 2"
+            if signs
+            else "# of the class ids of both:\n# y = first_id == second_id",
         )
-
-
-def side_by_side(output):
-    """Whether labels and outputs stand side by side, one for one."""
-    labels = (len(output.y_true), *output.labels.shape[1:])
-    scores = output.y_pred.shape
-    ranked = _same_rank(labels, scores)
-    if ranked[0] == ranked[1]:
-        return
-    try:
-        together = np.broadcast_shapes(*ranked)
-    except ValueError:
-        ids = labels == scores[:-1] or labels == (*scores[:-1], 1)
-        if not ids or output.expects.labels != YES_NO:
-            return  # The loss raises, in its own words.
-        together = "none"
-    yield Finding(
-        "shape-broadcast",
-        ERROR,
-        output.where,
-        "Labels and outputs do not stand side by side, one for one, so that "
-        "numbers are compared that have nothing to do with each other.",
-        {
-            "shape of the labels": labels,
-            "shape of the outputs": scores,
-            "shape when compared": together,
-        },
-        "The last layer has not one unit for each number to be predicted.",
-        f"keras.layers.Dense({labels[-1] if len(labels) > 1 else 1})",
-    )
-
-
-def _same_rank(labels, scores):
-    """As Keras brings them to one rank: a last axis of 1 comes or goes."""
-    short, long = sorted((labels, scores), key=len)
-    if len(long) == len(short) + 1 and long[-1] == 1:
-        if len(short) == 1:
-            return (*short, 1), long
-        return short, long[:-1]
-    return labels, scores
-
-
-def _shape_by_value(output):
-    """A loss that nobody knows: does the shape of the labels matter to it?"""
-    labels, scores = output.y_true, output.y_pred
-    if len(labels) < 2:
-        return
-    if labels.shape == scores.shape or labels.size != scores.size:
-        return
-    try:
-        given = host(output.compute(scores)).mean()
-        reshaped = output.compute(scores, labels.reshape(scores.shape)).mean()
-    except Exception:
-        return  # Somebody else's loss: what it raises, it raises in `fit` too.
-    # NaN differs from NaN, and another finding says where it comes from.
-    if not np.isfinite([given, reshaped]).all():
-        return
-    if np.isclose(given, reshaped, rtol=1e-3):
-        return
-    yield Finding(
-        "shape-broadcast",
-        ERROR,
-        output.where,
-        f"The labels have shape {labels.shape} and the outputs "
-        f"{scores.shape}: subtracted from each other they become "
-        f"{np.broadcast_shapes(labels.shape, scores.shape)}, every label "
-        "against every output.",
-        {
-            "loss": float(given),
-            "loss with labels in the shape of the outputs": float(reshaped),
-        },
-        "A loss of your own does not bring labels and outputs into one shape, "
-        "as Keras's functions do.",
-        f"y = y.reshape({(-1, *scores.shape[1:])})",
-    )

@@ -6,35 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xent.diagnosis import data, probe
-from keras_xent.diagnosis.activations import final_activation
+from keras_xent.diagnosis import cures, data, ends, probe
 from keras_xent.diagnosis.evidence import NAMED, bad_rows, host
-from keras_xent.losses.kinds import (
-    CLASS_IDS,
-    DISTRIBUTION,
-    NUMBERS,
-    UNKNOWN,
-    YES_NO,
-)
-
-# Sums of float32 probabilities over many classes miss 1 by far less.
-_SUM_ERROR = 1e-3
-
-# What makes probabilities of logits.
-_NORMALIZING = ("softmax", "sigmoid")
-
-# Losses of logits and of probabilities, by the kind of the labels. Keras's
-# clip probabilities, so that there is no log of 0.
-_OF_LOGITS = {
-    CLASS_IDS: "keras_xent.losses.SparseSoftmaxCrossentropy()",
-    DISTRIBUTION: "keras_xent.losses.SoftmaxCrossentropy()",
-    YES_NO: "keras_xent.losses.SigmoidCrossentropy()",
-}
-_OF_PROBABILITIES = {
-    CLASS_IDS: "keras.losses.SparseCategoricalCrossentropy()",
-    DISTRIBUTION: "keras.losses.CategoricalCrossentropy()",
-    YES_NO: "keras.losses.BinaryCrossentropy()",
-}
 
 
 def in_data(evidence, numbers):
@@ -47,7 +20,7 @@ def in_data(evidence, numbers):
     bad = {
         name: rows
         for name, leaf in data.arrays(*evidence.everything)
-        if (rows := data.bad_rows(leaf))
+        if (rows := data.not_finite(leaf))
     }
     if not bad:
         return None
@@ -124,14 +97,14 @@ def of_exponential(evidence, seen):
     if seen.activation != "exponential" and not seen.name.startswith("exp"):
         return None
     cure = data.scaled(evidence.x)
-    layer = _layer(evidence.model, seen)
+    layer = ends.found(evidence.model, seen.name)[0]
     if not cure and layer is not None:
         cure = f"{layer}.activation = keras.activations.softplus\n"
         cure += "loss = model.loss  # compile it again"
     return (
         "exp(x) overflows float32 above x = 88, float16 above 11: the inputs "
         "are not scaled, or the layers before it have grown too large.",
-        cure or "x = keras.ops.exp(keras.ops.minimum(x, 10.0))  # for exp(x)",
+        cure or "# for exp(x): keras.ops.exp(keras.ops.minimum(x, 10.0))",
     )
 
 
@@ -178,61 +151,10 @@ def _reason(output, numbers):
     return reason
 
 
-def kind_of_labels(output, known):
-    """What the labels are: as the loss says, or else by themselves."""
-    if known != UNKNOWN:
-        return known
-    labels = output.counted(output.labels, whole=True)
-    if labels.dtype.kind not in "biuf" or not np.isfinite(labels).all():
-        return NUMBERS
-    scores, units = output.y_pred.shape, output.y_pred.shape[-1]
-    whole = bool(np.all(labels == np.floor(labels)))
-    if labels.shape[1:] in (scores[1:-1], (*scores[1:-1], 1)) and units > 1:
-        inside = labels.min() >= 0 and labels.max() < units
-        return CLASS_IDS if whole and inside else NUMBERS
-    if labels.min() < 0 or labels.max() > 1:
-        return NUMBERS
-    sums = labels.sum(axis=-1) if units > 1 else np.zeros(1)
-    is_distribution = np.all(np.abs(sums - 1) < _SUM_ERROR)
-    return DISTRIBUTION if is_distribution else YES_NO
-
-
 def _other_loss(evidence, output):
     """Code for a loss that stays finite, and an end of the model for it."""
-    kind = kind_of_labels(output, output.expects.labels)
-    activation = final_activation(output)
     code = data.scaled(evidence.x)
     if getattr(output.loss, "fn", None) is keras.losses.poisson:
-        return code + _end(evidence, output, "softplus", "'poisson'")
-    if kind not in _OF_LOGITS:
-        return code + "loss = 'mse'  # numbers"
-    loss = _OF_LOGITS[kind]
-    if activation in (None, "linear"):
-        return f"{code}loss = {loss}\n# takes logits, scores of any size"
-    if _layer(evidence.model, output.last) is None and (
-        activation in _NORMALIZING
-    ):
-        return f"{code}loss = {_OF_PROBABILITIES[kind]}\n# it clips, no log(0)"
-    return code + _end(evidence, output, "linear", loss)
-
-
-def _end(evidence, output, activation, loss):
-    """Code for another activation at the end, and a loss."""
-    layer = _layer(evidence.model, output.last)
-    if layer is None:
-        note = f"# {activation} at the end of the model, then\n"
-    else:
-        note = f"{layer}.activation = keras.activations.{activation}\n"
-    return f"{note}loss = {loss}"
-
-
-def _layer(model, seen):
-    """How a user writes the layer that has an activation; None if not so."""
-    if seen is None:
-        return None
-    for layer in model.layers:
-        if layer.name == seen.name and callable(
-            getattr(layer, "activation", None)
-        ):
-            return f"model.get_layer({layer.name!r})"
-    return None
+        end = ends.with_activation(output, "softplus")
+        return code + end + cures.loss_line(output, "'poisson'")
+    return code + cures.from_logits(output)

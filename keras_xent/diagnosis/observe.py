@@ -123,7 +123,7 @@ class Observer:
         for variable, gradient in self.evidence.gradients:
             size = 0.0 if gradient is None else float(np.abs(gradient).max())
             if 0 < size < np.inf:
-                step = ops.cast(_NUDGE / size * gradient, variable.dtype)
+                step = ops.cast(_NUDGE * (gradient / size), variable.dtype)
                 variable.assign(ops.subtract(variable, step))
 
     def _gradients(self, scale, follower):

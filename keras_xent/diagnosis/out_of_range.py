@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_xent.diagnosis import cures
+from keras_xent.diagnosis import cures, ends
 from keras_xent.diagnosis.evidence import NAMED
 from keras_xent.diagnosis.report import ERROR, Finding
 
@@ -98,5 +98,5 @@ def _shifted(output, real, which):
         name = cures.final_activation(output)
         name = name if name == "softmax" else None
         cause += " The last layer has too few units."
-        cure += cures.with_units(output, len(values), name)
+        cure += ends.with_units(output, len(values), name)
     return cause.strip(), cure.strip()

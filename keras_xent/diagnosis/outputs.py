@@ -3,7 +3,7 @@
 import numpy as np
 from keras import tree
 
-from keras_xent.diagnosis import cures, reach
+from keras_xent.diagnosis import cures, ends, reach
 from keras_xent.diagnosis.activations import (
     NORMALIZING,
     final_activation,
@@ -173,10 +173,9 @@ def _cure_of_one(output):
         return cures.as_regression(output)
     if np.array_equal(values, np.arange(len(values))) and len(values) > 2:
         return cures.as_classes(output, len(values))
-    bare = final_activation(output) in (None, "linear")
     return (
         "# no activation: a logit, a score of any size, before the sigmoid\n"
-        + ("" if bare else cures.with_activation(output, "linear"))
+        + ends.linear(output)
         + cures.loss_line(output, "keras_xent.losses.SigmoidCrossentropy()")
     )
 
@@ -186,11 +185,11 @@ def _twice(output, activation):
     one = "sigmoid" if expects.labels == YES_NO else "softmax"
     if expects.outputs == PROBABILITIES:
         where = "The model applies it to what has been through it before"
-        cure = cures.with_activation(output, "linear", seen_before(output))
+        cure = ends.with_activation(output, "linear", seen_before(output))
         cure += f"# one {one}, in the last layer only; then compile again"
     else:
         where = f"The loss expects {LOGITS_IN_WORDS} and applies it again"
-        cure = cures.with_activation(output, "linear") + "# then compile again"
+        cure = ends.with_activation(output, "linear") + "# then compile again"
     if one == "softmax":
         n = output.classes
         bound = float(np.log(1 + (n - 1) / np.e))
@@ -256,7 +255,7 @@ def _not_probabilities(output, activation):
         cures.loss_line(output, cure)
         + f"\n# or: keras.layers.Dense({output.classes}, activation='{one}')"
         if bare
-        else cures.with_activation(output, one) + "# then compile again",
+        else ends.with_activation(output, one) + "# then compile again",
     )
 
 
@@ -268,17 +267,17 @@ def _other_sums(output, activation, seen):
         along = "the rows of the batch" if axis == 0 else f"axis {axis}"
         cause = f"The softmax runs over {along}, not over the classes, which "
         cause += f"are along axis {output.expects.axis}."
-        cure = cures.with_axis(output, output.expects.axis) + cure
+        cure = ends.with_axis(output, output.expects.axis) + cure
     elif _through_softmax(output):
         cause = "Something lies between the softmax and the loss that changes "
         cause += "probabilities, such as Dropout: it belongs before the layer "
         cause += "that has the softmax."
-        cure = cures.ending_in_softmax(output) + cure
+        cure = ends.ending_in_softmax(output) + cure
     else:
         severity = WARNING
         cause = "The classes were given a sigmoid each, as if several could "
         cause += "be true."
-        cure = cures.with_activation(output, "softmax") + cure
+        cure = ends.with_activation(output, "softmax") + cure
     return Finding(
         "logits-as-probabilities",
         severity,

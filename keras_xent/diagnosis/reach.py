@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_xent.diagnosis import cures
+from keras_xent.diagnosis import ends
 from keras_xent.diagnosis.activations import (
     NORMALIZING,
     final_activation,
@@ -54,7 +54,7 @@ def targets(output):
         },
         "The last layer of a classifier, or of numbers of another range, was "
         "taken for a regression.",
-        cures.with_activation(output, "linear") + "# then compile again",
+        ends.with_activation(output, "linear") + "# then compile again",
     )
 
 
@@ -87,7 +87,7 @@ def logits(output):
         },
         f"The layer of the classes has activation='{activation}', as a hidden "
         "layer has.",
-        cures.with_activation(output, "linear", seen) + "# then compile again",
+        ends.with_activation(output, "linear", seen) + "# then compile again",
     )
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from keras import tree
 
 from keras_xent import _keras
+from keras_xent.diagnosis import data
 from keras_xent.diagnosis.evidence import host
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 
@@ -208,11 +209,7 @@ def unscaled_finding(found, where, numbers, x):
                 if spread
                 else f"The numbers in {name} were not scaled."
             )
-            cures.append(
-                f'{name} = np.asarray({name}, "float32")\n'
-                f"mean, size = {name}.mean(axis=0), {name}.std(axis=0)\n"
-                f"{name} = ({name} - mean) / (size + 1e-6)  # new data, too"
-            )
+            cures.append(data.standardized([], [name]).rstrip())
     return Finding(
         "unscaled-inputs",
         WARNING,

@@ -3,13 +3,16 @@
 import keras
 import numpy as np
 
-from keras_xent.diagnosis import cures
-from keras_xent.diagnosis.labels import side_by_side
-from keras_xent.diagnosis.nonfinite import kind_of_labels
+from keras_xent.diagnosis import cures, ends
+from keras_xent.diagnosis.activations import final_activation
+from keras_xent.diagnosis.cures import kind_of_labels
+from keras_xent.diagnosis.evidence import host
 from keras_xent.diagnosis.report import ERROR, Finding
 from keras_xent.losses.kinds import CLASS_IDS, MATCHES, NUMBERS, UNKNOWN, YES_NO
 
 CODES = ()  # `label-format` is listed with the labels.
+
+_UNITS = "The last layer has not one unit for each number to be predicted."
 
 _ONE_FOR_ONE = (NUMBERS, YES_NO, MATCHES)
 
@@ -84,7 +87,7 @@ def _cure(evidence, output):
             cures.loss_of(CLASS_IDS, output),
         )
     units = labels.shape[-1] if labels.ndim > 1 else 1
-    cause = "The last layer has not one unit for each number to be predicted."
+    cause = _UNITS
     if labels.shape[1:-1] != scores[1:-1] and labels.ndim > 2:
         return cause, f"assert y.shape[1:] == {scores[1:]}"
     last = evidence.model.layers[-1]
@@ -105,3 +108,91 @@ def _cure(evidence, output):
 
 def _are_classes(labels):
     return labels.dtype.kind in "iub" or len(np.unique(labels)) < len(labels)
+
+
+def side_by_side(output):
+    """Whether labels and outputs stand side by side, one for one."""
+    labels = (len(output.y_true), *output.labels.shape[1:])
+    scores = output.y_pred.shape
+    ranked = _same_rank(labels, scores)
+    if ranked[0] == ranked[1]:
+        return
+    try:
+        together = np.broadcast_shapes(*ranked)
+    except ValueError:
+        ids = labels == scores[:-1] or labels == (*scores[:-1], 1)
+        if not ids or output.expects.labels != YES_NO:
+            return  # The loss raises, in its own words.
+        together = "none"
+    yield Finding(
+        "shape-broadcast",
+        ERROR,
+        output.where,
+        "Labels and outputs do not stand side by side, one for one, so that "
+        "numbers are compared that have nothing to do with each other.",
+        {
+            "shape of the labels": labels,
+            "shape of the outputs": scores,
+            "shape when compared": together,
+        },
+        _UNITS,
+        _side_by_side(output),
+    )
+
+
+def _side_by_side(output):
+    """Code of an output that stands beside the labels."""
+    labels, units = output.labels, 1
+    if kind_of_labels(output, UNKNOWN) == CLASS_IDS and (
+        output.expects.labels == YES_NO
+    ):
+        return cures.loss_of(CLASS_IDS, output)
+    if labels.ndim > 1:
+        units = labels.shape[-1]
+    name = final_activation(output)
+    return ends.with_units(output, units, None if name == "linear" else name)
+
+
+def _same_rank(labels, scores):
+    """As Keras brings them to one rank: a last axis of 1 comes or goes."""
+    short, long = sorted((labels, scores), key=len)
+    if len(long) == len(short) + 1 and long[-1] == 1:
+        if len(short) == 1:
+            return (*short, 1), long
+        return short, long[:-1]
+    return labels, scores
+
+
+def by_value(output):
+    """A loss that nobody knows: does the shape of the labels matter to it?"""
+    labels, scores = output.y_true, output.y_pred
+    if len(labels) < 2:
+        return
+    if labels.shape == scores.shape or labels.size != scores.size:
+        return
+    try:
+        given = host(output.compute(scores)).mean()
+        reshaped = output.compute(scores, labels.reshape(scores.shape)).mean()
+    except Exception:
+        return  # Somebody else's loss: what it raises, it raises in `fit` too.
+    # NaN differs from NaN, and another finding says where it comes from.
+    if not np.isfinite([given, reshaped]).all():
+        return
+    if np.isclose(given, reshaped, rtol=1e-3):
+        return
+    yield Finding(
+        "shape-broadcast",
+        ERROR,
+        output.where,
+        f"The labels have shape {labels.shape} and the outputs "
+        f"{scores.shape}: subtracted from each other they become "
+        f"{np.broadcast_shapes(labels.shape, scores.shape)}, every label "
+        "against every output.",
+        {
+            "loss": float(given),
+            "loss with labels in the shape of the outputs": float(reshaped),
+        },
+        "A loss of your own does not bring labels and outputs into one shape, "
+        "as Keras's functions do.",
+        f"y = y.reshape({(-1, *scores.shape[1:])})",
+    )

@@ -1,9 +1,8 @@
 """Checks of the size of the loss: at the start, later, and after one step."""
 
-import keras
 import numpy as np
 
-from keras_xent.diagnosis import scale
+from keras_xent.diagnosis import cures, scale
 from keras_xent.diagnosis.evidence import host, is_finite
 from keras_xent.diagnosis.expectation import Expectation
 from keras_xent.diagnosis.identities import ENOUGH
@@ -283,9 +282,7 @@ def _step_too_large(evidence):
     scale = max([abs(before), *(abs(each) for each in blind if each)])
     if np.isfinite(after) and after <= before + scale:
         return
-    optimizer = evidence.model.optimizer
-    name = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
-    rate = evidence.learning_rate
+    optimizer, rate = evidence.model.optimizer, evidence.learning_rate
     yield Finding(
         "step-too-large",
         WARNING if np.isfinite(after) else ERROR,
@@ -299,8 +296,8 @@ def _step_too_large(evidence):
         },
         "The learning rate is too large for this model, or the inputs are not "
         "scaled.",
-        f"keras.optimizers.{name}({rate / 100:.1g})  # then up again, as far "
-        "as it goes",
+        cures.optimizer_line(optimizer, rate / 100)
+        + "  # then up again, as far as it goes",
     )
 
 
@@ -312,9 +309,6 @@ def _step_too_small(evidence):
     if rate > 0 and evidence.moved * highest / rate >= _UNMOVED:
         return
     optimizer = evidence.model.optimizer
-    kind = type(getattr(optimizer, "inner_optimizer", optimizer))
-    name = kind.__name__ if hasattr(keras.optimizers, kind.__name__) else "Adam"
-    usual = float(host(getattr(keras.optimizers, name)().learning_rate))
     yield Finding(
         "step-too-small",
         ERROR if highest == 0 else WARNING,
@@ -330,5 +324,5 @@ def _step_too_small(evidence):
         },
         "A rate that was mistyped, or a schedule that has come to its end, or "
         "never rises.",
-        f"optimizer = keras.optimizers.{name}({usual:.4g})  # compile with it",
+        f"{cures.optimizer_line(optimizer)}  # compile with it",
     )

@@ -1,6 +1,6 @@
 """One label for a row, and an answer for each of its steps or pixels."""
 
-from keras_xent.diagnosis import cures
+from keras_xent.diagnosis import ends
 from keras_xent.diagnosis.report import ERROR, Finding
 from keras_xent.losses.kinds import (
     CLASS_IDS,
@@ -37,5 +37,5 @@ def left_on(output):
         "A recurrent layer has return_sequences=True, which is for layers "
         "that follow it step by step, or Flatten or GlobalAveragePooling is "
         "missing behind convolutions, embeddings or attention.",
-        cures.of_whole_rows(output),
+        ends.of_whole_rows(output),
     )

@@ -13,6 +13,7 @@ from tests.diagnosis import (
     test_outputs,
     test_pairs,
     test_scale,
+    test_separation,
     test_start,
 )
 from tests.diagnosis.cases import look_at
@@ -24,6 +25,7 @@ MODULES = (
     test_frequencies,
     test_outputs,
     test_pairs,
+    test_separation,
     test_metrics,
     test_start,
     test_flow,

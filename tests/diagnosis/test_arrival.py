@@ -54,9 +54,16 @@ def deep(activation, count=12):
     return stack(*many, Dense(3), loss=SPARSE, optimizer="adam")
 
 
+def within(activation):
+    """The same layers in a model within a model."""
+    body = keras.Sequential([Dense(16, activation) for _ in range(12)])
+    return stack(body, Dense(3), loss=SPARSE, optimizer="adam")
+
+
 @twins(
     {
         "sigmoid": (lambda: deep("sigmoid"), lambda: deep("selu")),
+        "nested": (lambda: within("sigmoid"), lambda: within("selu")),
         "many": (lambda: deep("sigmoid", 70), lambda: deep("sigmoid", 2)),
         "hard": (lambda: deep("hard_sigmoid"), lambda: deep("relu")),
     }
@@ -118,6 +125,12 @@ CAUSES = {
     "an output without a loss": (
         lambda: two_ends([SPARSE, None]),
         "does not use",
+    ),
+    "a clip": (
+        lambda: rounded(
+            lambda x: Dense(1)(ops.clip(x, 8.0, 9.0)), X[:, :1], 5, None
+        ),
+        "beyond the bounds",
     ),
     "round": (lambda: rounded(ops.round, (X[:, :1] > 0) * 1.0), "'round'"),
     "argmax": (

@@ -6,7 +6,16 @@ import pytest
 from keras import layers, ops
 
 from keras_xent.losses import TripletHinge
-from tests.diagnosis.cases import codes, compiled, cured, on_torch, only, stack
+from tests.diagnosis.cases import (
+    codes,
+    compiled,
+    cured,
+    look_at,
+    on_torch,
+    only,
+    run_cure,
+    stack,
+)
 from tests.testing import normal
 
 X = normal(32, 4)
@@ -106,11 +115,14 @@ KINDS = on_torch(KINDS)
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 @pytest.mark.parametrize("last", [DEAD, TINY], ids=["dead", "tiny"])
 def test_embeddings_that_begin_at_one_point(kind, last):
-    found = only(*kind(**last))
+    model, x, y = kind(**last)
+    report = look_at(model, x, y)
+    (found,) = report.findings
     assert found.code == "collapsed-embeddings"
     assert "begin at one point" in found.cause
     assert "Crossentropy" not in found.cure
-    cured(found)  # The cure is a layer like that of the healthy twin.
+    names = {"model": model, "x": x, "y": y}
+    assert run_cure(report, names, epochs=1).findings == ()
     assert codes(*kind()) == []
 
 
@@ -140,9 +152,45 @@ def test_the_cure_of_a_loss_of_ids_parts_the_rows():
 
 def test_inputs_with_a_large_mean_are_scaled():
     far = [each * 1e-4 + 1.0 for each in TRIPLES]
-    found = only(*triples(side_by_side, layers.Concatenate(), x=far))
-    assert found.code == "collapsed-embeddings"
-    assert "Normalization" in found.cure
+    model, x, y = triples(side_by_side, layers.Concatenate(), x=far)
+    report = look_at(model, x, y)
+    assert report.findings[0].code == "collapsed-embeddings"
+    names = {"model": model, "x": x, "y": y}
+    assert run_cure(report, names, epochs=1).findings == ()
+
+
+def turned(a, b):
+    lengths = ops.sqrt(ops.sum(a * a, -1) * ops.sum(b * b, -1) + 1e-9)
+    return 1 - ops.sum(a * b, axis=-1) / lengths
+
+
+def of_angles(_, e):
+    a, p, n = e[:, :4], e[:, 4:8], e[:, 8:]
+    return ops.maximum(turned(a, p) - turned(a, n) + MARGIN, 0)
+
+
+ANGLES = {
+    "ours": lambda **how: of_rows(
+        TripletHinge(MARGIN, distance="cosine"), **how
+    ),
+    "side by side": lambda **how: triples(
+        of_angles, layers.Concatenate(), **how
+    ),
+}
+ANGLES = on_torch(ANGLES, tensorflow=1)
+
+
+@pytest.mark.parametrize("kind", ANGLES.values(), ids=list(ANGLES))
+@pytest.mark.parametrize("size", [200.0, 1e4])
+def test_embeddings_of_nearly_one_direction(kind, size):
+    """However long they are, and far apart by another distance."""
+    same = {"bias_initializer": keras.initializers.Constant(size)}
+    model, x, y = kind(**same)
+    report = look_at(model, x, y)
+    assert report.findings[0].code == "collapsed-embeddings"
+    names = {"model": model, "x": x, "y": y}
+    assert run_cure(report, names, epochs=1).findings == ()
+    assert codes(*kind()) == []
 
 
 def crossentropy(y_true, y_pred):

@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 from keras_xent import losses
+from keras_xent.layers import CosineHead
 from tests.diagnosis.cases import (
     FLAGS,
     IDS,
@@ -27,6 +28,20 @@ SEQUENCES = normal(32, 5, 4)
 CE = "sparse_categorical_crossentropy"
 BCE = "binary_crossentropy"
 VOID = np.where(np.arange(32) % 4 == 3, 255, IDS)
+
+
+SOME = ONE_HOT * (np.arange(32)[:, None] % 4 > 0)
+LARGE = keras.initializers.RandomNormal(stddev=300.0, seed=1)
+
+
+def clipped():
+    """Sure of another class, after a step: no start any more."""
+    eye = keras.initializers.Constant(30 * np.eye(3))
+    model, x, *_ = stack(
+        Dense(3, "softmax", kernel_initializer=eye), loss=CE, x=ONE_HOT
+    )
+    model.optimizer.iterations.assign(1)
+    return model, x, (IDS + 1) % 3
 
 
 def contrastive(y, d):
@@ -147,12 +162,116 @@ CASES = {
     ),
 }
 CASES = on_torch(CASES, tensorflow=len(CASES), jax=len(CASES))
+CASES |= on_torch(
+    {
+        "precision of ids": (
+            "metric-mismatch",
+            lambda: stack(
+                Dense(3, "softmax"), loss=CE, metrics=[keras.metrics.Recall()]
+            ),
+        ),
+        "precision of ids and logits": (
+            "metric-mismatch",
+            lambda: stack(
+                Dense(3), loss=SPARSE, metrics=[keras.metrics.Precision()]
+            ),
+        ),
+        "precision of a logit": (
+            "metric-mismatch",
+            lambda: stack(
+                Dense(1),
+                loss=YES_NO,
+                y=FLAGS,
+                metrics=[keras.metrics.Precision()],
+            ),
+        ),
+        "several units": (
+            "shape-broadcast",
+            lambda: stack(Dense(3), loss="mse", y=X[:, :1]),
+        ),
+        "a column for each unit": (
+            "shape-broadcast",
+            lambda: stack(Dense(1), loss="mse", y=X),
+        ),
+        "ids for several sigmoids": (
+            "shape-broadcast",
+            lambda: stack(Dense(3, "sigmoid"), loss=BCE, y=IDS),
+        ),
+        "rows of zeros": (
+            "targets-not-distribution",
+            lambda: stack(Dense(3), loss=losses.SoftmaxCrossentropy(), y=SOME),
+        ),
+        "counts": (
+            "targets-not-distribution",
+            lambda: stack(
+                Dense(3), loss=losses.SoftmaxCrossentropy(), y=1 + 4 * ONE_HOT
+            ),
+        ),
+        "scores of a teacher": (
+            "targets-not-distribution",
+            lambda: stack(
+                Dense(3), loss=losses.SoftmaxCrossentropy(), y=X[:, :3]
+            ),
+        ),
+        "softmax, sigmoid and several": (
+            "probabilities-as-logits",
+            lambda: stack(Dense(3, "softmax"), loss=YES_NO, y=SEVERAL),
+        ),
+        "weights of 0": (
+            "all-masked",
+            lambda: stack(Dense(3), loss=SPARSE, weight=np.zeros(32)),
+        ),
+        "only what is ignored": (
+            "all-masked",
+            lambda: stack(
+                Dense(3),
+                loss=losses.SparseSoftmaxCrossentropy(ignore_class=0),
+                y=0 * IDS,
+            ),
+        ),
+        "zeros": (
+            "zero-initialised",
+            lambda: stack(
+                Dense(5, "tanh", kernel_initializer="zeros"),
+                Dense(3),
+                loss=SPARSE,
+            ),
+        ),
+        "the ends of tanh": (
+            "saturated",
+            lambda: stack(
+                Dense(50, "tanh", kernel_initializer=LARGE),
+                Dense(5, "tanh"),
+                Dense(3),
+                loss=SPARSE,
+            ),
+        ),
+        "a clip": ("saturated", clipped),
+        "a unit for nothing": (
+            "missing-class",
+            lambda: stack(
+                Dense(3, "softmax"),
+                loss=CE,
+                x=np.tile(X, (10, 1)),
+                y=np.tile(IDS % 2, 10),
+            ),
+        ),
+        "a scale of 1": (
+            "temperature-out-of-reach",
+            lambda: stack(
+                CosineHead(8, scale=1.0),
+                loss=losses.LinearCrossentropy(),
+                y=np.arange(32) % 8,
+            ),
+        ),
+    }
+)
 
 
 @pytest.mark.parametrize(("code", "broken"), CASES.values(), ids=list(CASES))
 def test_the_cure_repairs_the_model(code, broken):
-    model, x, y, *_ = broken()
-    report = look_at(model, x, y)
+    model, x, y, *weight = broken()
+    report = look_at(model, x, y, *weight)
     assert [found.code for found in report.findings] == [code]
     names = {"model": model, "x": x, "y": y}
     assert run_cure(report, names, epochs=1).findings == ()

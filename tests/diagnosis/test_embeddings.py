@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from keras import layers
 
-import keras_xent
 from keras_xent import losses, ops
 from keras_xent.callbacks import Diagnose
 from keras_xent.diagnosis.embeddings import _largest_divergence
@@ -75,8 +74,7 @@ COSINES = losses.PrototypicalCrossentropy(distance="cosine")
 def test_inputs_of_one_scale_are_the_cure_at_the_start():
     loss = losses.SupervisedContrastive()
     found = only(*one_tower(loss, x=FAR))
-    layer = cured(found, x=FAR)["normalize"]
-    assert codes(*one_tower(loss, layer, x=FAR)) == []
+    assert codes(*one_tower(loss, x=cured(found, x=FAR)["x"])) == []
 
 
 def test_the_cure_of_triplets_is_another_choice_and_a_lower_rate():
@@ -167,8 +165,9 @@ def test_the_cure_is_a_temperature_that_is_usual(cls, temperature):
     found = only(*one_tower(cls(temperature=temperature)))
     assert codes(*one_tower(cured(found)["loss"])) == []
     of_head = SimilarityHead(temperature=temperature, min_temperature=None)
-    names = cured(only(*two_towers(cls(), of_head)))
-    assert codes(*two_towers(names["loss"], names["head"])) == []
+    model, x, y = two_towers(cls(), of_head)
+    names = cured(only(model, x, y), model=model)
+    assert codes(compiled(names["model"], names["loss"]), x, y) == []
 
 
 def test_the_cure_of_prototypes():
@@ -225,12 +224,12 @@ def test_the_lowest_loss_of_a_scale_is_that_of_a_simplex(units):
     "options", [{"scale": 1.0}, {"cosine_margin": 2.0}, {"cosine_margin": 30.0}]
 )
 def test_the_cure_of_a_cosine_head_is_a_head(options):
-    found = only(*head(**options))
+    model, x, y, *_ = head(**options)
+    found = only(model, x, y)
     code = "temperature" if "scale" in options else "margin"
     assert found.code == f"{code}-out-of-reach"
-    fixed = eval(found.cure, {"keras_xent": keras_xent})
-    case = stack(Dense(8), fixed, loss=losses.LinearCrossentropy(), y=OF_EIGHT)
-    assert codes(*case) == []
+    fixed = cured(found, model=model)["model"]
+    assert codes(compiled(fixed, losses.LinearCrossentropy()), x, y) == []
 
 
 def unit(loss, dim):

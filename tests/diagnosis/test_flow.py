@@ -14,6 +14,7 @@ from tests.diagnosis.cases import (
     codes,
     compiled,
     computed,
+    look_at,
     only,
     stack,
     twins,
@@ -318,6 +319,15 @@ def confident(loss, right, scale=200.0):
     wrong = (IDS + 1) % 3
     y = np.where(np.arange(32) < right, IDS, wrong)
     return model, CONFIDENT, y
+
+
+@pytest.mark.parametrize("rows", [8, 32])
+def test_a_layer_of_few_outputs_is_not_called_saturated(rows):
+    """99 % of less than 100 numbers is one of them."""
+    model, *data, _ = hidden(Dense(5, "tanh"))
+    report = look_at(model, *data, batch_size=rows)
+    assert ("saturated" in report.unchecked) == (rows == 8)
+    assert ("saturated" in report.checked) == (rows == 32)
 
 
 @twins(

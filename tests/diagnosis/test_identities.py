@@ -127,11 +127,9 @@ def test_ids_that_are_all_equal_are_numbered(value):
 
 
 def test_joined_towers_are_taken_apart():
-    inputs = [keras.Input((4,)), keras.Input((4,))]
-    first, second = inputs
-    found = only(*joined(TOWERS))
-    names = cured(found, tower=layers.Dense(8), first=first, second=second)
-    model = compiled(keras.Model(inputs, names["outputs"]), TOWERS)
+    model, x, y = joined(TOWERS)
+    model = cured(only(model, x, y), model=model)["model"]
+    model = compiled(model, TOWERS)
     assert codes(model, PAIRS, ROWS) == []
 
 

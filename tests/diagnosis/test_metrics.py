@@ -231,7 +231,7 @@ def test_each_output_has_its_own():
 
 def test_the_cure_of_logits_counts_as_it_says():
     cure = only(*logits("accuracy")).cure.split("\n")[0]
-    (metric,) = eval(cure.removeprefix("metrics="), {"keras": keras})
+    (metric,) = eval(cure.removeprefix("metrics = "), {"keras": keras})
     metric.update_state([1, 0, 1], np.array([[2.0], [-1.0], [-3.0]]))
     assert float(metric.result()) == pytest.approx(2 / 3)
 
