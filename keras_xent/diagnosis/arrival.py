@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_xent import _keras
-from keras_xent.diagnosis import cures, ends
+from keras_xent.diagnosis import cures, data, ends
 from keras_xent.diagnosis.evidence import NAMED, by_layer, host, is_zero
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 
@@ -267,11 +267,10 @@ def _compared_with_none(evidence, whole, numbers):
 
 
 def _zero_inputs(evidence, numbers):
-    for path, leaf in keras.tree.flatten_with_path(evidence.x):
-        array = None if leaf is None else host(leaf)
-        if array is None or array.dtype.kind != "f" or np.any(array):
+    for name, leaf in data.named(evidence.x, "x"):
+        array = host(leaf)
+        if array.dtype.kind != "f" or np.any(array):
             continue
-        name = "x" + "".join(f"[{key!r}]" for key in path)
         numbers[f"largest entry of {name}"] = 0.0
         yield _Why(
             f"{name} is 0 in all rows, and what is multiplied by 0 has no "

@@ -180,7 +180,7 @@ def again(loss, kind, **changes):
 def as_regression(output):
     """Code of a last layer and a loss for numbers of any size."""
     if output.y_pred.shape[1:] not in ((), (1,)):
-        change = ends.with_units(output, 1, None)
+        change = ends.with_units(output, 1, keep=False)
     else:
         change = ends.linear(output)
     return change + loss_line(output, "'mse'")
@@ -188,6 +188,6 @@ def as_regression(output):
 
 def as_classes(output, classes):
     """Code of a last layer and a loss for class ids."""
-    return ends.with_units(output, classes, None) + loss_line(
+    return ends.with_units(output, classes, keep=False) + loss_line(
         output, "keras_xent.losses.SparseSoftmaxCrossentropy()"
     )

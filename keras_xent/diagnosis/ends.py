@@ -112,13 +112,16 @@ def ending_in_softmax(output):
     return _model_of([f"{path}.output"])
 
 
-def with_units(output, units, name):
+def with_units(output, units, keep=True):
     """Code that gives the model another number of units at its end.
 
     Args:
-        name: The activation that goes with them, or None.
+        keep: Whether to keep the last activation.
     """
     last = _last_dense(output.model)
+    name = final_activation(output) if keep else None
+    if name == "linear" or (name == "softmax" and units == 1):
+        name = None
     shown = "" if name is None else f", activation={name!r}"
     layer = f"keras.layers.Dense({units}{shown})"
     if last is None:

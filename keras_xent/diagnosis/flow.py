@@ -197,7 +197,8 @@ def _has_converged(evidence):
         # Nothing above 0 is a loss that is nowhere better than at the start;
         # or there is no match in this batch, which is of another code.
         ids = output.expects.labels == IDENTITIES
-        if blind == 0 and evidence.steps == 0 and not ids:
+        alone = evidence.steps == 0 or evidence.rows == 1
+        if blind == 0 and alone and not ids:
             return False
     return bool(evidence.outputs)
 

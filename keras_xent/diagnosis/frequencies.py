@@ -4,7 +4,6 @@ import numpy as np
 from keras import tree
 
 from keras_xent.diagnosis import ends
-from keras_xent.diagnosis.activations import final_activation
 from keras_xent.diagnosis.evidence import NAMED, host
 from keras_xent.diagnosis.report import WARNING, Finding
 from keras_xent.losses.kinds import (
@@ -89,9 +88,7 @@ def _cure(output, kind, missing, classes):
     """Fewer units, if it is the last classes that never occur."""
     kept = classes - len(missing)
     if kind == CLASS_IDS and not output.expects.ignored and missing[0] == kept:
-        activation = final_activation(output)
-        bare = activation in (None, "linear")
-        return ends.with_units(output, kept, None if bare else activation)
+        return ends.with_units(output, kept)
     if kind == CLASS_IDS:
         return f"print(np.bincount(np.ravel(y), minlength={classes}))"
     return "print(np.sum(y, axis=0))  # look for zeros"

@@ -225,11 +225,6 @@ def _as_comment(code):
     return "\n".join(f"# {line}" for line in code.split("\n"))
 
 
-def _softmax(output):
-    """The name of the last activation if it is a softmax."""
-    return "softmax" if final_activation(output) == "softmax" else None
-
-
 def _distribution(output):
     if output.labels.shape[1:] != output.y_pred.shape[1:]:
         yield _not_one_hot(output)
@@ -292,7 +287,7 @@ def _not_one_hot(output):
         cures.loss_of(CLASS_IDS, output)
         + f"  # from ids\n# or: y = keras.utils.to_categorical(y, {n})"
         if ids
-        else ends.with_units(output, labels.shape[-1], _softmax(output)),
+        else ends.with_units(output, labels.shape[-1]),
     )
 
 

@@ -1,9 +1,9 @@
 """Rows that an attention mask leaves nothing of."""
 
 import numpy as np
-from keras import tree
 
 from keras_xent import _keras
+from keras_xent.diagnosis import data
 from keras_xent.diagnosis.evidence import NAMED, host
 
 # The weights of a layer that multiplies or normalizes.
@@ -70,16 +70,15 @@ def _padding(x, rows, count):
 
     Its name as code, whether its values are whole numbers, and the value.
     """
-    for path, leaf in tree.flatten_with_path(x):
-        array = None if leaf is None else host(leaf)
-        if array is None or array.ndim < 2 or array[0].size < 2:
+    for name, leaf in data.named(x, "x"):
+        array = host(leaf)
+        if array.ndim < 2 or array[0].size < 2:
             continue
         flat = array.reshape(len(array), -1)
         # Rows without any padding may be of one value, too: of another.
         value = flat[min(rows), 0]
         same = np.flatnonzero((flat == value).all(axis=1))
         if set(same.tolist()) == rows and len(rows) < count:
-            name = "x" + "".join(f"[{key!r}]" for key in path)
             whole = array.dtype.kind in "biu" or bool(
                 np.all(array == np.rint(array))
             )

@@ -95,8 +95,6 @@ def _shifted(output, real, which):
         cure += ".reshape(y.shape)" if which == "y" else ""
         cure += "  # without gaps\n"
     if len(values) > n:
-        name = cures.final_activation(output)
-        name = name if name == "softmax" else None
         cause += " The last layer has too few units."
-        cure += ends.with_units(output, len(values), name)
+        cure += ends.with_units(output, len(values))
     return cause.strip(), cure.strip()

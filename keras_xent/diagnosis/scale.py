@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-from keras import tree
 
 from keras_xent import _keras
 from keras_xent.diagnosis import data
@@ -69,14 +68,12 @@ def _is_all_padding(output):
 
 def _leaves(x):
     """The names of the arrays of numbers in `x`, as code, and the arrays."""
-    found = []
-    for path, leaf in tree.flatten_with_path(x):
-        if leaf is not None:
-            array = host(leaf)
-            if array.dtype.kind in "biuf" and array.size:
-                name = "x" + "".join(f"[{key!r}]" for key in path)
-                found.append((name, array))
-    return found
+    arrays = [(name, host(leaf)) for name, leaf in data.named(x, "x")]
+    return [
+        (name, array)
+        for name, array in arrays
+        if array.dtype.kind in "biuf" and array.size
+    ]
 
 
 def _are_alike(array):

@@ -1,18 +1,14 @@
 """Labels in a shape that the loss cannot compare with the outputs."""
 
-import keras
 import numpy as np
 
 from keras_xent.diagnosis import cures, ends
-from keras_xent.diagnosis.activations import final_activation
 from keras_xent.diagnosis.cures import kind_of_labels
 from keras_xent.diagnosis.evidence import host
 from keras_xent.diagnosis.report import ERROR, Finding
 from keras_xent.losses.kinds import CLASS_IDS, MATCHES, NUMBERS, UNKNOWN, YES_NO
 
 CODES = ()  # `label-format` is listed with the labels.
-
-_UNITS = "The last layer has not one unit for each number to be predicted."
 
 _ONE_FOR_ONE = (NUMBERS, YES_NO, MATCHES)
 
@@ -24,7 +20,7 @@ def findings(evidence):
             continue
         # What can be broadcast is a finding of the labels.
         if not any(side_by_side(output)):
-            yield _misshapen(evidence, output)
+            yield _misshapen(output)
 
 
 def of_error(evidence):
@@ -35,7 +31,7 @@ def of_error(evidence):
         if not _works(output, output.y_true) and _works(
             output, np.zeros_like(output.y_pred)
         ):
-            yield _misshapen(evidence, output)
+            yield _misshapen(output)
             return
 
 
@@ -61,8 +57,8 @@ def _go_together(output):
     return True
 
 
-def _misshapen(evidence, output):
-    cause, cure = _cure(evidence, output)
+def _misshapen(output):
+    cause, cure = _cure(output)
     return Finding(
         "label-format",
         ERROR,
@@ -78,32 +74,19 @@ def _misshapen(evidence, output):
     )
 
 
-def _cure(evidence, output):
+def _cure(output):
+    """The cause and the cure of labels that do not stand beside outputs."""
     labels, scores = output.labels, output.y_pred.shape
-    kind = kind_of_labels(output, UNKNOWN)
-    if kind == CLASS_IDS and _are_classes(labels):
+    if kind_of_labels(output, UNKNOWN) == CLASS_IDS and _are_classes(labels):
         return (
             "Class ids were given to a loss that compares numbers one for one.",
             cures.loss_of(CLASS_IDS, output),
         )
-    units = labels.shape[-1] if labels.ndim > 1 else 1
-    cause = _UNITS
+    cause = "The last layer has not one unit for each number to be predicted."
     if labels.shape[1:-1] != scores[1:-1] and labels.ndim > 2:
-        return cause, f"assert y.shape[1:] == {scores[1:]}"
-    last = evidence.model.layers[-1]
-    is_end = (
-        len(evidence.outputs) == 1
-        and isinstance(last, keras.layers.Dense)
-        and getattr(evidence.model, "inputs", None)
-        and labels.ndim <= len(scores)
-    )
-    if not is_end:
-        return cause, f"keras.layers.Dense({units})"
-    return cause, (
-        f"outputs = keras.layers.Dense({units})(model.layers[-1].input)\n"
-        "model = keras.Model(model.inputs, outputs)\n"
-        "# then compile it as before"
-    )
+        return cause, f"# y.shape[1:] is to be {scores[1:]}"
+    units = labels.shape[-1] if labels.ndim > 1 else 1
+    return cause, ends.with_units(output, units)
 
 
 def _are_classes(labels):
@@ -135,22 +118,8 @@ def side_by_side(output):
             "shape of the outputs": scores,
             "shape when compared": together,
         },
-        _UNITS,
-        _side_by_side(output),
+        *_cure(output),
     )
-
-
-def _side_by_side(output):
-    """Code of an output that stands beside the labels."""
-    labels, units = output.labels, 1
-    if kind_of_labels(output, UNKNOWN) == CLASS_IDS and (
-        output.expects.labels == YES_NO
-    ):
-        return cures.loss_of(CLASS_IDS, output)
-    if labels.ndim > 1:
-        units = labels.shape[-1]
-    name = final_activation(output)
-    return ends.with_units(output, units, None if name == "linear" else name)
 
 
 def _same_rank(labels, scores):
