@@ -150,11 +150,13 @@ def _begin_apart(evidence):
 
     Layers before it that give nothing but zeros begin anew as well.
     """
-    groups = [
-        path
-        for path, pairs in by_layer(evidence.gradients).items()
-        if any(len(variable.shape) > 1 for variable, _ in pairs)
+    # There are no gradients yet.
+    kernels = [
+        (variable, None)
+        for variable in evidence.model.trainable_variables
+        if len(variable.shape) > 1
     ]
+    groups = list(by_layer(kernels))
     zero = {each.name for each in evidence.layers if not np.any(each.sample)}
     names = [path.rpartition("/")[2] for path in groups]
     dead = [path for path, n in zip(groups, names, strict=True) if n in zero]

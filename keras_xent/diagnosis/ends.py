@@ -255,11 +255,11 @@ def found(model, name):
 
 def first_weights(paths):
     """Code of first weights as Keras makes them, for layers of these paths."""
-    paths = tuple(f"{path}/" for path in paths)
+    shown = [repr(f"{path}/") for path in paths]
     return (
-        joined("paths = (", [*map(repr, paths), ""], ")")
+        joined("paths = [", shown, "]")
         + "\nfor variable in model.trainable_variables:\n"
-        "    if variable.path.startswith(paths):\n"
+        "    if variable.path.startswith(tuple(paths)):\n"
         "        first = keras.initializers.Zeros()  # of a bias\n"
         "        if len(variable.shape) > 1:\n"
         "            first = keras.initializers.HeNormal()\n"

@@ -84,7 +84,7 @@ def with_gradients(*sizes):
         (kernel, np.full(kernel.shape, size))
         for kernel, size in zip(kernels, sizes, strict=True)
     ]
-    return types.SimpleNamespace(gradients=gradients, layers=[])
+    return types.SimpleNamespace(model=model, gradients=gradients, layers=[])
 
 
 @pytest.mark.parametrize(
