@@ -155,9 +155,7 @@ def _first_nonfinite(evidence, numbers):
                 return (f"layer {seen.name!r}", *found)
             return (
                 f"layer {seen.name!r}",
-                "This layer is the first whose output is not finite: a log or "
-                "root of 0 or less, a division by 0, an overflow (in float16 "
-                "above 65504), or a mask of -inf over a whole row.",
+                f"This layer is the first whose output is not finite: {_HOW}",
                 _KEPT_ABOVE_0,
             )
     for output in evidence.outputs:
@@ -166,10 +164,8 @@ def _first_nonfinite(evidence, numbers):
             numbers["rows"] = evidence.of_data(rows[:NAMED])
             return (
                 output.where,
-                "All layers that can be seen give finite numbers; something "
-                "between them, in a `call`, makes NaN or infinity of these: a "
-                "log or root of 0 or less, a division by 0, or a mask of -inf "
-                "over a whole row.",
+                "All layers that can be seen give finite numbers, so it is "
+                f"something between them, in a `call`: {_HOW}",
                 _KEPT_ABOVE_0,
             )
     for look in (nonfinite.in_loss, nonfinite.in_slope_of_loss):
@@ -179,10 +175,18 @@ def _first_nonfinite(evidence, numbers):
     return (
         None,
         "All values are finite, their derivatives are not: a root or a norm at "
-        "0, or a where() whose other branch is infinite.",
+        "0, or a where() whose other branch is infinite."
+        if np.isfinite(evidence.loss)
+        else "Something is added to the losses of the outputs, by add_loss or "
+        f"compute_loss, that is not finite: {_HOW}",
         "# for a norm: keras.ops.sqrt(keras.ops.maximum(squares, 1e-12))",
     )
 
+
+_HOW = (
+    "a log or root of 0 or less, a division by 0, an overflow (in float16 "
+    "above 65504), or a mask of -inf over a whole row."
+)
 
 _KEPT_ABOVE_0 = "# for log(x): keras.ops.log(keras.ops.maximum(x, 1e-6))"
 

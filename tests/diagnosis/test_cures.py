@@ -232,7 +232,7 @@ CASES |= on_torch(
             "zero-initialised",
             lambda: stack(
                 Dense(5, "tanh", kernel_initializer="zeros"),
-                Dense(3),
+                Dense(3, kernel_initializer="zeros"),
                 loss=SPARSE,
             ),
         ),

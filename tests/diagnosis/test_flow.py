@@ -300,6 +300,17 @@ def test_it_says_where_it_begins():
     assert layer.evidence["rows"] == np.flatnonzero(values < 0)[:5].tolist()
 
 
+@pytest.mark.parametrize(
+    ("broken", "word"),
+    [
+        (lambda: computed(1, ops.log, "mse", y=NUMBERS), "in a `call`"),
+        (lambda: attention(-np.inf), "in a `call`"),
+    ],
+)
+def test_a_call_whose_operations_are_not_seen_is_named(broken, word):
+    assert word in only(*broken()).cause
+
+
 def wide(activation, scale):
     kernel = keras.initializers.RandomNormal(stddev=scale, seed=1)
     return hidden(
