@@ -11,6 +11,7 @@ from keras_xent.diagnosis import (
     masks,
     nonfinite,
 )
+from keras_xent.diagnosis.activations import reach
 from keras_xent.diagnosis.evidence import (
     NAMED,
     bad_rows,
@@ -299,6 +300,8 @@ def _with_ends(evidence):
 def _saturated(evidence):
     for seen in filter(_is_enough, _with_ends(evidence)):
         low, high = float(seen.sample.min()), float(seen.sample.max())
+        if low == high and low not in reach(seen.activation, seen.sample):
+            continue  # All the same, where it has a slope.
         near = _AT_BOUND * (high - low)
         at_low = float(np.mean(seen.sample <= low + near))
         at_high = float(np.mean(seen.sample >= high - near))

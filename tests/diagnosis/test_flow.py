@@ -409,6 +409,11 @@ def test_sure_answers_in_another_shape_are_no_saturated_layer(ends):
     assert codes(model, x, x > 0) == []
 
 
+def test_a_layer_that_begins_at_0_is_not_saturated():
+    zeros = Dense(5, "tanh", kernel_initializer="zeros")
+    assert codes(*hidden(zeros)) == []
+
+
 def test_what_is_small_is_not_stuck():
     assert codes(*confident(SURE, right=32)) == []
 

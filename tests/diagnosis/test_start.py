@@ -365,7 +365,7 @@ def test_it_names_the_rate_and_the_losses_of_a_real_step():
     model, x, y, _ = with_rate(sgd, 1000.0)
     found = only(model, x, y)
     assert found.evidence["learning rate"] == 1000.0
-    assert "SGD(1e+01)" in found.cure
+    assert "SGD(0.01)" in found.cure
     before = model.evaluate(x, y, verbose=0)
     assert found.evidence["loss before"] == pytest.approx(before, rel=1e-5)
     model.train_on_batch(x, y)
