@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_xent.diagnosis import cures, scale
+from keras_xent.diagnosis import cures, data, scale
 from keras_xent.diagnosis.evidence import host, is_finite
 from keras_xent.diagnosis.expectation import Expectation
 from keras_xent.diagnosis.identities import ENOUGH
@@ -296,7 +296,8 @@ def _step_too_large(evidence):
         },
         "The learning rate is too large for this model, or the inputs are not "
         "scaled.",
-        cures.optimizer_line(optimizer, rate / 100)
+        data.scaled(evidence.x)
+        + cures.optimizer_line(optimizer, rate / 100)
         + "  # then up again, as far as it goes",
     )
 
