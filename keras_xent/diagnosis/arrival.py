@@ -225,14 +225,6 @@ def _normalized_alone(evidence, numbers):
             )
 
 
-def _slower(evidence):
-    """Code of a smaller learning rate, if steps may have thrown them there."""
-    if not evidence.steps:
-        return ""
-    rate = evidence.learning_rate / 10
-    return cures.optimizer_line(evidence.model.optimizer, rate) + "\n"
-
-
 def _dead_units(evidence, names, numbers):
     paths = {name.rpartition("/")[2]: name for name in names}
     last = None
@@ -256,7 +248,7 @@ def _dead_units(evidence, names, numbers):
             "learning rate that has thrown them there, or inputs that are not "
             "scaled.",
             ends.first_weights([last])
-            + _slower(evidence)
+            + (cures.slower(evidence) + "\n" if evidence.steps else "")
             + "# or activation='gelu'",
         )
 

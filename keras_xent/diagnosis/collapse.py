@@ -74,7 +74,7 @@ def _at_one_point(evidence, output, distances):
     if triplets:
         numbers["margin"] = float(output.loss.margin)
     numbers["steps"] = evidence.steps
-    slower = _slower(evidence)
+    slower = cures.slower(evidence)
     normalize = data.standardized(evidence.x)
     if not evidence.has_trained:
         cause, cure = _at_the_start(evidence, output)
@@ -96,13 +96,6 @@ def _at_one_point(evidence, output, distances):
         cause,
         cure,
     )
-
-
-def _slower(evidence):
-    line = cures.optimizer_line(
-        evidence.model.optimizer, evidence.learning_rate / 10
-    )
-    return f"{line}  # from new weights"
 
 
 _PULLED_TOGETHER = (
@@ -183,7 +176,7 @@ def _triplets_at_one_point(evidence, output, views, loss):
     apart = np.ptp(y_pred.reshape(-1, size), axis=0).max()
     cause, cure = _at_the_start(evidence, output)
     if evidence.has_trained:
-        cause, cure = _PULLED_TOGETHER, _slower(evidence)
+        cause, cure = _PULLED_TOGETHER, cures.slower(evidence)
         if views == 1:
             cure = _semi_hard(loss) + cure
     return Finding(

@@ -119,6 +119,12 @@ def optimizer_line(optimizer, rate=None):
     return f"optimizer = keras.optimizers.{kind}({float(f'{shown:.2g}')!r})"
 
 
+def slower(evidence):
+    """Code of a tenth of the learning rate."""
+    rate = evidence.learning_rate / 10
+    return f"{optimizer_line(evidence.model.optimizer, rate)}  # compile anew"
+
+
 def changed_loss(output, **changes):
     """Code of the loss of an output, with some arguments changed."""
     loss = output.loss
