@@ -17,11 +17,12 @@ from tests.diagnosis.cases import (
     computed,
     look_at,
     on_torch,
+    only,
     run_cure,
     stack,
     twins,
 )
-from tests.diagnosis.test_flow import NUMBERS, extra, minus, two_ends
+from tests.diagnosis.test_flow import NUMBERS, clipped, extra, minus, two_ends
 
 Dense = layers.Dense
 
@@ -126,12 +127,6 @@ CAUSES = {
         lambda: two_ends([SPARSE, None]),
         "does not use",
     ),
-    "a clip": (
-        lambda: rounded(
-            lambda x: Dense(1)(ops.clip(x, 8.0, 9.0)), X[:, :1], 5, None
-        ),
-        "beyond the bounds",
-    ),
     "round": (lambda: rounded(ops.round, (X[:, :1] > 0) * 1.0), "'round'"),
     "argmax": (
         lambda: rounded(
@@ -159,6 +154,10 @@ def test_the_cause_of_no_gradient(name):
     assert found.code == "dead-gradient"
     assert word in found.cause
     assert run_cure(report, {"model": model, "x": x, "y": y}).findings == ()
+
+
+def test_a_clip_that_nothing_gets_through_is_named():
+    assert "beyond the bounds of 'clip" in only(*clipped(8.0)).cause
 
 
 def towers(rows):
