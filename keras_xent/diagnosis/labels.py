@@ -253,7 +253,7 @@ def _distribution(output):
         if empty
         else "Several classes may be true at once (multi-label)."
         if several
-        else "Scores of any size were passed, as a teacher's logits are."
+        else "Logits, scores of any size, were passed, as of a teacher."
         if labels.min() < 0
         else "Counts, percentages or scores were passed as they are.",
         "sample_weight = (y.sum(axis=-1) > 0).astype('float32')"

@@ -298,7 +298,7 @@ def _step_too_large(evidence):
         "scaled.",
         data.scaled(evidence.x)
         + cures.optimizer_line(optimizer, rate / 100)
-        + "  # then up again, as far as it goes",
+        + "  # then up again",
     )
 
 
