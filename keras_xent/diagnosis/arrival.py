@@ -100,9 +100,18 @@ def vanishing(evidence):
         if kernels:
             sizes[layer] = max(float(np.abs(g).max()) for _, g in kernels)
     names, values = list(sizes), np.array(list(sizes.values()))
-    if len(values) < _DEEP or not values.max() > 0:
+    # A bias has it in full, where a kernel is behind outputs near 0.
+    largest = max(
+        (
+            float(np.abs(g).max())
+            for _, g in evidence.gradients
+            if g is not None
+        ),
+        default=0.0,
+    )
+    if len(values) < _DEEP or not largest > 0:
         return
-    share = values / values.max()
+    share = values / largest
     if share[0] >= _VANISHED or share[len(share) // 2] >= _ON_THE_WAY:
         return
     # Behind a layer that scales by next to nothing it comes back at once.
@@ -124,7 +133,7 @@ def vanishing(evidence):
             "layers": len(names),
             "gradient of the first": float(values[0]),
             "of the one in the middle": float(values[len(values) // 2]),
-            "largest": float(values.max()),
+            "largest": largest,
             "activation": usual or "none",
         },
         f"Many layers with {usual}, each of which lets through a quarter of "

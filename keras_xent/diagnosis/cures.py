@@ -7,7 +7,6 @@ import numpy as np
 
 from keras_xent.diagnosis import ends
 from keras_xent.diagnosis.activations import NORMALIZING, final_activation
-from keras_xent.diagnosis.evidence import host
 from keras_xent.losses.base import RowLoss
 from keras_xent.losses.kinds import (
     CLASS_IDS,
@@ -114,7 +113,9 @@ def optimizer_line(optimizer, rate=None):
     """
     kind = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
     kind = kind if hasattr(keras.optimizers, kind) else "Adam"
-    usual = float(host(getattr(keras.optimizers, kind)().learning_rate))
+    # Not of a new one: in a step on JAX no variable can be made.
+    of_kind = inspect.signature(getattr(keras.optimizers, kind)).parameters
+    usual = of_kind["learning_rate"].default
     shown = usual if rate is None else min(usual, rate)
     return f"optimizer = keras.optimizers.{kind}({float(f'{shown:.2g}')!r})"
 

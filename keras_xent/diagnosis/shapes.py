@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_xent.diagnosis import cures, ends
+from keras_xent.diagnosis import cures, ends, steps
 from keras_xent.diagnosis.cures import kind_of_labels
 from keras_xent.diagnosis.evidence import host
 from keras_xent.diagnosis.report import ERROR, Finding
@@ -18,8 +18,9 @@ def findings(evidence):
     for output in evidence.outputs:
         if output.expects.labels not in _ONE_FOR_ONE or _go_together(output):
             continue
-        # What can be broadcast is a finding of the labels.
-        if not any(side_by_side(output)):
+        # What can be broadcast, and one label for many, are findings of the
+        # labels.
+        if not any(side_by_side(output)) and not any(steps.left_on(output)):
             yield _misshapen(output)
 
 

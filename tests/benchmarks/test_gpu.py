@@ -46,7 +46,7 @@ def command(*arguments, **environment):
             # Two sizes in two layouts, float32, mixed; three losses in two
             # dtypes.
             2 * 2 + 2 + 3 * 2,
-            marks=pytest.mark.slow,
+            marks=pytest.mark.thorough,
         ),
     ],
 )

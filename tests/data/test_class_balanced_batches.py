@@ -205,6 +205,8 @@ def test_fit_sees_each_batch_once_with_any_workers(workers):
     assert seen[0] in (0, 1, 5)
     assert np.diff(seen).tolist() == [1] * 14
     assert data.epoch in (3, 4)
+    for child in multiprocessing.active_children():
+        child.join(30)  # They are told to end, and take a moment to.
     assert not multiprocessing.active_children()
 
 

@@ -77,6 +77,13 @@ def test_vanishing_gradient(broken, healthy):
     assert codes(*healthy()) == []
 
 
+def test_small_first_weights_leave_the_gradient_to_the_last_bias():
+    small = [keras.initializers.RandomNormal(0, 0.01, seed=i) for i in range(9)]
+    inner = [Dense(4, "tanh", kernel_initializer=each) for each in small]
+    broken = stack(*inner, Dense(3), loss=SPARSE)
+    assert codes(*broken) == ["vanishing-gradient"]
+
+
 def with_gradients(*sizes):
     """What is seen of a stack whose kernels have gradients of these sizes."""
     model, *_ = deep("sigmoid", len(sizes) - 1)

@@ -381,3 +381,14 @@ NEXT = TOKENS % 3
 def test_all_masked(broken, healthy):
     assert codes(*broken()) == ["all-masked"]
     assert codes(*healthy()) == []
+
+
+def test_one_label_for_many_places_is_told_once():
+    broken = stack(
+        layers.Conv2D(2, 3),
+        Dense(1),
+        loss="mse",
+        x=normal(8, 5, 5, 1),
+        y=X[:8, :1],
+    )
+    assert only(*broken).code == "shape-broadcast"

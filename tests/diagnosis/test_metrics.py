@@ -17,8 +17,10 @@ from tests.diagnosis.cases import (
     codes,
     compiled,
     cured,
+    look_at,
     one_tower,
     only,
+    run_cure,
     stack,
     twins,
     two_towers,
@@ -286,3 +288,11 @@ def test_the_head_is_called_by_its_name():
     fixed = eval(found.cure, {"keras_xent": keras_xent})
     assert isinstance(fixed, keras_xent.layers.CosineHead)
     assert codes(*stack(fixed, loss=losses.LinearCrossentropy())) == []
+
+
+def test_a_cure_of_two_metrics_is_said_once():
+    model, x, y, _ = classes(metrics.Precision(), metrics.Recall())
+    report = look_at(model, x, y)
+    assert [each.code for each in report.findings] == ["metric-mismatch"] * 2
+    assert report.findings[1].cure == "# as above"
+    assert run_cure(report, {"model": model, "x": x, "y": y}).findings == ()

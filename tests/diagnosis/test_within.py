@@ -10,7 +10,15 @@ import keras_xent
 from keras_xent import losses
 from keras_xent.diagnosis.within import expectation_within
 from keras_xent.losses.kinds import LOGITS, PROBABILITIES, UNKNOWN, YES_NO
-from tests.diagnosis.cases import FLAGS, X, codes, on_torch, run_cure, stack
+from tests.diagnosis.cases import (
+    FLAGS,
+    IDS,
+    X,
+    codes,
+    on_torch,
+    run_cure,
+    stack,
+)
 from tests.testing import normal
 
 Dense = layers.Dense
@@ -129,3 +137,8 @@ def test_a_teacher_gives_logits(loss):
     student = teacher(lambda z: z, loss, "softmax")
     assert codes(*student) == ["probabilities-as-logits"]
     assert len(codes(*teacher(ops.softmax, loss, "softmax"))) == 2
+
+
+def test_what_the_loss_raises_over_is_found_first():
+    model, x, y, _ = stack(Dense(3), loss=sparse, y=IDS + 1)
+    assert codes(model, x, y) == ["labels-out-of-range"]
