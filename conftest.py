@@ -44,8 +44,9 @@ QUICKLY = {
 # that is given a flag which it does not know.
 KNOWN = (0, 6), (0, 11)
 
-# What is NumPy on every backend but for a few calls, and takes most of an hour
-# on those that compile: there it is for a thorough run.
+# What is NumPy on every backend but for a few calls, or one law for many
+# losses, and takes most of an hour on those that compile: there it is for a
+# thorough run.
 ON_PYTORCH = tuple(
     pathlib.Path(__file__).parent / "tests" / name
     for name in (
@@ -54,6 +55,9 @@ ON_PYTORCH = tuple(
         "docs",
         "examples",
         "test_install.py",
+        # The same laws on each backend, of all losses in all dtypes.
+        "test_both_ways.py",
+        "test_floatx.py",
     )
 )
 # Those few calls.

@@ -594,7 +594,7 @@ def test_a_fit_ends_at_the_same_weights_and_logs(kind, how, way):
         assert_all_close(result, expected, 1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @only_on("torch", "the others compile in any case")
 def test_a_compiled_fit_of_torch_ends_at_the_same_weights(way):
     # It would compile a second time for the rows that are left.

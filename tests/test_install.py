@@ -78,7 +78,7 @@ def test_imports_and_trains_with_this_backend_alone(tmp_path):
     run(python, "-c", program, cwd=tmp_path, env=environment)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_oldest_keras_passes_what_depends_on_keras(tmp_path):
     """The rest of the environment stays: only Keras is put before it."""
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]

@@ -14,6 +14,11 @@ def only_on(backend, reason):
     return pytest.mark.skipif(backend != BACKEND, reason=reason)
 
 
+def thorough_on(*backends):
+    """Marks what takes long on these backends, for a thorough run there."""
+    return pytest.mark.thorough if BACKEND in backends else lambda test: test
+
+
 def to_numpy(x):
     """A tensor of any backend and dtype as NumPy; bfloat16 as float32."""
     if keras.backend.standardize_dtype(x.dtype) == "bfloat16":

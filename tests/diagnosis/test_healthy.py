@@ -523,7 +523,9 @@ def test_losses_of_rows(name):
     ],
     ids=lambda loss: loss.name,
 )
-@pytest.mark.parametrize("epochs", [25, 400])
+@pytest.mark.parametrize(
+    "epochs", [25, pytest.param(400, marks=pytest.mark.thorough)]
+)
 def test_rows_that_have_been_learned(loss, epochs):
     """After 100 steps, and when nothing is left to learn."""
     y = np.arange(128) % 4

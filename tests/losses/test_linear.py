@@ -96,7 +96,7 @@ def same_weights(a, b, rtol=1e-5, atol=1e-6):
             "tied",
             {"jit_compile": True},
             # A minute on PyTorch.
-            marks=[pytest.mark.slow] if BACKEND == "torch" else [],
+            marks=[pytest.mark.thorough] if BACKEND == "torch" else [],
         ),
     ],
     ids=str,

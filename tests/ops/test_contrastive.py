@@ -12,6 +12,7 @@ from tests.testing import (
     normal,
     only_on,
     quick,
+    thorough_on,
     to_numpy,
 )
 
@@ -189,6 +190,7 @@ def test_temperature_and_bias_get_their_gradients(name, views):
 
 
 @pytest.mark.float64
+@thorough_on("tensorflow")
 @each_case
 @each_views
 def test_gradients_agree_with_finite_differences(name, views):
