@@ -90,25 +90,17 @@ def nothing_trainable(evidence):
 
 def vanishing(evidence):
     """Layers one behind the other, each of which makes the gradient smaller."""
-    sizes = {}
+    sizes, largest = {}, 0.0
     for layer, gradients in by_layer(evidence.gradients).items():
-        kernels = [
-            (variable, gradient)
-            for variable, gradient in gradients
-            if gradient is not None and gradient.ndim > 1
-        ]
-        if kernels:
-            sizes[layer] = max(float(np.abs(g).max()) for _, g in kernels)
+        for _, gradient in gradients:
+            if gradient is None:
+                continue
+            size = float(np.abs(gradient).max())
+            # A bias has it in full, where a kernel is behind outputs near 0.
+            largest = max(largest, size)
+            if gradient.ndim > 1:
+                sizes[layer] = max(sizes.get(layer, 0.0), size)
     names, values = list(sizes), np.array(list(sizes.values()))
-    # A bias has it in full, where a kernel is behind outputs near 0.
-    largest = max(
-        (
-            float(np.abs(g).max())
-            for _, g in evidence.gradients
-            if g is not None
-        ),
-        default=0.0,
-    )
     if len(values) < _DEEP or not largest > 0:
         return
     share = values / largest
