@@ -11,6 +11,7 @@ marked `float64`, because there float64 is a switch that must be thrown before
 the import.
 """
 
+import collections
 import concurrent.futures
 import gc
 import importlib.metadata
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 
 import pytest
 
@@ -62,6 +64,11 @@ ON_PYTORCH = tuple(
 )
 # Those few calls.
 BUT = ("test_calls.py", "test_examine.py", "test_observe.py", "test_probe.py")
+
+# So many cases of one test run on the backends that compile; a thorough run
+# takes the others, and PyTorch all. A law that fails there seldom fails for a
+# single case, and its classes and options take turns from test to test.
+CASES = 4
 
 # A line of a child that says how far it is.
 PROGRESS = re.compile(r"\[ *\d+%\]$")
@@ -170,6 +177,24 @@ def pytest_collection_finish():
     gc.set_threshold(50_000)
 
 
+def _is_thorough(item):
+    return item.get_closest_marker("thorough")
+
+
+def _beyond_the_sample(items):
+    """The cases of each test but `CASES`, spread evenly."""
+    tests = collections.defaultdict(list)
+    for item in items:
+        if hasattr(item, "callspec") and not _is_thorough(item):
+            tests[item.nodeid.partition("[")[0]].append(item)
+    for name, cases in tests.items():
+        # Not the first class of a list each time.
+        first = zlib.crc32(name.encode()) % len(cases)
+        cases = cases[first:] + cases[:first]
+        kept = {len(cases) * i // CASES for i in range(CASES)}
+        yield from (case for i, case in enumerate(cases) if i not in kept)
+
+
 def pytest_collection_modifyitems(config, items):
     def leave_out(mark):
         elsewhere = [item for item in items if item.get_closest_marker(mark)]
@@ -184,6 +209,8 @@ def pytest_collection_modifyitems(config, items):
                 map(item.path.is_relative_to, ON_PYTORCH)
             ):
                 item.add_marker("thorough")
+        for item in _beyond_the_sample(items):
+            item.add_marker("thorough")
     if "thorough" not in config.option.markexpr:
         leave_out("thorough")
     # Here float64 is a switch that is thrown before the import.

@@ -125,7 +125,7 @@ def next_keras(folder):
     return target, newest
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_next_keras_passes_what_depends_on_its_inside(tmp_path):
     """A nightly build or a pre-release, put before the rest."""
     target, newest = next_keras(tmp_path)

@@ -11,7 +11,10 @@ import pytest
 from tests.processes import outputs
 from tests.testing import only_on
 
-pytestmark = only_on("jax", "Keras spreads variables on JAX only")
+pytestmark = [
+    pytest.mark.thorough,
+    only_on("jax", "Keras spreads variables on JAX only"),
+]
 
 CASES = [
     "over classes",

@@ -8,7 +8,7 @@ from keras import layers
 import keras_xent
 from keras_xent import diagnose, losses
 from keras_xent.layers import SimilarityHead
-from tests.testing import BACKEND, normal
+from tests.testing import normal
 
 X = normal(32, 4)
 IDS = np.arange(32) % 3
@@ -86,19 +86,8 @@ def only(*case, **options):
     return finding
 
 
-def on_torch(cases, tensorflow=2, jax=1):
-    """All cases on PyTorch, the first few on the others.
-
-    These compile each operation for each shape, so that a model takes them a
-    second, and what is looked at is NumPy on all of them.
-    """
-    count = {"tensorflow": tensorflow, "jax": jax}.get(BACKEND)
-    return dict(list(cases.items())[:count])
-
-
 def twins(cases):
     """One test for each: the broken model, and the smallest repair of it."""
-    cases = on_torch(cases)
     return pytest.mark.parametrize(
         ("broken", "healthy"), cases.values(), ids=list(cases)
     )

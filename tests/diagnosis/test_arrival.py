@@ -16,7 +16,6 @@ from tests.diagnosis.cases import (
     compiled,
     computed,
     look_at,
-    on_torch,
     only,
     run_cure,
     stack,
@@ -152,7 +151,7 @@ CAUSES = {
 del CAUSES["dead units in a call"]
 
 
-@pytest.mark.parametrize("name", on_torch(CAUSES))
+@pytest.mark.parametrize("name", CAUSES)
 def test_the_cause_of_no_gradient(name):
     case, word = CAUSES[name]
     model, x, y, *_ = case()

@@ -11,7 +11,6 @@ from tests.diagnosis.cases import (
     compiled,
     cured,
     look_at,
-    on_torch,
     only,
     run_cure,
     stack,
@@ -109,7 +108,6 @@ KINDS = {
         TripletHinge(MARGIN, mining="semi_hard"), **how
     ),
 }
-KINDS = on_torch(KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
@@ -177,7 +175,6 @@ ANGLES = {
         of_angles, layers.Concatenate(), **how
     ),
 }
-ANGLES = on_torch(ANGLES, tensorflow=1)
 
 
 @pytest.mark.parametrize("kind", ANGLES.values(), ids=list(ANGLES))
@@ -222,8 +219,8 @@ OTHERS = {
 
 @pytest.mark.parametrize(
     ("loss", "y", "units"),
-    on_torch(OTHERS).values(),
-    ids=list(on_torch(OTHERS)),
+    OTHERS.values(),
+    ids=list(OTHERS),
 )
 def test_outputs_that_begin_alike_are_no_embeddings(loss, y, units):
     last = layers.Dense(units, **TINY, bias_initializer="zeros")

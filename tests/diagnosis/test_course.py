@@ -13,7 +13,6 @@ from tests.diagnosis.cases import (
     KERAS_SPARSE,
     KERAS_YES_NO,
     compiled,
-    on_torch,
     sparse,
     stack,
 )
@@ -126,8 +125,8 @@ STAYS = {
 
 @pytest.mark.parametrize(
     ("code", "broken", "healthy"),
-    on_torch(STAYS).values(),
-    ids=list(on_torch(STAYS)),
+    STAYS.values(),
+    ids=list(STAYS),
 )
 @pytest.mark.parametrize("validation", [0.0, 0.2])
 def test_a_loss_that_stays_is_told(code, broken, healthy, validation):

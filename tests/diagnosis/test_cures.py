@@ -16,7 +16,6 @@ from tests.diagnosis.cases import (
     X,
     compiled,
     look_at,
-    on_torch,
     run_cure,
     stack,
 )
@@ -160,111 +159,104 @@ CASES = {
             Dense(1), loss="categorical_crossentropy", y=X[:, :1] * 3
         ),
     ),
+    "precision of ids": (
+        "metric-mismatch",
+        lambda: stack(
+            Dense(3, "softmax"), loss=CE, metrics=[keras.metrics.Recall()]
+        ),
+    ),
+    "precision of ids and logits": (
+        "metric-mismatch",
+        lambda: stack(
+            Dense(3), loss=SPARSE, metrics=[keras.metrics.Precision()]
+        ),
+    ),
+    "precision of a logit": (
+        "metric-mismatch",
+        lambda: stack(
+            Dense(1),
+            loss=YES_NO,
+            y=FLAGS,
+            metrics=[keras.metrics.Precision()],
+        ),
+    ),
+    "several units": (
+        "shape-broadcast",
+        lambda: stack(Dense(3), loss="mse", y=X[:, :1]),
+    ),
+    "a column for each unit": (
+        "shape-broadcast",
+        lambda: stack(Dense(1), loss="mse", y=X),
+    ),
+    "ids for several sigmoids": (
+        "shape-broadcast",
+        lambda: stack(Dense(3, "sigmoid"), loss=BCE, y=IDS),
+    ),
+    "rows of zeros": (
+        "targets-not-distribution",
+        lambda: stack(Dense(3), loss=losses.SoftmaxCrossentropy(), y=SOME),
+    ),
+    "counts": (
+        "targets-not-distribution",
+        lambda: stack(
+            Dense(3), loss=losses.SoftmaxCrossentropy(), y=1 + 4 * ONE_HOT
+        ),
+    ),
+    "scores of a teacher": (
+        "targets-not-distribution",
+        lambda: stack(Dense(3), loss=losses.SoftmaxCrossentropy(), y=X[:, :3]),
+    ),
+    "softmax, sigmoid and several": (
+        "probabilities-as-logits",
+        lambda: stack(Dense(3, "softmax"), loss=YES_NO, y=SEVERAL),
+    ),
+    "weights of 0": (
+        "all-masked",
+        lambda: stack(Dense(3), loss=SPARSE, weight=np.zeros(32)),
+    ),
+    "only what is ignored": (
+        "all-masked",
+        lambda: stack(
+            Dense(3),
+            loss=losses.SparseSoftmaxCrossentropy(ignore_class=[0, 1, 2]),
+        ),
+    ),
+    "zeros": (
+        "zero-initialised",
+        lambda: stack(
+            Dense(5, "tanh", kernel_initializer="zeros"),
+            Dense(3, kernel_initializer="zeros"),
+            loss=SPARSE,
+        ),
+    ),
+    "the ends of tanh": (
+        "saturated",
+        lambda: stack(
+            Dense(50, "tanh", kernel_initializer=LARGE),
+            Dense(5, "tanh"),
+            Dense(3),
+            loss=SPARSE,
+        ),
+    ),
+    "a clip": ("saturated", clipped),
+    "a unit for nothing": (
+        "missing-class",
+        lambda: stack(
+            Dense(3, "softmax"),
+            loss=CE,
+            x=np.tile(X, (10, 1)),
+            y=np.tile(IDS % 2, 10),
+        ),
+    ),
+    "a scale of 1": (
+        "temperature-out-of-reach",
+        lambda: stack(
+            CosineHead(8, scale=1.0),
+            loss=losses.LinearCrossentropy(),
+            y=np.arange(32) % 8,
+        ),
+    ),
 }
-CASES = on_torch(CASES, tensorflow=len(CASES), jax=len(CASES))
-CASES |= on_torch(
-    {
-        "precision of ids": (
-            "metric-mismatch",
-            lambda: stack(
-                Dense(3, "softmax"), loss=CE, metrics=[keras.metrics.Recall()]
-            ),
-        ),
-        "precision of ids and logits": (
-            "metric-mismatch",
-            lambda: stack(
-                Dense(3), loss=SPARSE, metrics=[keras.metrics.Precision()]
-            ),
-        ),
-        "precision of a logit": (
-            "metric-mismatch",
-            lambda: stack(
-                Dense(1),
-                loss=YES_NO,
-                y=FLAGS,
-                metrics=[keras.metrics.Precision()],
-            ),
-        ),
-        "several units": (
-            "shape-broadcast",
-            lambda: stack(Dense(3), loss="mse", y=X[:, :1]),
-        ),
-        "a column for each unit": (
-            "shape-broadcast",
-            lambda: stack(Dense(1), loss="mse", y=X),
-        ),
-        "ids for several sigmoids": (
-            "shape-broadcast",
-            lambda: stack(Dense(3, "sigmoid"), loss=BCE, y=IDS),
-        ),
-        "rows of zeros": (
-            "targets-not-distribution",
-            lambda: stack(Dense(3), loss=losses.SoftmaxCrossentropy(), y=SOME),
-        ),
-        "counts": (
-            "targets-not-distribution",
-            lambda: stack(
-                Dense(3), loss=losses.SoftmaxCrossentropy(), y=1 + 4 * ONE_HOT
-            ),
-        ),
-        "scores of a teacher": (
-            "targets-not-distribution",
-            lambda: stack(
-                Dense(3), loss=losses.SoftmaxCrossentropy(), y=X[:, :3]
-            ),
-        ),
-        "softmax, sigmoid and several": (
-            "probabilities-as-logits",
-            lambda: stack(Dense(3, "softmax"), loss=YES_NO, y=SEVERAL),
-        ),
-        "weights of 0": (
-            "all-masked",
-            lambda: stack(Dense(3), loss=SPARSE, weight=np.zeros(32)),
-        ),
-        "only what is ignored": (
-            "all-masked",
-            lambda: stack(
-                Dense(3),
-                loss=losses.SparseSoftmaxCrossentropy(ignore_class=[0, 1, 2]),
-            ),
-        ),
-        "zeros": (
-            "zero-initialised",
-            lambda: stack(
-                Dense(5, "tanh", kernel_initializer="zeros"),
-                Dense(3, kernel_initializer="zeros"),
-                loss=SPARSE,
-            ),
-        ),
-        "the ends of tanh": (
-            "saturated",
-            lambda: stack(
-                Dense(50, "tanh", kernel_initializer=LARGE),
-                Dense(5, "tanh"),
-                Dense(3),
-                loss=SPARSE,
-            ),
-        ),
-        "a clip": ("saturated", clipped),
-        "a unit for nothing": (
-            "missing-class",
-            lambda: stack(
-                Dense(3, "softmax"),
-                loss=CE,
-                x=np.tile(X, (10, 1)),
-                y=np.tile(IDS % 2, 10),
-            ),
-        ),
-        "a scale of 1": (
-            "temperature-out-of-reach",
-            lambda: stack(
-                CosineHead(8, scale=1.0),
-                loss=losses.LinearCrossentropy(),
-                y=np.arange(32) % 8,
-            ),
-        ),
-    }
-)
 
 
 @pytest.mark.parametrize(("code", "broken"), CASES.values(), ids=list(CASES))

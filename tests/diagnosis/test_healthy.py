@@ -19,7 +19,6 @@ from tests.diagnosis.cases import (
     X,
     codes,
     compiled,
-    on_torch,
     one_tower,
     stack,
     two_towers,
@@ -123,7 +122,7 @@ CONVERGED = {
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-@pytest.mark.parametrize("name", on_torch(CONVERGED, 3, 1))
+@pytest.mark.parametrize("name", CONVERGED)
 def test_converged(name, loaded, tmp_path):
     end, loss, y, scale = CONVERGED[name]
     model, x, y = learned(end(), loss, y, scale)
@@ -420,7 +419,7 @@ WELL = {
 }
 
 
-@pytest.mark.parametrize("name", on_torch(WELL, len(WELL), 5))
+@pytest.mark.parametrize("name", WELL)
 def test_well(name):
     assert codes(*WELL[name]()) == []
 
@@ -507,7 +506,7 @@ class Views(layers.Layer):
         return keras.ops.stack(towers, axis=1)
 
 
-@pytest.mark.parametrize("name", on_torch(OF_ROWS, 4, 6))
+@pytest.mark.parametrize("name", OF_ROWS)
 def test_losses_of_rows(name):
     assert codes(*OF_ROWS[name]()) == []
 
@@ -535,6 +534,7 @@ def test_rows_that_have_been_learned(loss, epochs):
     assert codes(model, x, y) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "loss", [losses.InfoNCE(), losses.SigmoidContrastive()]
 )

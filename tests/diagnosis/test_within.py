@@ -15,7 +15,6 @@ from tests.diagnosis.cases import (
     IDS,
     X,
     codes,
-    on_torch,
     run_cure,
     stack,
 )
@@ -59,7 +58,7 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", on_torch(OWN, 3, 3))
+@pytest.mark.parametrize("name", OWN)
 def test_logits_are_asked_for(name):
     loss, y = OWN[name], FLAGS.astype("float32")
     broken = stack(Dense(1, "sigmoid"), loss=loss, y=y)

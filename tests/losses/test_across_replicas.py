@@ -13,7 +13,7 @@ import pytest
 
 from keras_xent import losses, metrics
 from tests import processes
-from tests.testing import BACKEND, normal, thorough_on, to_numpy
+from tests.testing import BACKEND, normal, to_numpy
 
 LOSSES = [
     losses.SymmetricKLHinge(1.0, across_replicas=True),
@@ -295,7 +295,7 @@ CHECKS = {
 }
 
 
-@thorough_on("tensorflow")
+@pytest.mark.thorough
 def test_all_replicas_train_as_one_device(tmp_path):
     # JAX wants batches that its devices share evenly.
     last = 8 if BACKEND == "jax" else 5

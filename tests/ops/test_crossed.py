@@ -229,6 +229,7 @@ assert sizes[0] < sizes[1], sizes
 """
 
 
+@pytest.mark.thorough
 @only_on("jax", "only JAX takes tensors apart by itself")
 @pytest.mark.parametrize(
     ("kind", "name"),
