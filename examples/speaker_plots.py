@@ -336,6 +336,11 @@ def draw_map(axis, data, names, similarity):
     return name_legend(axis, handles, [names[one] for one in ids])
 
 
+def root(x):
+    """The square root; 0 below 0, where axes end before their limits are."""
+    return np.sqrt(np.maximum(x, 0))
+
+
 def training_curves(histories):
     """The loss, and the error rates or the accuracy on validation pairs."""
     kinds = [("Loss", {"loss": ("", "-")})]
@@ -366,11 +371,11 @@ def training_curves(histories):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if keys is RATES:
             # Small rates are told apart as large ones are, and 0 is there.
-            axis.set_yscale("function", functions=(np.sqrt, np.square))
+            axis.set_yscale("function", functions=(root, np.square))
             ticks = [0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1]
             axis.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
             most = max(line.get_ydata().max() for line in axis.lines)
-            axis.set_ylim(0, min(1, 1.1 * most))
+            axis.set_ylim(0, min(1, 1.1 * most) or 1)
         elif keys is ACCURACIES:
             axis.set_ylim(0, 1.05)
             axis.yaxis.set_major_formatter(PERCENT)

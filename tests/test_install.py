@@ -23,6 +23,8 @@ PACKAGE = {
     "torch": "torch==2.13.0",
 }
 OTHERS = [name for name in PACKAGE if name != BACKEND]
+# Other versions warn of other things.
+OPTIONS = ("-q", "-x", "-W", "default")
 OLDEST_KERAS = "3.14.0"
 SOME = "Sparse or Linear or Sampled or Spearman or SymmetricKL or Verification"
 SOME += " or Perplexity or Brier"
@@ -97,7 +99,7 @@ def test_the_oldest_keras_passes_what_depends_on_keras(tmp_path):
         chosen += " or test_callback"
     chosen += " or test_keras"
     run(
-        *[sys.executable, "-m", "pytest", "-q", "-x", "-k", chosen],
+        *[sys.executable, "-m", "pytest", *OPTIONS, "-k", chosen],
         *["tests/test_losses_contract.py", "tests/test_metrics_contract.py"],
         *["tests/test_masking.py", "tests/ops/test_crossentropy.py"],
         *["tests/diagnosis/test_callback.py", "tests/test_keras.py"],
@@ -141,7 +143,7 @@ def test_the_next_keras_passes_what_depends_on_its_inside(tmp_path):
         files += ["tests/test_losses_contract.py"]
         files += ["tests/test_metrics_contract.py"]
     run(
-        *[sys.executable, "-m", "pytest", "-q", "-x", *files],
+        *[sys.executable, "-m", "pytest", *OPTIONS, *files],
         # What compiles on PyTorch takes longer than all the rest.
         *["-k", "not jit and not compil and not floatx"],
         cwd=ROOT,

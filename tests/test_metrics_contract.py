@@ -12,6 +12,9 @@ from tests.testing import BACKEND, autocast, normal, to_numpy, with_mask
 
 each_metric = pytest.mark.parametrize("case", METRICS, ids=str)
 
+# PyTorch compiles for more than a minute; a loss does so in each run.
+COMPILED_LATER = [pytest.mark.thorough] if BACKEND == "torch" else []
+
 # Fourteen rows, of which seven count: JAX compiles all anew for other sizes.
 WEIGHT = np.array([1, 2, 0, 1, 0, 3, 0, 0, 1, 0, 2, 0, 3, 0], "float32")
 COUNTS = WEIGHT > 0
@@ -50,7 +53,13 @@ def measure(case, labels, predictions, weight=None, **kwargs):
 
 
 @each_metric
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(how, marks=COMPILED_LATER) if how == "jit_compile" else how
+        for how in HOWS
+    ],
+)
 def test_is_evaluated_and_trained_along_in_compile(case, how):
     if how == "jit_compile" and BACKEND == "torch" and not case.torch_compile:
         pytest.skip("PyTorch compiles for too long: one class of each kind")

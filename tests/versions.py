@@ -108,7 +108,10 @@ def main(arguments=None):
     run = [folder / "bin" / "python", "-m"]
     subprocess.run([*run, "pip", "freeze"], check=True)
     done = subprocess.run(
-        [*run, "pytest", *given.pytest], cwd=ROOT, env=environment, check=False
+        [*run, "pytest", "-W", "default", *given.pytest],
+        cwd=ROOT,
+        env=environment,
+        check=False,
     )
     return done.returncode
 

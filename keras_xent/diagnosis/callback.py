@@ -345,8 +345,12 @@ class Diagnose(keras.callbacks.Callback):
         if np.isfinite(loss) and loss <= _DIVERGED * self._usual:
             if self._steps <= _FIRST_STEPS:
                 self._usual = max(self._usual, abs(loss))
-        elif np.isfinite(loss) and self._steps == len(batches):
-            self._usual = abs(loss)  # The first: there is nothing to exceed.
+        elif np.isfinite(loss) and (
+            self._steps == len(batches) or not self._usual
+        ):
+            # There is nothing to exceed: it is the first, or those before it
+            # were 0, as of a batch without a pair.
+            self._usual = abs(loss)
         else:
             self._find_trouble(loss, state)
 

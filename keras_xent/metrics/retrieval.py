@@ -156,7 +156,9 @@ def retrieval(
             break
         # Of infinities none would be before another.
         far = np.nan_to_num(far)
-        far = np.where(match, far, np.nextafter(far - near_enough, -np.inf))
+        with np.errstate(over="ignore"):  # Below the lowest number is -inf.
+            nearer = np.nextafter(far - near_enough, -np.inf)
+        far = np.where(match, far, nearer)
         if own:
             far[np.arange(len(block)), block] = np.inf
         deep = max(*ks, matches[block].max())

@@ -7,6 +7,9 @@ import pytest
 from keras_xent import callbacks, layers, losses, metrics
 from tests.testing import normal
 
+# Numbers at random, which no threshold parts.
+pytestmark = pytest.mark.filterwarnings("ignore:The tuned threshold")
+
 X, IDS = normal(12, 4), np.arange(12) % 3
 
 
@@ -21,7 +24,7 @@ def classifier():
     )
     loss = losses.LinearCrossentropy()
     model.compile(keras.optimizers.Adam(0.05), loss, run_eagerly=True)
-    return model, keras.Model(model.inputs, model.layers[-2].output)
+    return model, keras.Model(model.inputs[0], model.layers[-2].output)
 
 
 def fit(model, callback):

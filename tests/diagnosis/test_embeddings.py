@@ -22,7 +22,7 @@ from tests.diagnosis.cases import (
     twins,
     two_towers,
 )
-from tests.testing import normal
+from tests.testing import normal, to_numpy
 
 Dense = layers.Dense
 ROWS = np.arange(32)
@@ -216,7 +216,7 @@ def test_the_lowest_loss_of_a_scale_is_that_of_a_simplex(units):
     features = simplex[y].astype("float32")
     loss = losses.LinearCrossentropy()(y, layer(features, training=True))
     assert found.evidence["lowest possible loss"] == pytest.approx(
-        float(loss), rel=1e-5
+        float(to_numpy(loss)), rel=1e-5
     )
 
 

@@ -20,6 +20,9 @@ import pytest
 
 import keras_xent
 
+# What a page shows is to warn.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
 PAGE = Path(__file__).parents[2] / "docs" / "diagnose.md"
 
 HEADING = re.compile(r"^(#{1,3}) (.*)$")

@@ -89,7 +89,7 @@ def test_each_recipe_is_followed():
     assert RECIPES.keys() == RUN.keys()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("recipe", RUN)
 @only_on("torch", "one backend shows that nothing was left out")
 def test_what_a_recipe_adds_passes(recipe, tmp_path):

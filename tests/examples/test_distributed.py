@@ -65,6 +65,7 @@ def test_the_words_vectors_stay_where_they_are(found):
     assert one["memory"] < found["Keras's, 1 device"]["memory"]
 
 
+@pytest.mark.thorough
 @replicated
 def test_across_replicas_is_the_model_of_one_device(found):
     assert list(found) == [ONE, OWN, ACROSS]
@@ -131,6 +132,7 @@ def test_words_that_cannot_be_spread_are_refused(arguments, capsys):
     assert "half of them divide --words" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 @only_on("torch", "says the same on each backend")
 def test_what_a_process_says_is_said():
     with pytest.raises(SystemExit, match="--batch must be at most 270"):

@@ -211,7 +211,9 @@ def answer(printed):
 
 
 @torch_only
-@pytest.mark.parametrize("mode", ["batch", "pairs"])
+@pytest.mark.parametrize(
+    "mode", [pytest.param("batch", marks=pytest.mark.thorough), "pairs"]
+)
 def test_from_recordings_to_a_saved_model(recordings, tmp_path, capsys, mode):
     model, plots = tmp_path / "voices.keras", tmp_path / "plots"
     arguments = ["--data", recordings, "--unseen", 2, "--small"]
@@ -244,6 +246,7 @@ def test_from_recordings_to_a_saved_model(recordings, tmp_path, capsys, mode):
     assert re.search(r"0\.wav: (\w+)", capsys.readouterr().out)
 
 
+@pytest.mark.thorough
 @torch_only
 def test_a_saved_model_in_a_process_of_its_own(recordings, tmp_path):
     model = tmp_path / "voices.keras"

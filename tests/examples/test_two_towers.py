@@ -17,6 +17,11 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 import two_towers  # noqa: E402
 
+# The memory is measured with a loss that takes no temperature, too.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Gradients do not exist for variables"
+)
+
 numpy_only = only_on("torch", "NumPy alone")
 
 

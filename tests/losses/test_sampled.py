@@ -43,6 +43,8 @@ class Fingerprint(losses.SampledSoftmaxCrossentropy):
         return fingerprint + zero + 0.0 * keras.ops.sum(features, axis=-1)
 
 
+# The loss is made of the classes that were drawn, and has no gradient.
+@pytest.mark.filterwarnings("ignore:Gradients do not exist for variables")
 @pytest.mark.parametrize("how", [{}, {"run_eagerly": True}], ids=str)
 def test_every_step_of_a_fit_draws_a_sample_of_its_own(how):
     """Not the one that was there when the step was traced."""

@@ -628,13 +628,14 @@ MANY, BLOCK, FEW, VOCABULARY = 48, 11, 5, 83
 def largest_in_jax(function, *arrays, dtype=""):
     """The elements of the largest tensor in the jaxpr, whatever it nests."""
     import jax
+    from jax.extend.core import jaxprs_in_params
 
     def walk(jaxpr):
         for equation in jaxpr.eqns:
             for variable in equation.outvars:
                 if dtype in str(variable.aval.dtype):
                     yield int(np.prod(variable.aval.shape))
-            for inner in jax.core.jaxprs_in_params(equation.params):
+            for inner in jaxprs_in_params(equation.params):
                 yield from walk(inner)
 
     def step(*arrays):

@@ -365,6 +365,7 @@ def test_a_row_without_a_finite_logit_passes_no_gradient(
     assert np.all(grad[1] != 0)
 
 
+@pytest.mark.filterwarnings("ignore:`targets` should be distributions")
 @pytest.mark.parametrize("p", [0.0, 1.0])
 def test_focal_loss_of_a_certain_class_has_no_gradient(p):
     logits = np.array([[200.0, 0.0]], "float32")
