@@ -179,9 +179,9 @@ class Diagnose(keras.callbacks.Callback):
             )
         found = course.finding(output, reading, *seen)
         self.curve = (*self.curve, found)
-        later = self.later.findings if self.later is not None else ()
-        if seen and any(each.code == curve.PREDICTS_PRIOR for each in later):
-            return  # The batch after 100 steps has said it.
+        told = [*self.report.findings, *(self.later or self.report).findings]
+        if seen and any(each.code == curve.PREDICTS_PRIOR for each in told):
+            return  # The first batch or that after 100 steps has said it.
         warn(
             f"keras_xent.callbacks.Diagnose, {output.where}, epoch "
             f"{epoch + 1}: {found.summary} {found.cause}"

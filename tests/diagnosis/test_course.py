@@ -201,7 +201,7 @@ def test_what_the_batch_and_the_curve_show_is_told_once():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             model.fit(
-                x, y, batch_size, epochs=14, verbose=0, callbacks=[watcher]
+                x, y, batch_size, epochs=20, verbose=0, callbacks=[watcher]
             )
         told = [
             each
