@@ -203,17 +203,18 @@ def pytest_collection_modifyitems(config, items):
             items[:] = [item for item in items if item not in set(elsewhere)]
 
     backend = os.environ.get("KERAS_BACKEND")
+    # Here float64 is a switch that is thrown before the import.
+    x64 = os.environ.get("JAX_ENABLE_X64") == "1"
+    if backend == "jax" and not x64:
+        leave_out("float64")
     if backend in ("jax", "tensorflow"):
         for item in items:
             if item.path.name not in BUT and any(
                 map(item.path.is_relative_to, ON_PYTORCH)
             ):
                 item.add_marker("thorough")
-        for item in _beyond_the_sample(items):
+        # The few tests of float64 are a process of their own.
+        for item in () if x64 else _beyond_the_sample(items):
             item.add_marker("thorough")
     if "thorough" not in config.option.markexpr:
         leave_out("thorough")
-    # Here float64 is a switch that is thrown before the import.
-    x64 = os.environ.get("JAX_ENABLE_X64") == "1"
-    if backend == "jax" and not x64:
-        leave_out("float64")
