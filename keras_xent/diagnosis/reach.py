@@ -10,13 +10,22 @@ from keras_xent.diagnosis.activations import (
     seen_before,
 )
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
-from keras_xent.losses.kinds import CLASS_IDS, DISTRIBUTION, NUMBERS, YES_NO
+from keras_xent.losses.kinds import (
+    CLASS_IDS,
+    DISTRIBUTION,
+    NUMBERS,
+    UNKNOWN,
+    YES_NO,
+)
 
 # Fewer labels out of reach may be noise, or a few that were scaled by others.
 _SHARE = 0.05
 
 # How far, as a share of the spread of the labels, is far enough to matter.
 _FAR = 0.01
+
+# As a share of the loss beside it, that of the labels is 0.
+_HARDLY = 1e-3
 
 # Logits that stay within so much of each other are never sure of anything:
 # sigmoid(-4) is 0.02.
@@ -29,10 +38,10 @@ _DEAD = ("relu", "relu6")
 def targets(output):
     """Numbers to be predicted that the last activation cannot give."""
     labels = _finite(output.counted(output.labels, whole=True))
-    if labels.size == 0 or output.expects.labels != NUMBERS:
-        return
-    if output.y_true.size != output.y_pred.size:
+    if labels.size == 0 or output.y_true.size != output.y_pred.size:
         return  # Labels of something else, which `label-format` speaks of.
+    if output.expects.labels != NUMBERS and not _is_met_by_labels(output):
+        return
     activation = final_activation(output)
     low, high = reach(activation, output.y_pred)
     missed = np.abs(labels - np.clip(labels, low, high))
@@ -56,6 +65,24 @@ def targets(output):
         "taken for a regression.",
         ends.with_activation(output, "linear") + "# then compile again",
     )
+
+
+def _is_met_by_labels(output):
+    """Whether a loss of the user's own is least where outputs are labels.
+
+    Then it is 0 there, or hardly more where it takes a root of what is hardly
+    more, and larger on either side.
+    """
+    if output.expects.labels != UNKNOWN:
+        return False
+    labels = output.y_true.astype("float32").reshape(output.y_pred.shape)
+    step = float(np.ptp(labels)) or 1.0
+    try:
+        there = output.compute(labels)
+        beside = [output.compute(labels + way * step) for way in (-1, 1)]
+    except Exception:
+        return False  # It takes nothing but what it was written for.
+    return np.abs(there).max() < _HARDLY * min(each.max() for each in beside)
 
 
 def logits(output):

@@ -362,6 +362,11 @@ def test_bounded_logits(broken, healthy):
     assert codes(*healthy()) == []
 
 
+def own_error(y_true, y_pred):
+    squares = ops.square(ops.cast(y_true, y_pred.dtype) - y_pred)
+    return ops.sqrt(ops.mean(squares, axis=-1) + 1e-9)
+
+
 @twins(
     {
         "sigmoid": (
@@ -371,6 +376,14 @@ def test_bounded_logits(broken, healthy):
         "tanh": (
             lambda: stack(Dense(1, "tanh"), loss="mse", y=2 * X[:, :1]),
             lambda: stack(Dense(1, "tanh"), loss="mse", y=np.tanh(X[:, :1])),
+        ),
+        "a loss of one's own": (
+            lambda: stack(Dense(1, "tanh"), loss=own_error, y=2 * X[:, :1]),
+            lambda: stack(Dense(1), loss=own_error, y=2 * X[:, :1]),
+        ),
+        "flags for a sigmoid, and a loss of one's own": (
+            lambda: stack(Dense(1, "sigmoid"), loss=own_error, y=2 * FLAGS - 1),
+            lambda: stack(Dense(1, "sigmoid"), loss=own_error, y=FLAGS),
         ),
     }
 )
