@@ -58,9 +58,9 @@ class SampledLoss(HeadLoss):
             num_sampled=num_sampled,
             distribution=distribution if named else as_list(distribution),
             power=power,
-            unique=bool(unique),
+            unique=checks.flag("unique", unique),
             remove_accidental_hits=remove_accidental_hits,
-            subtract_log_q=bool(subtract_log_q),
+            subtract_log_q=checks.flag("subtract_log_q", subtract_log_q),
             ignore_class=ignore_class,
             precision=precision,
             reduction=reduction,
@@ -104,7 +104,7 @@ class SampledLoss(HeadLoss):
         ignored = checks.id_tuple("ignore_class", self.ignore_class)
         checks.label_range(y_true, units, ignored)
         counted = self.row_mask(y_true, features, weight)
-        labels = keras.ops.convert_to_tensor(y_true)
+        labels = checks.tensor("y_true", y_true)
         if counted is not None:
             labels, features = (
                 rows.blank(x, counted, -1) for x in (labels, features)
@@ -280,7 +280,7 @@ class SampledSoftmaxCrossentropy(SampledLoss):
             unique=unique,
             remove_accidental_hits=remove_accidental_hits,
             subtract_log_q=subtract_log_q,
-            batch_classes=bool(batch_classes),
+            batch_classes=checks.flag("batch_classes", batch_classes),
             ignore_class=ignore_class,
             precision=precision,
             reduction=reduction,
@@ -409,7 +409,7 @@ def _of_all_labels(terms):
 def _columns(y_true, y_pred):
     """The labels of a row one by one; most have one."""
     if not hasattr(y_true, "shape"):
-        y_true = np.asarray(y_true)
+        y_true = checks.array("y_true", y_true)
     several = y_true.shape[-1] if len(y_true.shape) == len(y_pred.shape) else 1
     if several == 1:
         return [y_true]

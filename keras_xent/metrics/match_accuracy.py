@@ -5,6 +5,7 @@ import keras
 from keras_xent._types import Distance, DType
 from keras_xent.metrics import measures
 from keras_xent.metrics.threshold_metric import ThresholdMetric
+from keras_xent.ops import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -119,7 +120,7 @@ class MatchAccuracy(ThresholdMetric):
         dtype: DType = None,
     ) -> None:
         super().__init__(
-            measures.MatchAccuracy(bool(balanced)),
+            measures.MatchAccuracy(checks.flag("balanced", balanced)),
             threshold=threshold,
             distance=distance,
             across_replicas=across_replicas,
@@ -129,7 +130,7 @@ class MatchAccuracy(ThresholdMetric):
             name=name,
             dtype=dtype,
         )
-        self.balanced = bool(balanced)
+        self.balanced = checks.flag("balanced", balanced)
 
     def get_config(self):
         return {

@@ -268,7 +268,8 @@ def _unit(x):
 
 def _checked(embeddings, ids, name="embeddings"):
     """Embeddings `[n, d]` and ids `[n]` of all views, as NumPy."""
-    embeddings, ids = _numpy(embeddings), _numpy(ids)
+    embeddings = _numpy(embeddings, name)
+    ids = _numpy(ids, f"the ids of {name}")
     if ids.ndim == 2 and ids.shape[1] == 1:
         ids = ids[:, 0]
     if (

@@ -354,7 +354,7 @@ def only_zeros_and_ones(weight):
         return True
     if not checks.on_host(weight):
         return False
-    weight = np.asarray(weight)
+    weight = np.asarray(checks.array("sample_weight", weight))
     return bool(np.all((weight == 0) | (weight == 1)))
 
 

@@ -28,7 +28,7 @@ def embeddings(x, name="embeddings"):
 def ids(labels, embeddings, name="labels"):
     """One id per embedding, `(n,)`, from `(n,)` or `(n, 1)`; else an error."""
     checks.exact_ids(labels)
-    labels = ops.convert_to_tensor(labels)
+    labels = checks.tensor(name, labels)
     if len(labels.shape) == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if not checks.fits(labels.shape, embeddings.shape[:1]):
@@ -44,7 +44,7 @@ def ids(labels, embeddings, name="labels"):
 
 def views(x, name="embeddings"):
     """`x` as floats `(n, views, dim)`, from `(n, dim)` too; else an error."""
-    x = ops.convert_to_tensor(x)
+    x = checks.tensor(name, x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     if "float" not in dtype:
         raise ValueError(

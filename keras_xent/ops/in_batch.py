@@ -198,7 +198,7 @@ def batch_of(
     wide = checks.sums_dtype(dtype)
     weight = present = None
     if sample_weight is not None:
-        weight = ops.convert_to_tensor(sample_weight)
+        weight = checks.tensor("sample_weight", sample_weight)
         checks.same_shape("sample_weight", weight.shape, "labels", labels.shape)
         weight = ops.cast(weight, wide)
         present = weight != 0

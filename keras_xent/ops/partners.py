@@ -50,6 +50,6 @@ def present(sample_weight, labels, embeddings):
     """The weights, or None, and embeddings that are 0 where a weight is."""
     if sample_weight is None:
         return None, embeddings
-    weight = ops.convert_to_tensor(sample_weight)
+    weight = checks.tensor("sample_weight", sample_weight)
     checks.same_shape("sample_weight", weight.shape, "labels", labels.shape)
     return weight, row_shapes.blank(embeddings, weight != 0, -1)
