@@ -42,6 +42,8 @@ class Head(heads.NotingLayer):
         self.units = units
         self.precision = precision
         self.sampled = checks.flag("sampled", sampled)
+        if seed is not None:
+            checks.whole("seed", seed, 0)
         self.seed = seed
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self._trackers = _keras.MetricGroup(head_metrics(metrics, units))

@@ -43,6 +43,12 @@ class RowLoss(keras.losses.Loss):
     across_replicas = False
 
     def __init__(self, *, reduction, name, dtype, **options):
+        if not isinstance(reduction, str | None):
+            # Keras looks for it in a set, where some things cannot be.
+            raise ValueError(
+                "`reduction` must be the name of one, or None. Received: "
+                f"reduction={reduction!r}"
+            )
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self._names = tuple(options)
         for key, value in options.items():

@@ -45,10 +45,16 @@ class SampledLoss(HeadLoss):
         linear.check_precision(precision)
         sampling.check_num_sampled(num_sampled)
         checks.number("power", power, 0)
+        if remove_accidental_hits is not None:
+            checks.flag("remove_accidental_hits", remove_accidental_hits)
+        unique = checks.flag("unique", unique)
         named = isinstance(distribution, str)
-        if distribution is None or (
-            named and distribution not in DISTRIBUTIONS
-        ):
+        if not named and distribution is not None:
+            # Of a wrong one it says so, before it is saved.
+            counted = sampling.unigram_table(
+                distribution, power, num_sampled, unique
+            )
+        elif distribution not in DISTRIBUTIONS:
             raise ValueError(
                 f"`distribution` must be one of {DISTRIBUTIONS}, or hold one "
                 "non-negative number per class. Received: distribution="
@@ -58,7 +64,7 @@ class SampledLoss(HeadLoss):
             num_sampled=num_sampled,
             distribution=distribution if named else as_list(distribution),
             power=power,
-            unique=checks.flag("unique", unique),
+            unique=unique,
             remove_accidental_hits=remove_accidental_hits,
             subtract_log_q=checks.flag("subtract_log_q", subtract_log_q),
             ignore_class=ignore_class,
@@ -68,11 +74,7 @@ class SampledLoss(HeadLoss):
             dtype=dtype,
             **options,
         )
-        self._counted = None
-        if not named:
-            self._counted = sampling.unigram_table(
-                distribution, power, num_sampled, self.unique
-            )
+        self._counted = None if named else counted
 
     def _removes_hits(self):
         if self.remove_accidental_hits is None:

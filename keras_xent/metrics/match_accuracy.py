@@ -4,6 +4,7 @@ import keras
 
 from keras_xent._types import Distance, DType
 from keras_xent.metrics import measures
+from keras_xent.metrics.score_histogram import checked_range
 from keras_xent.metrics.threshold_metric import ThresholdMetric
 from keras_xent.ops import checks
 
@@ -119,6 +120,9 @@ class MatchAccuracy(ThresholdMetric):
         name: str = "match_accuracy",
         dtype: DType = None,
     ) -> None:
+        if threshold is not None and range is not None:
+            # It plays no part, and must be one all the same.
+            checked_range(range)
         super().__init__(
             measures.MatchAccuracy(checks.flag("balanced", balanced)),
             threshold=threshold,

@@ -19,6 +19,9 @@ INT32_MAX = 2**31 - 1
 # Beyond it a number becomes infinite where it meets float32.
 FLOAT32_MAX = float(np.finfo("float32").max)
 
+# Beyond it a whole number does not fit into a tensor.
+INT64_MAX = 2**63 - 1
+
 # The kinds of NumPy dtypes that are numbers: bool, int, uint, float.
 NUMBER_KINDS = "biuf"
 
@@ -33,6 +36,17 @@ def tensor(name, x):
         raise _no_numbers(name, x) from error
     if dtype.startswith(("complex", "string")):
         raise _no_numbers(name, x)
+    return found
+
+
+def one_number(name, x):
+    """Returns `x` as a tensor; raises unless that is a single number."""
+    found = tensor(name, x)
+    if len(found.shape) > 0:
+        raise ValueError(
+            f"`{name}` must be one number, or a tensor without axes. Received "
+            f"shape {tuple(found.shape)}."
+        )
     return found
 
 
@@ -82,12 +96,12 @@ def flag(name, value):
 
 
 def is_real(value):
-    """Whether `value` is one number, which float32 can hold, NaN included."""
-    return (
-        isinstance(value, (int, float, np.integer, np.floating))
-        and not isinstance(value, bool)
-        and not abs(value) > FLOAT32_MAX
-    )
+    """Whether `value` is one number that tensors can hold, NaN included."""
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, (int, np.integer)):
+        return abs(int(value)) <= INT64_MAX
+    return isinstance(value, (float, np.floating))
 
 
 def number(name, value, low, high=None, high_open=False):
@@ -97,7 +111,7 @@ def number(name, value, low, high=None, high_open=False):
     """
     good = (
         is_real(value)
-        and math.isfinite(value)
+        and abs(value) <= FLOAT32_MAX
         and value >= low
         and (high is None or (value < high if high_open else value <= high))
     )

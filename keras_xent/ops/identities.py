@@ -17,7 +17,7 @@ WHY_FLOATS = (
 def embeddings(x, name="embeddings"):
     """`x` as a float matrix, float32 at least, or an error that says what."""
     x = checks.floats(x, name, WHY_FLOATS)
-    if len(x.shape) != 2:
+    if len(x.shape) != 2 or x.shape[1] == 0:
         raise ValueError(
             f"`{name}` must be embeddings, a matrix with one row per example. "
             f"Received shape {tuple(x.shape)}."
@@ -34,8 +34,8 @@ def ids(labels, embeddings, name="labels"):
     if not checks.fits(labels.shape, embeddings.shape[:1]):
         raise ValueError(
             f"`{name}` must hold one class id per row of the embeddings. "
-            f"Received labels of shape {tuple(labels.shape)} for "
-            f"{embeddings.shape[0]} rows. For one-hot rows pass "
+            f"Received labels of shape {tuple(labels.shape)} for embeddings of "
+            f"shape {tuple(embeddings.shape)}. For one-hot rows pass "
             "y.argmax(axis=1); for match flags of given pairs use "
             "SoftplusHinge."
         )

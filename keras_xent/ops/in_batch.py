@@ -203,7 +203,7 @@ def batch_of(
         weight = ops.cast(weight, wide)
         present = weight != 0
         embeddings = where(present[:, None, None], embeddings, 0)
-    scale = 1 / ops.cast(ops.convert_to_tensor(temperature), wide)
+    scale = 1 / ops.cast(checks.one_number("temperature", temperature), wide)
     how = {"block_size": block_size, "dtype": dtype}
     root = ops.sqrt(scale)
     return Batch(embeddings, root, labels, present, weight, rows, how)

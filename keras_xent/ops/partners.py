@@ -53,3 +53,11 @@ def present(sample_weight, labels, embeddings):
     weight = checks.tensor("sample_weight", sample_weight)
     checks.same_shape("sample_weight", weight.shape, "labels", labels.shape)
     return weight, row_shapes.blank(embeddings, weight != 0, -1)
+
+
+def without_meaning(labels, weight, rows):
+    """Which rows have NaN for a label or a weight, `(size,)`."""
+    found = labels != labels
+    if weight is not None:
+        found = found | (weight != weight)
+    return some_rows(found, rows)

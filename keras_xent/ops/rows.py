@@ -140,7 +140,7 @@ def known_rank(name, x):
 
 
 def _shape(x):
-    return x.shape if hasattr(x, "shape") else np.shape(x)
+    return checks.array("y_pred", x).shape
 
 
 def broadcasts(shape, other):

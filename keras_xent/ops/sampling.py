@@ -317,6 +317,8 @@ def check_num_sampled(num_sampled):
 
 def draw(labels, table, seed):
     """Candidates from a table."""
+    if not (seed is None or isinstance(seed, keras.random.SeedGenerator)):
+        checks.whole("seed", seed, 0)
     numbers = keras.random.randint(
         (table.num_sampled,), 0, table.units, dtype="int32", seed=seed
     )
