@@ -179,11 +179,12 @@ def change_shape(bad, name, pick):
     means = x if shape in THE_SAME else NOTHING
     if (
         not others
-        or changed
         or (shape in COLUMNS and x.ndim > 1)
         or (predictions and shape in [*THE_SAME, "twice"])
     ):
         means = ANOTHER
+    elif shape == "twice" and "Sampled" in bad.call.name:
+        means = ANOTHER  # Several true classes.
     elif (
         role in ("weight", "mask") and shape in FOR_ALL and "counts" not in name
     ):
