@@ -81,11 +81,24 @@ class NotingLayer(keras.layers.Layer):
 
     def __call__(self, *args, **kwargs):
         _check_layouts_around(self)
+        _check_numbers(self, args)
         with _notes_left() as notes:
             output = super().__call__(*args, **kwargs)
         if notes and _keras.get_tensor_attr(output, NOTE) is None:
             leave_note(output, notes[-1])
         return output
+
+
+def _check_numbers(layer, inputs):
+    """Raises on what Keras would make other numbers of, or none."""
+    for x in keras.tree.flatten(inputs) or [None]:
+        dtype = getattr(x, "dtype", None)
+        is_complex = dtype is not None and "complex" in str(dtype)
+        if x is None or is_complex:
+            raise ValueError(
+                f"The {type(layer).__name__} {layer.name!r} takes tensors of "
+                f"real numbers. Received: {x!r}"
+            )
 
 
 def _check_layouts_around(layer):

@@ -11,6 +11,7 @@ from keras_xent import _keras
 from keras_xent._types import Distance
 from keras_xent.callbacks.validation_data import (
     check_embedding,
+    check_numbers,
     predictions,
     unpacked,
 )
@@ -113,8 +114,14 @@ class EvaluateRetrieval(keras.callbacks.Callback):
         )
         # Wrong arguments are said here, not after an epoch.
         nothing = self._search(np.zeros((0, 1)), np.zeros(0))
+        if not isinstance(prefix, str):
+            raise ValueError(
+                "`prefix` must be what the keys begin with, a string. "
+                f"Received: prefix={prefix!r}"
+            )
         self._keys = [prefix + key for key in _logs(nothing)]
-        self.batch_size = batch_size
+        check_numbers(batch_size, verbose)
+        self.batch_size = int(batch_size)
         self.verbose = verbose
         self.result: Retrieval | None = None
         self._notice = None

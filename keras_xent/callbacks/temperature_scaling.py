@@ -7,9 +7,14 @@ from keras import ops
 from keras_xent._types import TensorLike
 from keras_xent._warnings import warn
 from keras_xent.callbacks.the_layer import TheLayer
-from keras_xent.callbacks.validation_data import predictions, unpacked
+from keras_xent.callbacks.validation_data import (
+    check_numbers,
+    predictions,
+    unpacked,
+)
 from keras_xent.layers.temperature import Temperature
 from keras_xent.metrics.likelihood import CrossentropyRate
+from keras_xent.ops import checks
 from keras_xent.ops.crossentropy import SUM_TOLERANCE
 from keras_xent.ops.temperature import fit_temperature
 
@@ -104,8 +109,10 @@ class TemperatureScaling(keras.callbacks.Callback):
             "TemperatureScaling puts the temperature into the last layer of "
             "the model",
         )
+        checks.whole("axis", axis)
         self.axis = axis
-        self.batch_size = batch_size
+        check_numbers(batch_size, verbose)
+        self.batch_size = int(batch_size)
         self.verbose = verbose
         self._forget()
 

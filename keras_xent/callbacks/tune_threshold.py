@@ -11,6 +11,7 @@ from keras_xent._types import Distance
 from keras_xent._warnings import warn
 from keras_xent.callbacks.validation_data import (
     check_embedding,
+    check_numbers,
     predictions,
     unpacked,
 )
@@ -18,6 +19,7 @@ from keras_xent.metrics.alignment import check_flags, class_ids, flat_views
 from keras_xent.metrics.detection_cost import MinDetectionCost
 from keras_xent.metrics.equal_error_rate import EqualErrorRate
 from keras_xent.metrics.match_accuracy import MatchAccuracy
+from keras_xent.ops import checks
 from keras_xent.ops.direction import is_similarity
 from keras_xent.ops.distance import rectangular
 
@@ -205,8 +207,11 @@ class TuneThreshold(keras.callbacks.Callback):
         self._notice = None
         self.distance = distance
         self.objective = _checked(objective)
-        self.batch_size = batch_size
-        self.restore_best_weights = restore_best_weights
+        check_numbers(batch_size, verbose)
+        self.batch_size = int(batch_size)
+        self.restore_best_weights = checks.flag(
+            "restore_best_weights", restore_best_weights
+        )
         self.verbose = verbose
         self._forget()
 

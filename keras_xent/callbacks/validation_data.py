@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent.ops import checks
+
 
 def unpacked(data, name="validation_data"):
     """`(x, y)` or `(x, y, sample_weight)` as x, y and weights or None."""
@@ -14,8 +16,10 @@ def unpacked(data, name="validation_data"):
             f"{type(data).__name__}"
         )
     x, y, weight = (*data, None)[:3]
-    y = ops.convert_to_numpy(y)
-    weight = None if weight is None else ops.convert_to_numpy(weight)
+    y = _numpy(f"the y of {name}", y)
+    if weight is not None:
+        name_of_weight = f"the sample_weight of {name}"
+        weight = _numpy(name_of_weight, checks.array(name_of_weight, weight))
     if weight is not None and not np.all(weight >= 0):
         raise ValueError(
             f"`{name}` needs weights that are not negative. Received: "
@@ -27,6 +31,26 @@ def unpacked(data, name="validation_data"):
             f"{len(weight)} for {len(y)}"
         )
     return x, y, weight
+
+
+def _numpy(name, x):
+    """`x` as a NumPy array with one entry or more for each example."""
+    found = ops.convert_to_numpy(x) if ops.is_tensor(x) else checks.as_numpy(x)
+    if found is None or not found.ndim:
+        raise ValueError(
+            f"`{name}` must be an array with one entry for each example. "
+            f"Received: {x!r}"
+        )
+    return found
+
+
+def check_numbers(batch_size, verbose):
+    """Raises on the options of a callback that are no numbers."""
+    checks.whole("batch_size", batch_size, 1)
+    if not isinstance(verbose, int | np.integer):
+        raise ValueError(
+            f"`verbose` must be 0 or 1. Received: verbose={verbose!r}"
+        )
 
 
 def predictions(callback, x, what, model=None):

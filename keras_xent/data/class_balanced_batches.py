@@ -115,6 +115,11 @@ class ClassBalancedBatches(keras.utils.PyDataset):
         )
         checks.whole("classes_per_batch", classes_per_batch, 2)
         checks.whole("examples_per_class", examples_per_class, 2)
+        if loader is not None and not callable(loader):
+            raise ValueError(
+                "`loader` must be a callable from one key to one example, or "
+                f"None. Received: loader={loader!r}"
+            )
         if batches_per_epoch is not None:
             checks.whole("batches_per_epoch", batches_per_epoch, 1)
         if seed is None:
@@ -122,14 +127,17 @@ class ClassBalancedBatches(keras.utils.PyDataset):
         checks.whole("seed", seed, 0)
         self._classes, self._examples = classes_per_batch, examples_per_class
         self._loader, self._seed = loader, seed
-        self._y = _array(y)
+        self._y = _array(y, "y")
         # TensorFlow takes a list for one array.
         self._x = (
             list(x)
             if loader
             else tree.lists_to_tuples(tree.map_structure(_array, x))
         )
-        self._weight = None if sample_weight is None else _array(sample_weight)
+        self._weight = None
+        if sample_weight is not None:
+            weight = checks.array("sample_weight", sample_weight)
+            self._weight = _array(weight)
         self._check_lengths()
         self._members = self._members_of_classes()
         if batches_per_epoch is None:
@@ -280,10 +288,16 @@ def _hands(cards, size, count, generator):
     return np.concatenate([held[:0], *packs])[: count * size].reshape(-1, size)
 
 
-def _array(x):
+def _array(x, name="x"):
     """What rows can be taken of: an array as it is, a tensor as NumPy."""
     if isinstance(x, np.ndarray):
         return x
     if ops.is_tensor(x):
         return ops.convert_to_numpy(x)
-    return np.asarray(x)
+    found = checks.as_numpy(x)
+    if found is None:
+        raise ValueError(
+            f"`{name}` must be made of arrays. Received lists of several "
+            "lengths."
+        )
+    return found

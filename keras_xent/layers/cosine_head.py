@@ -159,7 +159,7 @@ class CosineHead(Head):
             **kwargs,
         )
         self.sub_centers = int(sub_centers)
-        self.learn_scale = bool(learn_scale)
+        self.learn_scale = checks.flag("learn_scale", learn_scale)
         self._scale = float(scale)
         self._full_margins = margins
         self.angular_margin = self.cosine_margin = None

@@ -10,7 +10,7 @@ from keras import ops
 from keras_xent import _keras, heads
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.layers.head_metrics import head_metrics
-from keras_xent.ops import devices, linear
+from keras_xent.ops import checks, devices, linear
 
 Initializer: typing.TypeAlias = str | dict | keras.initializers.Initializer
 
@@ -41,7 +41,9 @@ class Head(heads.NotingLayer):
         linear.check_precision(precision)
         self.units = units
         self.precision = precision
-        self.sampled = bool(sampled)
+        self.sampled = checks.flag("sampled", sampled)
+        if seed is not None:
+            checks.whole("seed", seed, 0)
         self.seed = seed
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self._trackers = _keras.MetricGroup(head_metrics(metrics, units))

@@ -85,7 +85,12 @@ KINDS = {
 def head_metrics(names, units):
     """The metrics of these names, for a head of so many classes."""
     given = names
-    names = [names] if isinstance(names, str) else list(names or ())
+    if isinstance(names, str):
+        names = [names]
+    elif names is None:
+        names = []
+    elif not isinstance(names, list | tuple):
+        names = [None]
     tops = [TOP.fullmatch(x) if isinstance(x, str) else None for x in names]
     good = [
         int(top[1]) < units if top else name in KINDS

@@ -9,7 +9,7 @@ from keras import ops
 from keras_xent import _keras
 from keras_xent.layers.head import Initializer, checked_units
 from keras_xent.layers.low_rank import LowRankLayer
-from keras_xent.ops import linear
+from keras_xent.ops import checks, linear
 from keras_xent.ops.logits import LinearLogits
 
 
@@ -127,7 +127,7 @@ class LinearHead(LowRankLayer):
             **kwargs,
         )
         self.tied_to = tied_to
-        self.use_bias = bool(use_bias)
+        self.use_bias = checks.flag("use_bias", use_bias)
         self._softcap = softcap
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.bias = None

@@ -86,7 +86,7 @@ class MatchDecision(keras.layers.Layer):
         self._threshold.assign(checks.threshold(value))
 
     def call(self, inputs: TensorLike) -> Tensor:
-        score = ops.cast(inputs, "float32")
+        score = ops.cast(checks.tensor("inputs", inputs), "float32")
         threshold = ops.convert_to_tensor(self._threshold)
         match = score >= threshold if self.similarity else score < threshold
         return ops.cast(match, "int32")

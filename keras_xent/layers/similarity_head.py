@@ -100,7 +100,7 @@ class SimilarityHead(heads.NotingLayer):
                     f"min_temperature={min_temperature}"
                 )
             limit = AtMost(-np.log(min_temperature))
-        self.learn = bool(learn)
+        self.learn = checks.flag("learn", learn)
         # A configuration is JSON, which knows no NumPy numbers.
         self.min_temperature = _float(min_temperature)
         self._first = {"temperature": float(temperature), "bias": _float(bias)}

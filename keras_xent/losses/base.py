@@ -43,6 +43,12 @@ class RowLoss(keras.losses.Loss):
     across_replicas = False
 
     def __init__(self, *, reduction, name, dtype, **options):
+        if not isinstance(reduction, str | None):
+            # Keras looks for it in a set, where some things cannot be.
+            raise ValueError(
+                "`reduction` must be the name of one, or None. Received: "
+                f"reduction={reduction!r}"
+            )
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self._names = tuple(options)
         for key, value in options.items():
@@ -96,7 +102,7 @@ class RowLoss(keras.losses.Loss):
         rows.known_rank("y_true", y_true)
         with keras.name_scope(self.name):
             if not hasattr(y_pred, "shape"):
-                y_pred = ops.convert_to_tensor(y_pred)
+                y_pred = checks.tensor("y_pred", y_pred)
             weight, keep, effective = None, None, None
             everyone, given = None, y_true
             if sample_weight is not None or mask is not None:
@@ -105,8 +111,8 @@ class RowLoss(keras.losses.Loss):
                     y_pred, axis, sample_weight, mask
                 )
                 checks.int32_range(y_true)
-                y_pred = ops.convert_to_tensor(y_pred)
-                y_true = ops.convert_to_tensor(y_true)
+                y_pred = checks.tensor("y_pred", y_pred)
+                y_true = checks.tensor("y_true", y_true)
                 given = y_true
                 if self.blanks_rows(y_pred):
                     y_pred = rows.blank(y_pred, keep, axis)
@@ -224,7 +230,7 @@ class BatchLoss(RowLoss):
 
     def __init__(self, *, across_replicas=False, **options):
         super().__init__(**options)
-        self.across_replicas = bool(across_replicas)
+        self.across_replicas = checks.flag("across_replicas", across_replicas)
 
     def of_one_replica(self, loss, losses, everyone):
         """What one replica has of the reduced `loss` of the rows of all."""

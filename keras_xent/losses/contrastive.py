@@ -8,7 +8,7 @@ import keras
 from keras_xent import heads, ops
 from keras_xent._types import DType, Reduction
 from keras_xent.losses.embedding_loss import EmbeddingLoss, PartnerLoss
-from keras_xent.ops import contrastive, linear
+from keras_xent.ops import checks, contrastive, linear
 from keras_xent.ops.temperature import check_temperature
 
 
@@ -283,7 +283,7 @@ class InfoNCE(PartnerLoss, ContrastiveLoss):
     ) -> None:
         super().__init__(
             temperature=temperature,
-            symmetric=bool(symmetric),
+            symmetric=checks.flag("symmetric", symmetric),
             precision=precision,
             block_size=block_size,
             across_replicas=across_replicas,

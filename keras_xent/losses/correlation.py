@@ -40,12 +40,12 @@ class ListLoss(BatchLoss):
         mask = get_mask(y_pred)
         with keras.name_scope(self.name):
             if not hasattr(y_pred, "shape"):
-                y_pred = keras_ops.convert_to_tensor(y_pred)
+                y_pred = checks.tensor("y_pred", y_pred)
             y_true = rows.match_rank(y_true, y_pred)
             axis = checks.axis(self.axis, len(y_pred.shape), "scores")
             of_lists = None
             if sample_weight is not None and axis != 0:
-                sample_weight = keras_ops.convert_to_tensor(sample_weight)
+                sample_weight = checks.tensor("sample_weight", sample_weight)
                 if not checks.fits(sample_weight.shape, y_pred.shape):
                     of_lists = rows.spread(sample_weight, y_pred, axis)
                     sample_weight = None

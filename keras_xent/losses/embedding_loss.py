@@ -7,7 +7,7 @@ from keras import ops
 from keras_xent._types import Distance, Tensor
 from keras_xent.losses import kinds
 from keras_xent.losses.base import BatchLoss
-from keras_xent.ops import identities, partners
+from keras_xent.ops import checks, identities, partners
 from keras_xent.ops.distance import (
     loaded,
     name_of,
@@ -75,7 +75,7 @@ class PartnerLoss(EmbeddingLoss):
 
 def _rows_of_views(labels, x, weight):
     """Ids, embeddings and weights with a row for each view, and how many."""
-    x = ops.convert_to_tensor(x)
+    x = checks.tensor("y_pred", x)
     if len(x.shape) != 3:
         return identities.ids(labels, x), x, weight, 1
     x = identities.views(x)

@@ -104,11 +104,12 @@ class HeadLoss(RowLoss):
         """Raises on a tensor that could be features whose head is unknown."""
         if isinstance(y_pred, np.ndarray) or _keras.in_symbolic_scope():
             return
+        y_pred = checks.array("y_pred", y_pred)
         heads.check_not_copied(y_pred, self)
         raise ValueError(
             f"{type(self).__name__} takes what a keras_xent.layers.LinearHead "
             "or CosineHead has returned, as it is: it finds the weights by it. "
-            f"Received a tensor of shape {tuple(np.shape(y_pred))} from "
+            f"Received a tensor of shape {tuple(y_pred.shape)} from "
             "elsewhere. Make the head the last layer of the model, with no "
             "activation, reshape or cast after it; for a model that returns "
             "logits use SparseSoftmaxCrossentropy."

@@ -7,7 +7,7 @@ from keras_xent._types import Distance, DType, Reduction
 from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss
 from keras_xent.losses.embedding_loss import DistanceOption, EmbeddingLoss
-from keras_xent.ops import rows
+from keras_xent.ops import checks, rows
 from keras_xent.ops.hinge import check_hinge
 
 
@@ -75,7 +75,7 @@ class SoftplusHinge(RowLoss):
         super().__init__(
             margin=margin,
             softness=softness,
-            squared=bool(squared),
+            squared=checks.flag("squared", squared),
             reduction=reduction,
             name=name,
             dtype=dtype,
@@ -268,8 +268,8 @@ class PairHinge(DistanceOption, EmbeddingLoss):
             margin=margin,
             distance=distance,
             softness=softness,
-            squared=bool(squared),
-            balanced=bool(balanced),
+            squared=checks.flag("squared", squared),
+            balanced=checks.flag("balanced", balanced),
             across_replicas=across_replicas,
             reduction=reduction,
             name=name,

@@ -45,10 +45,16 @@ class SampledLoss(HeadLoss):
         linear.check_precision(precision)
         sampling.check_num_sampled(num_sampled)
         checks.number("power", power, 0)
+        if remove_accidental_hits is not None:
+            checks.flag("remove_accidental_hits", remove_accidental_hits)
+        unique = checks.flag("unique", unique)
         named = isinstance(distribution, str)
-        if distribution is None or (
-            named and distribution not in DISTRIBUTIONS
-        ):
+        if not named and distribution is not None:
+            # Of a wrong one it says so, before it is saved.
+            counted = sampling.unigram_table(
+                distribution, power, num_sampled, unique
+            )
+        elif distribution not in DISTRIBUTIONS:
             raise ValueError(
                 f"`distribution` must be one of {DISTRIBUTIONS}, or hold one "
                 "non-negative number per class. Received: distribution="
@@ -58,9 +64,9 @@ class SampledLoss(HeadLoss):
             num_sampled=num_sampled,
             distribution=distribution if named else as_list(distribution),
             power=power,
-            unique=bool(unique),
+            unique=unique,
             remove_accidental_hits=remove_accidental_hits,
-            subtract_log_q=bool(subtract_log_q),
+            subtract_log_q=checks.flag("subtract_log_q", subtract_log_q),
             ignore_class=ignore_class,
             precision=precision,
             reduction=reduction,
@@ -68,11 +74,7 @@ class SampledLoss(HeadLoss):
             dtype=dtype,
             **options,
         )
-        self._counted = None
-        if not named:
-            self._counted = sampling.unigram_table(
-                distribution, power, num_sampled, self.unique
-            )
+        self._counted = None if named else counted
 
     def _removes_hits(self):
         if self.remove_accidental_hits is None:
@@ -104,7 +106,7 @@ class SampledLoss(HeadLoss):
         ignored = checks.id_tuple("ignore_class", self.ignore_class)
         checks.label_range(y_true, units, ignored)
         counted = self.row_mask(y_true, features, weight)
-        labels = keras.ops.convert_to_tensor(y_true)
+        labels = checks.tensor("y_true", y_true)
         if counted is not None:
             labels, features = (
                 rows.blank(x, counted, -1) for x in (labels, features)
@@ -280,7 +282,7 @@ class SampledSoftmaxCrossentropy(SampledLoss):
             unique=unique,
             remove_accidental_hits=remove_accidental_hits,
             subtract_log_q=subtract_log_q,
-            batch_classes=bool(batch_classes),
+            batch_classes=checks.flag("batch_classes", batch_classes),
             ignore_class=ignore_class,
             precision=precision,
             reduction=reduction,
@@ -409,7 +411,7 @@ def _of_all_labels(terms):
 def _columns(y_true, y_pred):
     """The labels of a row one by one; most have one."""
     if not hasattr(y_true, "shape"):
-        y_true = np.asarray(y_true)
+        y_true = checks.array("y_true", y_true)
     several = y_true.shape[-1] if len(y_true.shape) == len(y_pred.shape) else 1
     if several == 1:
         return [y_true]

@@ -33,7 +33,7 @@ def flat_entries(match, score, sample_weight=None):
     rows.known_rank("y_true", match)
     if mask is None:
         check_flags(match, sample_weight)
-    match, score = as_float32(match), as_float32(score)
+    match, score = as_float32(match, "y_true"), as_float32(score)
     if not _same_entries(match, score):
         raise ValueError(
             "Expected one match flag for each score: shapes that agree up to "
@@ -66,7 +66,7 @@ def flat_pairs(target, score, sample_weight=None):
     """
     mask = get_mask(score)
     rows.known_rank("y_true", target)
-    target, score = as_float32(target), as_float32(score)
+    target, score = as_float32(target, "y_true"), as_float32(score)
     if not _same_entries(target, score):
         raise ValueError(
             "Expected one target for each score: shapes that agree up to a "
@@ -106,7 +106,7 @@ def all_pairs(
     """
     mask = get_mask(embeddings)
     ids = class_ids(ids)
-    embeddings = ops.stop_gradient(ops.convert_to_tensor(embeddings))
+    embeddings = ops.stop_gradient(checks.tensor("y_pred", embeddings))
     sizes = {ids.shape[0], *embeddings.shape[:1]} - {None}
     if len(embeddings.shape) not in (2, 3) or len(sizes) > 1:
         raise ValueError(
@@ -164,10 +164,10 @@ def check_flags(match, sample_weight):
     """Raises a ValueError for host values that are no flags but would count."""
     if not (checks.on_host(match) and checks.on_host(sample_weight)):
         return
-    match = np.asarray(match)
+    match = np.asarray(checks.array("y_true", match))
     wrong = (match != 0) & (match != 1)
     if sample_weight is not None:
-        weight = np.asarray(sample_weight)
+        weight = np.asarray(checks.array("sample_weight", sample_weight))
         if weight.size not in (1, match.size):
             return
         if weight.size == match.size:
@@ -181,12 +181,12 @@ def check_flags(match, sample_weight):
         )
 
 
-def as_float32(values):
+def as_float32(values, name="y_pred"):
     """`values` as a float32 tensor without gradient."""
     if checks.on_host(values):
         # JAX would fold int64 into int32 first.
-        values = np.asarray(values).astype("float32")
-    return ops.cast(ops.stop_gradient(ops.convert_to_tensor(values)), "float32")
+        values = np.asarray(checks.array(name, values)).astype("float32")
+    return ops.cast(ops.stop_gradient(checks.tensor(name, values)), "float32")
 
 
 def class_ids(ids):
@@ -204,11 +204,11 @@ def class_ids(ids):
     """
     if checks.on_host(ids):
         checks.exact_ids(ids)
-        ids = np.asarray(ids)
+        ids = np.asarray(checks.array("y_true", ids))
         dtype = "float32" if ids.dtype.kind == "f" else "int32"
         # On JAX, Keras makes floats of integers where floatx has 16 bits.
         ids = ops.convert_to_tensor(ids.astype(dtype), dtype=dtype)
-    ids = ops.convert_to_tensor(ids)
+    ids = checks.tensor("y_true", ids)
     if len(ids.shape) == 2 and ids.shape[1] == 1:
         ids = ops.squeeze(ids, axis=1)
     if len(ids.shape) != 1:

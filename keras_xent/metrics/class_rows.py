@@ -79,7 +79,7 @@ class ClassMetric(SummedMetric):
         self, shape, axis, ignore_class, name, dtype, from_logits=True
     ):
         super().__init__(shape, name=name, dtype=dtype)
-        self.from_logits = bool(from_logits)
+        self.from_logits = checks.flag("from_logits", from_logits)
         self.axis = axis
         ignored = checks.id_tuple("ignore_class", ignore_class)
         self.ignore_class = list(ignored) or None
@@ -196,7 +196,7 @@ def _flags(y_true, like, axis, on_host):
     if on_host:
         cure = "For class ids, give one logit per class."
         checks.zero_to_one("y_true", y_true, cure)
-    targets = ops.convert_to_tensor(y_true)
+    targets = checks.tensor("y_true", y_true)
     if len(targets.shape) == len(like.shape) + 1 and targets.shape[axis] == 1:
         targets = ops.squeeze(targets, axis)
     checks.same_shape("y_true", targets.shape, "y_pred", like.shape)
@@ -207,8 +207,7 @@ def _flags(y_true, like, axis, on_host):
 
 def _targets(y_true, logits, axis, ignored, on_host):
     """Class ids `[n]` or distributions `[n, k]`, and which are possible."""
-    if not hasattr(y_true, "shape"):
-        y_true = np.asarray(y_true)
+    y_true = checks.array("y_true", y_true)
     count = logits.shape[axis]
     dense = len(y_true.shape) == len(logits.shape) and y_true.shape[axis] != 1
     if not dense:

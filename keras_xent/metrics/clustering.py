@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_xent._types import TensorLike
+from keras_xent.ops import checks
 
 
 def cluster_misclassification_rate(
@@ -44,15 +45,26 @@ def cluster_misclassification_rate(
         raise ImportError(
             "cluster_misclassification_rate needs SciPy: pip install scipy"
         ) from error
-    labels, clusters = np.asarray(labels), np.asarray(clusters)
+    labels, clusters = checks.as_numpy(labels), checks.as_numpy(clusters)
+    if labels is None or clusters is None:
+        raise ValueError(
+            "Expected one label and one cluster for each item. Received lists "
+            "of several lengths."
+        )
     if labels.ndim != 1 or labels.shape != clusters.shape or not labels.size:
         raise ValueError(
             "Expected one label and one cluster for each item, two vectors of "
             f"one length, not empty. Received: shapes {labels.shape} and "
             f"{clusters.shape}"
         )
-    label_names, label = np.unique(labels, return_inverse=True)
-    cluster_names, cluster = np.unique(clusters, return_inverse=True)
+    try:
+        label_names, label = np.unique(labels, return_inverse=True)
+        cluster_names, cluster = np.unique(clusters, return_inverse=True)
+    except TypeError as error:
+        raise ValueError(
+            "Labels and clusters must be numbers or strings, which can be "
+            f"sorted. Received: {error}"
+        ) from error
     together = np.zeros((len(cluster_names), len(label_names)), "int64")
     np.add.at(together, (cluster, label), 1)
     named = linear_sum_assignment(together, maximize=True)

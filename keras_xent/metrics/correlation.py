@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_xent._keras import set_direction
 from keras_xent._types import DType
-from keras_xent.metrics.joint_histogram import JointHistogram
+from keras_xent.metrics.joint_histogram import JointHistogram, check_resolution
 from keras_xent.metrics.merging import checked_alike
 from keras_xent.metrics.pair_buffer import PairBuffer
 from keras_xent.ops.correlation import spearman_correlation
@@ -76,6 +76,7 @@ class SpearmanCorrelation(keras.metrics.Metric):
     ) -> None:
         super().__init__(name=name, dtype=dtype)
         set_direction(self, "up")
+        check_resolution(resolution)
         self.capacity = capacity
         self.resolution = resolution
         if capacity is None:

@@ -74,7 +74,7 @@ class JointHistogram(SummedMetric):
         name: str = "joint_histogram",
         dtype: DType = None,
     ) -> None:
-        checks.whole("resolution", resolution, 0, _HIGHEST_RESOLUTION)
+        check_resolution(resolution)
         self.resolution = int(resolution)
         # Bins on either side of that of 0.
         self._middle = (2 * _OCTAVES << self.resolution) + 1
@@ -124,3 +124,8 @@ class JointHistogram(SummedMetric):
 
     def get_config(self):
         return {**super().get_config(), "resolution": self.resolution}
+
+
+def check_resolution(resolution):
+    """Raises unless there can be so many bins."""
+    checks.whole("resolution", resolution, 0, _HIGHEST_RESOLUTION)

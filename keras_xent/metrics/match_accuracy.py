@@ -4,7 +4,9 @@ import keras
 
 from keras_xent._types import Distance, DType
 from keras_xent.metrics import measures
+from keras_xent.metrics.score_histogram import checked_range
 from keras_xent.metrics.threshold_metric import ThresholdMetric
+from keras_xent.ops import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -118,8 +120,11 @@ class MatchAccuracy(ThresholdMetric):
         name: str = "match_accuracy",
         dtype: DType = None,
     ) -> None:
+        if threshold is not None and range is not None:
+            # It plays no part, and must be one all the same.
+            checked_range(range)
         super().__init__(
-            measures.MatchAccuracy(bool(balanced)),
+            measures.MatchAccuracy(checks.flag("balanced", balanced)),
             threshold=threshold,
             distance=distance,
             across_replicas=across_replicas,
@@ -129,7 +134,7 @@ class MatchAccuracy(ThresholdMetric):
             name=name,
             dtype=dtype,
         )
-        self.balanced = bool(balanced)
+        self.balanced = checks.flag("balanced", balanced)
 
     def get_config(self):
         return {

@@ -270,7 +270,7 @@ def _unit(x):
 
 def _checked(embeddings, ids, name="embeddings"):
     """Embeddings `[n, d]` and ids `[n]` of all views, as NumPy."""
-    embeddings, ids = _numpy(embeddings), _numpy(ids)
+    embeddings, ids = _numpy(name, embeddings), _numpy("ids", ids)
     if ids.ndim == 2 and ids.shape[1] == 1:
         ids = ids[:, 0]
     if (
@@ -293,13 +293,23 @@ def _checked(embeddings, ids, name="embeddings"):
     return flat_views(embeddings, ids)
 
 
-def _numpy(x):
-    return ops.convert_to_numpy(x) if ops.is_tensor(x) else np.asarray(x)
+def _numpy(name, x):
+    if ops.is_tensor(x):
+        return ops.convert_to_numpy(x)
+    found = checks.as_numpy(x)
+    if found is None:
+        raise ValueError(
+            f"`{name}` must be an array. Received lists of several lengths."
+        )
+    return found
 
 
 def _numbers(k):
     """One number or several, as a list."""
-    ks = list(k) if isinstance(k, Sequence | np.ndarray) else [k]
+    several = isinstance(k, list | tuple | range) or (
+        isinstance(k, np.ndarray) and k.ndim > 0
+    )
+    ks = list(k) if several else [k]
     if not ks:
         raise ValueError(
             "`k` must be a whole number from 1 or several. Received: k=()"

@@ -114,7 +114,7 @@ class ScoreHistogram(keras.metrics.Metric):
         super().__init__(name=name, dtype=dtype)
         self.resolution = _checked_resolution(resolution)
         self.split = None if threshold is None else checks.threshold(threshold)
-        self.range = None if range is None else _checked_range(range)
+        self.range = None if range is None else checked_range(range)
         if None not in (self.split, self.range):
             raise ValueError(
                 "`threshold` makes two bins and `range` makes many. Expected "
@@ -354,7 +354,7 @@ def only_zeros_and_ones(weight):
         return True
     if not checks.on_host(weight):
         return False
-    weight = np.asarray(weight)
+    weight = np.asarray(checks.array("sample_weight", weight))
     return bool(np.all((weight == 0) | (weight == 1)))
 
 
@@ -367,11 +367,17 @@ def _linear_edges(lo, hi, count):
     return np.linspace(lo, hi, count + 1).astype("float32")
 
 
-def _checked_range(limits):
-    try:
-        lo, hi = (float(np.float32(limit)) for limit in limits)
-    except (TypeError, ValueError):
-        lo = hi = np.nan
+def checked_range(limits):
+    """Two limits as floats that float32 holds, or an error."""
+    limits_of = checks.as_numpy(limits)
+    lo = hi = np.nan
+    if (
+        limits_of is not None
+        and limits_of.shape == (2,)
+        and limits_of.dtype.kind in "fiu"
+    ):
+        with np.errstate(over="ignore"):
+            lo, hi = (float(limit) for limit in limits_of.astype("float32"))
     if not _NARROWEST_RANGE <= np.float32(hi) - np.float32(lo) < np.inf:
         raise ValueError(
             "`range` holds the two finite numbers (lo, hi) between which the "

@@ -16,6 +16,7 @@ from keras_xent.metrics.score_histogram import (
     ScoreHistogram,
     only_zeros_and_ones,
 )
+from keras_xent.ops import checks
 from keras_xent.ops.direction import is_similarity
 from keras_xent.ops.distance import (
     loaded,
@@ -75,7 +76,7 @@ class ThresholdMetric(keras.metrics.Metric):
             pairwise_distance(distance)  # An unknown one is an error at once.
         self._measure = measure
         self.distance = distance
-        self.across_replicas = bool(across_replicas)
+        self.across_replicas = checks.flag("across_replicas", across_replicas)
         self.similarity = is_similarity(similarity, distance)
         self.histogram = ScoreHistogram(
             resolution=resolution, threshold=threshold, range=range

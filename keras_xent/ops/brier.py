@@ -66,7 +66,7 @@ def brier_score(
         axis = checks.axis(axis, len(shape))
         checks.classes(shape, axis)
         p = class_probabilities(predictions, from_logits, axis, "predictions")
-    targets = ops.cast(ops.convert_to_tensor(targets), p.dtype)
+    targets = ops.cast(checks.tensor("targets", targets), p.dtype)
     checks.same_shape("targets", targets.shape, "predictions", p.shape)
     possible = (targets >= 0) & (targets <= 1)
     score = where(possible, ops.square(p - targets), float("nan"))

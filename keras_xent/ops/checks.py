@@ -5,6 +5,7 @@ and Python numbers): a value on a device would have to be waited for.
 """
 
 import math
+import reprlib
 from collections.abc import Mapping
 
 import keras
@@ -15,13 +16,102 @@ from keras_xent.ops.select import where
 
 INT32_MAX = 2**31 - 1
 
+# Beyond it a number becomes infinite where it meets float32.
+FLOAT32_MAX = float(np.finfo("float32").max)
+
+# Beyond it a whole number does not fit into a tensor.
+INT64_MAX = 2**63 - 1
+
+# The kinds of NumPy dtypes that are numbers: bool, int, uint, float.
+NUMBER_KINDS = "biuf"
+
+
+def tensor(name, x):
+    """Returns `x` as a tensor; raises unless it is one of real numbers."""
+    try:
+        found = ops.convert_to_tensor(x)
+        dtype = keras.backend.standardize_dtype(found.dtype)
+    except Exception as error:
+        # Each backend has its own, and none says which argument it is.
+        raise _no_numbers(name, x) from error
+    if dtype.startswith(("complex", "string")):
+        raise _no_numbers(name, x)
+    return found
+
+
+def one_number(name, x):
+    """Returns `x` as a tensor; raises unless that is a single number."""
+    found = tensor(name, x)
+    if len(found.shape) > 0:
+        raise ValueError(
+            f"`{name}` must be one number, or a tensor without axes. Received "
+            f"shape {tuple(found.shape)}."
+        )
+    return found
+
+
+def array(name, x):
+    """Returns `x` with a shape; raises on lists that are no array of numbers.
+
+    What has a shape comes back as it is.
+    """
+    if hasattr(x, "shape"):
+        if isinstance(x, (np.ndarray, np.generic)) and _is_no_number(x):
+            raise _no_numbers(name, x)
+        return x
+    found = as_numpy(x)
+    if found is None or _is_no_number(found):
+        raise _no_numbers(name, x)
+    return found
+
+
+def as_numpy(x):
+    """`x` as a NumPy array, None where its lists are of several lengths."""
+    try:
+        return np.asarray(x)
+    except ValueError:
+        return None
+
+
+def _is_no_number(array):
+    # bfloat16 is of a kind of its own, "V".
+    return array.dtype.kind in "cOSUmMT" or array.dtype.names is not None
+
+
+def _no_numbers(name, x):
+    kind = f" of dtype {x.dtype}" if hasattr(x, "dtype") else ""
+    return ValueError(
+        f"`{name}` must be real numbers: a tensor, an array, or lists of one "
+        f"length. Received: {type(x).__name__}{kind}, {reprlib.repr(x)}"
+    )
+
+
+def flag(name, value):
+    """Returns True or False; raises unless `value` is one of them."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(
+            f"`{name}` must be True or False. Received: {name}={value!r}"
+        )
+    return bool(value)
+
+
+def is_real(value):
+    """Whether `value` is one number that tensors can hold, NaN included."""
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, (int, np.integer)):
+        return abs(int(value)) <= INT64_MAX
+    return isinstance(value, (float, np.floating))
+
 
 def number(name, value, low, high=None, high_open=False):
-    """Raises unless `value` is a number with `low <= value <= high`."""
+    """Raises unless `value` is a number with `low <= value <= high`.
+
+    What is beyond float32 is as good as infinite.
+    """
     good = (
-        isinstance(value, (int, float, np.number))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
+        is_real(value)
+        and abs(value) <= FLOAT32_MAX
         and value >= low
         and (high is None or (value < high if high_open else value <= high))
     )
@@ -49,11 +139,12 @@ def vector(name, value, classes=None):
     """Raises unless `value` is a vector of finite numbers, none negative."""
     if value is None:
         return
-    try:
-        array = np.asarray(value, "float64")
-    except (TypeError, ValueError):
-        array = np.full((), np.nan)
-    if array.ndim != 1 or not np.all(np.isfinite(array)) or np.any(array < 0):
+    array = as_numpy(value)
+    good = array is not None and array.ndim == 1
+    if good and array.size:
+        good = array.dtype.kind in NUMBER_KINDS
+        good = good and np.all((array >= 0) & (array <= FLOAT32_MAX))
+    if not good:
         raise ValueError(
             f"`{name}` must be a vector of non-negative numbers, one per "
             f"class. Received: {name}={value!r}"
@@ -115,10 +206,10 @@ def id_tuple(name, value):
     """Returns one class id, several or None as a tuple of ints."""
     if value is None:
         return ()
-    ids = np.asarray(value)
-    if ids.size == 0:
+    ids = as_numpy(value)
+    if ids is not None and ids.size == 0:
         return ()
-    if ids.ndim > 1 or ids.dtype.kind not in "iu":
+    if ids is None or ids.ndim > 1 or ids.dtype.kind not in "iu":
         raise ValueError(
             f"`{name}` must be an integer class id or a list of them. "
             f"Received: {name}={value!r}"
@@ -131,8 +222,13 @@ def id_tuple(name, value):
 
 
 def whole(name, value, low=None, high=None):
-    """Raises unless `value` is a whole number with `low <= value <= high`."""
+    """Raises unless `value` is a whole number with `low <= value <= high`.
+
+    Without `high` it ends where int32 does.
+    """
     good = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if good and high is None and value > INT32_MAX:
+        high = INT32_MAX
     good = good and (low is None or value >= low)
     good = good and (high is None or value <= high)
     if not good:
@@ -156,8 +252,9 @@ def row_range(rows, count):
     good = isinstance(rows, (tuple, list)) and len(rows) == 2
     if good:
         rows = tuple(int(x) if isinstance(x, np.integer) else x for x in rows)
-        known = [x for x in rows if isinstance(x, int)]
-        good = all(x >= 0 for x in known)
+        known = [x for x in rows if type(x) is int]
+        good = all(type(x) is int or ops.is_tensor(x) for x in rows)
+        good = good and all(x >= 0 for x in known)
         if isinstance(count, int):
             good = good and sum(known) <= count
     if not good:
@@ -170,8 +267,8 @@ def row_range(rows, count):
 
 
 def choice(name, value, allowed):
-    """Raises unless `value` is one of a few names."""
-    if value not in allowed:
+    """Raises unless `value` is one of a few names, or None if that is one."""
+    if not isinstance(value, str | None) or value not in allowed:
         raise ValueError(
             f"`{name}` must be one of {', '.join(map(repr, allowed))}. "
             f"Received: {name}={value!r}"
@@ -213,7 +310,7 @@ def floats(
     widen=True,
 ):
     """Returns `x` as a float tensor, of at least float32 if it is widened."""
-    x = ops.convert_to_tensor(x)
+    x = tensor(name, x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     if "float" not in dtype:
         raise ValueError(
@@ -294,11 +391,10 @@ def host_array(x):
     """The values of `x` if they are numbers in host memory, else None."""
     if x is None or not on_host(x):
         return None
-    try:
-        array = np.asarray(x)
-    except ValueError:
+    array = as_numpy(x)
+    if array is None or array.dtype.kind not in NUMBER_KINDS:
         return None
-    return array if array.dtype.kind in "biuf" else None
+    return array
 
 
 def zero_to_one(name, x, cure, ignored=()):
@@ -355,11 +451,11 @@ def exact_ids(labels):
 def int32_range(labels, name="Class ids"):
     """Raises on integers in host memory that JAX would fold into int32."""
     if isinstance(labels, (list, tuple, np.ndarray)):
-        kind = np.asarray(labels, dtype=getattr(labels, "dtype", None)).dtype
-        if kind.kind in "USO":
+        given = as_numpy(labels)
+        if given is not None and given.dtype.kind in "USO":
             raise ValueError(
-                f"Labels must be numbers. Received {kind}. Number classes from "
-                f"0, for example by np.unique(names, return_inverse=True)[1]."
+                f"Labels must be numbers. Received {given.dtype}. Number "
+                f"classes from 0, for example by np.unique(names, return_inverse=True)[1]."
             )
     array = host_array(labels)
     if array is None or array.size == 0 or array.dtype.kind not in "iu":
@@ -401,8 +497,9 @@ def label_range(labels, number_of_classes, ignored=()):
 
 def threshold(value):
     """`value` as the float32 number that scores are compared with."""
-    number = np.asarray(value)
-    if number.ndim or number.dtype.kind not in "fiu" or np.isnan(number):
+    number = as_numpy(value)
+    good = number is not None and not number.ndim and number.dtype.kind in "fiu"
+    if not good or np.isnan(number):
         raise ValueError(
             "`threshold` is the number that scores are compared with. "
             f"Expected one number that is not NaN. Received: {value!r}"

@@ -290,7 +290,7 @@ def sigmoid_contrastive(
         block_size,
     )
     check_bias(bias)
-    bias = ops.cast(ops.convert_to_tensor(bias), batch.root.dtype)
+    bias = ops.cast(checks.one_number("bias", bias), batch.root.dtype)
     if batch.views == 1:
         return batch.weighted(among_themselves(batch, PairwiseSigmoid(), bias))
     targets, gaps = batch.targets()

@@ -256,14 +256,14 @@ def spearman_loss(
 def _checked(targets, scores):
     scores = checks.floats(scores, "scores")
     checks.int32_range(targets, "Integers to rank")
-    targets = ops.convert_to_tensor(targets)
+    targets = checks.tensor("targets", targets)
     checks.same_shape("targets", targets.shape, "scores", scores.shape)
     return targets, scores
 
 
 def _lists(a, b, axis, weight, mask):
     """Two lists and weights along the last axis, and which lists are good."""
-    a, b = ops.convert_to_tensor(a), ops.convert_to_tensor(b)
+    a, b = checks.tensor("a", a), checks.tensor("b", b)
     checks.same_shape("a", a.shape, "b", b.shape)
     axis = checks.axis(axis, len(a.shape), "lists")
     types = {keras.backend.standardize_dtype(x.dtype) for x in (a, b)}

@@ -256,7 +256,7 @@ def rows_counted(labels, shape, axis, ignore_class):
 
 def integer_labels(labels, shape, axis):
     """Labels without the class axis, as integers that compare exactly."""
-    labels = ops.convert_to_tensor(labels)
+    labels = checks.tensor("labels", labels)
     rows = (*shape[:axis], *shape[axis + 1 :])
     if len(labels.shape) == len(shape) and labels.shape[axis] == 1:
         labels = ops.squeeze(labels, axis=axis)
@@ -288,8 +288,7 @@ def integer_labels(labels, shape, axis):
 
 def distribution(targets, logits, axis):
     """Targets as floats; raises and warns on what are no distributions."""
-    if not hasattr(targets, "shape"):
-        targets = np.asarray(targets)
+    targets = checks.array("targets", targets)
     shape, expected = tuple(targets.shape), tuple(logits.shape)
     if not checks.fits(shape, expected):
         rows = (*expected[:axis], *expected[axis + 1 :])
@@ -319,7 +318,7 @@ def distribution(targets, logits, axis):
                 "SigmoidCrossentropy."
             )
     return ops.cast(
-        ops.convert_to_tensor(targets), checks.sums_dtype(logits.dtype)
+        checks.tensor("targets", targets), checks.sums_dtype(logits.dtype)
     )
 
 

@@ -348,7 +348,9 @@ def _look_like_probabilities(values, axis):
     """Whether all rows are distributions, and not all of them one-hot."""
     if values.dtype.kind != "f" or not values.size or not values.ndim:
         return False
-    if not -values.ndim <= axis < values.ndim or values.shape[axis] < 2:
+    if not isinstance(axis, int) or not -values.ndim <= axis < values.ndim:
+        return False
+    if values.shape[axis] < 2:
         return False
     # Rows of 0 and 1 are as well the logits that one makes up.
     if not np.all(values >= 0) or not np.any((values > 0) & (values < 1)):

@@ -81,7 +81,7 @@ def softplus_hinge(
         "If these are class ids, use SymmetricKLHinge, or compare the ids of "
         "each pair.",
     )
-    match = ops.cast(ops.convert_to_tensor(match), distance.dtype)
+    match = ops.cast(checks.tensor("match", match), distance.dtype)
     checks.same_shape("match", match.shape, "distance", distance.shape)
     match = where((match >= 0) & (match <= 1), match, np.nan)
     pull = where(match == 0, 0, distance)
@@ -289,7 +289,8 @@ def _rows_of_pairs(labels, pull, push, balanced, sample_weight, rows):
     """
     if sample_weight is None:
         sample_weight = ops.ones_like(labels)
-    weight = ops.cast(sample_weight, pull.dtype)
+    weight = checks.tensor("sample_weight", sample_weight)
+    weight = ops.cast(weight, pull.dtype)
     checks.same_shape("sample_weight", weight.shape, "labels", labels.shape)
     possible = ops.all(weight >= 0)
     # Only their ratios count here; their products must not leave float32.

@@ -17,7 +17,7 @@ WHY_FLOATS = (
 def embeddings(x, name="embeddings"):
     """`x` as a float matrix, float32 at least, or an error that says what."""
     x = checks.floats(x, name, WHY_FLOATS)
-    if len(x.shape) != 2:
+    if len(x.shape) != 2 or x.shape[1] == 0:
         raise ValueError(
             f"`{name}` must be embeddings, a matrix with one row per example. "
             f"Received shape {tuple(x.shape)}."
@@ -28,14 +28,14 @@ def embeddings(x, name="embeddings"):
 def ids(labels, embeddings, name="labels"):
     """One id per embedding, `(n,)`, from `(n,)` or `(n, 1)`; else an error."""
     checks.exact_ids(labels)
-    labels = ops.convert_to_tensor(labels)
+    labels = checks.tensor(name, labels)
     if len(labels.shape) == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if not checks.fits(labels.shape, embeddings.shape[:1]):
         raise ValueError(
             f"`{name}` must hold one class id per row of the embeddings. "
-            f"Received labels of shape {tuple(labels.shape)} for "
-            f"{embeddings.shape[0]} rows. For one-hot rows pass "
+            f"Received labels of shape {tuple(labels.shape)} for embeddings of "
+            f"shape {tuple(embeddings.shape)}. For one-hot rows pass "
             "y.argmax(axis=1); for match flags of given pairs use "
             "SoftplusHinge."
         )
@@ -44,7 +44,7 @@ def ids(labels, embeddings, name="labels"):
 
 def views(x, name="embeddings"):
     """`x` as floats `(n, views, dim)`, from `(n, dim)` too; else an error."""
-    x = ops.convert_to_tensor(x)
+    x = checks.tensor(name, x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     if "float" not in dtype:
         raise ValueError(

@@ -198,12 +198,12 @@ def batch_of(
     wide = checks.sums_dtype(dtype)
     weight = present = None
     if sample_weight is not None:
-        weight = ops.convert_to_tensor(sample_weight)
+        weight = checks.tensor("sample_weight", sample_weight)
         checks.same_shape("sample_weight", weight.shape, "labels", labels.shape)
         weight = ops.cast(weight, wide)
         present = weight != 0
         embeddings = where(present[:, None, None], embeddings, 0)
-    scale = 1 / ops.cast(ops.convert_to_tensor(temperature), wide)
+    scale = 1 / ops.cast(checks.one_number("temperature", temperature), wide)
     how = {"block_size": block_size, "dtype": dtype}
     root = ops.sqrt(scale)
     return Batch(embeddings, root, labels, present, weight, rows, how)

@@ -147,7 +147,7 @@ def _row_weights(features, sample_weight, counted, mean):
     weights, keep = ops.ones_like(features[..., 0], dtype=dtype), None
     number = weights if counted is None else ops.cast(counted, dtype)
     if sample_weight is not None:
-        given = ops.convert_to_tensor(sample_weight)
+        given = checks.tensor("sample_weight", sample_weight)
         if not checks.fits(given.shape, features.shape[:-1]):
             raise ValueError(
                 "`sample_weight` must hold one number per example, shape "
@@ -411,7 +411,7 @@ def check_block_size(block_size):
 
 def _floats(x, name):
     """`x` as a float tensor of its own dtype."""
-    x = ops.convert_to_tensor(x)
+    x = checks.tensor(name, x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     if "float" not in dtype:
         raise ValueError(

@@ -6,7 +6,11 @@ from keras import ops
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, extrema, identities
 from keras_xent.ops.blocks import some_rows
-from keras_xent.ops.partners import partners_and_others, present
+from keras_xent.ops.partners import (
+    partners_and_others,
+    present,
+    without_meaning,
+)
 from keras_xent.ops.public import public_op
 from keras_xent.ops.select import where
 from keras_xent.ops.soft_maximum import log_one_plus_sum
@@ -100,7 +104,7 @@ def multi_similarity(
     other = other & has_partner[:, None]
     losses = log_one_plus_sum(-alpha * (cosine - base), partner) / alpha
     losses = losses + log_one_plus_sum(beta * (cosine - base), other) / beta
-    unknown = unknown | some_rows(labels != labels, rows)
+    unknown = unknown | without_meaning(labels, weight, rows)
     losses = where(unknown, np.nan, losses)
     return checks.sizes_agree(losses, labels, embeddings[:, 0])
 

@@ -50,6 +50,14 @@ def present(sample_weight, labels, embeddings):
     """The weights, or None, and embeddings that are 0 where a weight is."""
     if sample_weight is None:
         return None, embeddings
-    weight = ops.convert_to_tensor(sample_weight)
+    weight = checks.tensor("sample_weight", sample_weight)
     checks.same_shape("sample_weight", weight.shape, "labels", labels.shape)
     return weight, row_shapes.blank(embeddings, weight != 0, -1)
+
+
+def without_meaning(labels, weight, rows):
+    """Which rows have NaN for a label or a weight, `(size,)`."""
+    found = labels != labels
+    if weight is not None:
+        found = found | (weight != weight)
+    return some_rows(found, rows)

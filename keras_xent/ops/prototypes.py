@@ -7,7 +7,11 @@ from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, identities
 from keras_xent.ops.blocks import some_rows
 from keras_xent.ops.distance import pairwise_squared_euclidean
-from keras_xent.ops.partners import partners_and_others, present
+from keras_xent.ops.partners import (
+    partners_and_others,
+    present,
+    without_meaning,
+)
 from keras_xent.ops.public import public_op
 from keras_xent.ops.segments import segment_sum
 from keras_xent.ops.select import where
@@ -116,7 +120,7 @@ def prototypical_crossentropy(
     gap = gap - ops.log(members)
     unknown = ops.any(~(embeddings - embeddings == 0))
     losses = log_one_plus_sum(gap, other & some)
-    known = some_rows(labels == labels, rows) & ~unknown
+    known = ~without_meaning(labels, weight, rows) & ~unknown
     losses = where(known, losses, np.nan)
     return checks.sizes_agree(losses, labels, embeddings[:, 0])
 

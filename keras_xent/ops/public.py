@@ -3,11 +3,13 @@
 import contextlib
 import functools
 import importlib
+import inspect
 import typing
 
 import keras
 
 from keras_xent import _keras
+from keras_xent.ops import checks
 
 Function = typing.TypeVar("Function", bound=typing.Callable)
 
@@ -33,8 +35,14 @@ def product_op(function: Function) -> Function:
 
 
 def _public(function, scope):
+    parameters = inspect.signature(function).parameters.values()
+    flags = [x.name for x in parameters if x.annotation is bool]
+
     @functools.wraps(function)
     def op(*args, **kwargs):
+        for name in flags:
+            if name in kwargs:
+                checks.flag(name, kwargs[name])
         if _any_symbolic(args) or _any_symbolic(kwargs):
             return Step(function.__name__)(*args, **kwargs)
         with scope():

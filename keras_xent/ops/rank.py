@@ -142,7 +142,7 @@ def average_rank(
     [1.0, 3.5, 2.0, 3.5]
     """
     checks.int32_range(x, "Integers to rank")
-    x = ops.stop_gradient(ops.convert_to_tensor(x))
+    x = ops.stop_gradient(checks.tensor("x", x))
     axis = checks.axis(axis, len(x.shape), "x")
     dtype = keras.backend.standardize_dtype(x.dtype)
     if dtype in ("bool", "float16", "bfloat16"):
@@ -172,11 +172,11 @@ def entry_weights(x, weight, mask, dtype):
     if weight is None:
         weight = ops.ones_like(x, dtype=dtype)
     else:
-        weight = ops.stop_gradient(ops.convert_to_tensor(weight))
+        weight = ops.stop_gradient(checks.tensor("sample_weight", weight))
         checks.same_shape("sample_weight", weight.shape, "x", x.shape)
         weight = ops.cast(weight, dtype)
     if mask is not None:
-        mask = ops.convert_to_tensor(mask)
+        mask = checks.tensor("mask", mask)
         checks.same_shape("mask", mask.shape, "x", x.shape)
         weight = where(ops.cast(mask, "bool"), weight, 0)
     return weight

@@ -39,8 +39,8 @@ def spread(weight, like, axis=None, name="sample_weight"):
         del shape[axis], size[axis]
     if checks.on_host(weight):
         # JAX would fold int64 into int32 first.
-        weight = np.asarray(weight).astype("float32")
-    weight = ops.cast(ops.convert_to_tensor(weight), "float32")
+        weight = np.asarray(checks.array(name, weight)).astype("float32")
+    weight = ops.cast(checks.tensor(name, weight), "float32")
     given = tuple(weight.shape)
     while len(weight.shape) > len(shape) and weight.shape[-1] == 1:
         weight = ops.squeeze(weight, -1)
@@ -119,8 +119,7 @@ def match_rank(y_true, y_pred):
     `(n,)` beside `(n, 1)` is how a yes/no label meets a Dense(1): the same
     rows, which would otherwise broadcast to (n, n).
     """
-    if not hasattr(y_true, "shape"):
-        y_true = np.asarray(y_true)
+    y_true = checks.array("y_true", y_true)
     if len(y_true.shape) + 1 == len(y_pred.shape) and y_pred.shape[-1] == 1:
         return y_true[..., None]
     if len(y_true.shape) == len(y_pred.shape) + 1 and y_true.shape[-1] == 1:
@@ -141,7 +140,7 @@ def known_rank(name, x):
 
 
 def _shape(x):
-    return x.shape if hasattr(x, "shape") else np.shape(x)
+    return checks.array("y_pred", x).shape
 
 
 def broadcasts(shape, other):

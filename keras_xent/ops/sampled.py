@@ -337,8 +337,7 @@ def _first_of_its_kind(ids):
 def true_classes(labels, shape, count):
     """Labels as int32 `(..., T)`, for features of some shape."""
     checks.label_range(labels, count)
-    if not hasattr(labels, "shape"):
-        labels = np.asarray(labels)
+    labels = checks.array("labels", labels)
     rows, last = tuple(shape[:-1]), len(shape) - 1
     if len(labels.shape) == len(shape):
         check_several(labels.shape[-1], count)
@@ -377,11 +376,11 @@ def _checked_candidates(candidates, shape, count):
         )
     ids, true_count, sampled_count = candidates
     _check_ids(ids, count)
-    ids = ops.convert_to_tensor(ids)
+    ids = checks.tensor("candidates[0]", ids)
     ids = crossentropy.integer_labels(ids, (*ids.shape, count), len(ids.shape))
     ids = linear.fold(ids)
-    true_count = ops.convert_to_tensor(true_count)
-    sampled_count = ops.convert_to_tensor(sampled_count)
+    true_count = checks.tensor("candidates[1]", true_count)
+    sampled_count = checks.tensor("candidates[2]", sampled_count)
     # A class that does not exist: NaN, whatever its logit would be.
     exist = (ids >= 0) & (ids < count)
     rows = shape[:-1] if shape[-1] == 1 else shape

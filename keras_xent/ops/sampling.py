@@ -271,10 +271,16 @@ class Table:
 KEPT: weakref.WeakKeyDictionary[Table, dict] = weakref.WeakKeyDictionary()
 
 
-@functools.lru_cache(maxsize=16)
 def named_table(name, classes, num_sampled, unique):
     """The table of a distribution that is known by its name."""
+    # Before the cache, to which 4.0 and True are 4 and 1.
     checks.whole("classes", classes, 2)
+    check_num_sampled(num_sampled)
+    return _named_table(name, classes, num_sampled, unique)
+
+
+@functools.lru_cache(maxsize=16)
+def _named_table(name, classes, num_sampled, unique):
     if name == "log_uniform":
         weights = np.log1p(1 / np.arange(1, classes + 1, dtype="float64"))
     else:
@@ -295,8 +301,8 @@ def unigram_table(counts, power, num_sampled, unique):
 
 def check_counts(counts):
     """Raises unless `counts` can be drawn by."""
+    checks.vector("counts", checks.array("counts", counts))
     counts = np.asarray(counts)
-    checks.vector("counts", counts)
     if counts.size < 2 or not np.any(counts > 0):
         raise ValueError(
             "`counts` must hold one number per class, for two classes at least "
@@ -311,6 +317,8 @@ def check_num_sampled(num_sampled):
 
 def draw(labels, table, seed):
     """Candidates from a table."""
+    if not (seed is None or isinstance(seed, keras.random.SeedGenerator)):
+        checks.whole("seed", seed, 0)
     numbers = keras.random.randint(
         (table.num_sampled,), 0, table.units, dtype="int32", seed=seed
     )
@@ -323,7 +331,7 @@ def draw(labels, table, seed):
         ids = ops.take(order, ids)
     classes = table.counts.size
     checks.label_range(labels, classes)
-    labels = ops.convert_to_tensor(labels)
+    labels = checks.tensor("labels", labels)
     labels = crossentropy.integer_labels(
         labels, (*labels.shape, classes), len(labels.shape)
     )
@@ -386,7 +394,7 @@ def _table(weights, num_sampled, unique):
         each if unique else num_sampled * each
     )
     return Table(
-        ends.astype("int32"), order, counts, units, bool(unique), num_sampled
+        ends.astype("int32"), order, counts, units, unique, num_sampled
     )
 
 

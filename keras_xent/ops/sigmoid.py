@@ -139,7 +139,7 @@ def _losses(targets, logits, pos_weight, **options):
         "that the answer is not known, name it in `ignore_class`.",
         options["ignored"],
     )
-    targets = ops.convert_to_tensor(targets)
+    targets = checks.tensor("targets", targets)
     checks.same_shape("targets", targets.shape, "logits", logits.shape)
     weight = None if pos_weight is None else _pos_weight(pos_weight, logits)
     loss = _Loss(weight=weight, **options)
@@ -322,18 +322,24 @@ def check_options(label_smoothing, focal_gamma):
 
 def check_pos_weight(pos_weight, outputs=None):
     """Raises unless `pos_weight` is a number or a vector of the right size."""
-    if pos_weight is not None and np.ndim(pos_weight) == 0:
+    if pos_weight is not None and _is_one(pos_weight):
         checks.number("pos_weight", pos_weight, 0)
     else:
         checks.vector("pos_weight", pos_weight, outputs)
+
+
+def _is_one(pos_weight):
+    """Whether it is no list, of several lengths or of one."""
+    array = checks.as_numpy(pos_weight)
+    return array is not None and array.ndim == 0
 
 
 def ignored_values(ignore_class):
     """The numbers that stand for "not known", NaN among them, as floats."""
     if ignore_class is None:
         return ()
-    values = np.asarray(ignore_class)
-    if values.ndim > 1 or values.dtype.kind not in "iuf":
+    values = checks.as_numpy(ignore_class)
+    if values is None or values.ndim > 1 or values.dtype.kind not in "iuf":
         raise ValueError(
             "`ignore_class` must be a number, which may be NaN, or a list of "
             f"them. Received: ignore_class={ignore_class!r}"
@@ -346,7 +352,7 @@ def is_known(targets, ignored):
     if not ignored:
         return None
     known = None
-    targets = ops.cast(ops.convert_to_tensor(targets), "float32")
+    targets = ops.cast(checks.tensor("targets", targets), "float32")
     for value in ignored:
         differs = checks.differs(targets, float(np.float32(value)))
         known = differs if known is None else known & differs
@@ -354,7 +360,7 @@ def is_known(targets, ignored):
 
 
 def _pos_weight(pos_weight, logits):
-    if np.ndim(pos_weight) == 0:
+    if _is_one(pos_weight):
         check_pos_weight(pos_weight)
         return float(pos_weight)
     check_pos_weight(pos_weight, logits.shape[-1] if logits.shape else 1)

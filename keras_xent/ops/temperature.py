@@ -171,7 +171,7 @@ def _rows(targets, logits, sample_weight, axis):
     possible = defined & ops.isfinite(target)
     weight = ops.ones_like(target)
     if sample_weight is not None:
-        given = ops.convert_to_tensor(sample_weight)
+        given = checks.tensor("sample_weight", sample_weight)
         if len(given.shape) == last + 1 and given.shape[-1] == 1:
             given = ops.squeeze(given, -1)
         checks.same_shape("sample_weight", given.shape, "rows", target.shape)
@@ -192,7 +192,7 @@ def _rows(targets, logits, sample_weight, axis):
 def _two_classes(targets, logits, axis):
     """Yes/no rows as two classes: logits 0 and x, targets 1 − t and t."""
     checks.zero_to_one("targets", targets, "Give one logit per class for ids.")
-    targets = ops.cast(ops.convert_to_tensor(targets), logits.dtype)
+    targets = ops.cast(checks.tensor("targets", targets), logits.dtype)
     if len(logits.shape) > 1:
         logits = ops.squeeze(logits, axis)
     one_more = len(targets.shape) == len(logits.shape) + 1
@@ -209,8 +209,7 @@ def _two_classes(targets, logits, axis):
 
 def _target(targets, below, axis, on_host):
     """Σ_k t_k (x_k − max x): NaN for a target that is none."""
-    if not hasattr(targets, "shape"):
-        targets = np.asarray(targets)
+    targets = checks.array("targets", targets)
     count = below.shape[axis]
     dense = len(targets.shape) == len(below.shape) and targets.shape[axis] != 1
     if dense:

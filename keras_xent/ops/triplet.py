@@ -6,10 +6,13 @@ from keras import ops
 from keras_xent import _keras
 from keras_xent._types import Distance, Tensor, TensorLike
 from keras_xent.ops import checks, extrema, identities
-from keras_xent.ops.blocks import some_rows
 from keras_xent.ops.distance import distances_of
 from keras_xent.ops.hinge import SMALLEST_SOFTNESS, check_hinge, hinge
-from keras_xent.ops.partners import partners_and_others, present
+from keras_xent.ops.partners import (
+    partners_and_others,
+    present,
+    without_meaning,
+)
 from keras_xent.ops.public import public_op
 from keras_xent.ops.select import where
 
@@ -116,7 +119,7 @@ def triplet_hinge(
         losses = _all_by_sorting(d, partner, other, margin)
     else:
         losses = _all_by_column(d, partner, other, margin, softness)
-    known = ~unknown & some_rows(labels == labels, rows)
+    known = ~unknown & ~without_meaning(labels, weight, rows)
     losses = where(known, losses, np.nan)
     return checks.sizes_agree(losses, labels, embeddings[:, 0])
 
