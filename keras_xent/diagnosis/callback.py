@@ -97,6 +97,7 @@ class Diagnose(keras.callbacks.Callback):
     >>> model.compile("sgd", loss)
     >>> watcher = Diagnose()
     >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
     ...     history = model.fit(x, y, verbose=0, callbacks=[watcher])
     >>> watcher.report.findings[0].code
     'probabilities-as-logits'
