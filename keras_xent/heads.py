@@ -96,8 +96,9 @@ def _check_numbers(layer, inputs):
         is_complex = dtype is not None and "complex" in str(dtype)
         if x is None or is_complex:
             raise ValueError(
-                f"The {type(layer).__name__} {layer.name!r} takes tensors of "
-                f"real numbers. Received: {x!r}"
+                f"The {type(layer).__name__} {layer.name!r} takes a tensor of "
+                "real numbers, or a list of them where it has several inputs. "
+                f"Received: {x!r}"
             )
 
 
