@@ -74,6 +74,8 @@ def may_be(call, name, value):
     if not isinstance(value, int | float | np.number):
         found = CONTAINERS.get(name, [])
         return any(type(x) is type(value) and x == value for x in found)
+    if value != value and name == "ignore_class":
+        return float in kinds
     whole = isinstance(value, int | np.integer)
     if not (float in kinds or (int in kinds and whole)):
         return False
