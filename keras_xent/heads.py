@@ -81,7 +81,8 @@ class NotingLayer(keras.layers.Layer):
 
     def __call__(self, *args, **kwargs):
         _check_layouts_around(self)
-        _check_numbers(self, args)
+        if args:
+            _check_numbers(self, args[0])
         with _notes_left() as notes:
             output = super().__call__(*args, **kwargs)
         if notes and _keras.get_tensor_attr(output, NOTE) is None:

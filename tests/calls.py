@@ -101,12 +101,13 @@ def of_case(case):
         losses.SigmoidCrossentropy: "shares",
         losses.PearsonLoss: "numbers",
     }
+    predictions = "features" if case.pairs else "logits"
     given = {
         "y_true": (special.get(case.cls, labels), case.labels(ROWS)),
-        "y_pred": ("features" if case.pairs else "logits", case.predictions(ROWS)),
+        "y_pred": (predictions, case.predictions(ROWS)),
         "sample_weight": ("weight", WEIGHT),
         "mask": ("mask", None),
-    }  # fmt: skip
+    }
     ignored = case.kwargs.get("ignore_class", ())
     return Call(
         case.cls,
@@ -168,7 +169,10 @@ OF_IDS = {
     "sigmoid_contrastive", "supervised_contrastive", "symmetric_kl_hinge",
     "triplet_hinge",
 }  # fmt: skip
-SAMPLED = {"nce_loss", "sampled_softmax_crossentropy"}
+# Those take a matrix of four classes.
+WITH_MATRIX = {"nce_loss", "linear_softmax_crossentropy",
+               "sampled_softmax_crossentropy"}  # fmt: skip
+SAMPLED = WITH_MATRIX - {"linear_softmax_crossentropy"}
 OF_ALL_ROWS = {
     "fit_temperature", "pairwise_cosine", "pairwise_euclidean", "pairwise_kl",
     "pairwise_squared_euclidean", "pairwise_symmetric_kl",
@@ -209,7 +213,7 @@ def of_op(op):
         run,
         op.kwargs,
         rowwise=not (name in OF_IDS or name in OF_ALL_ROWS),
-        classes=4 if "sample" in name or name in SAMPLED else 3,
+        classes=4 if "sample" in name or name in WITH_MATRIX else 3,
     )
 
 
@@ -304,7 +308,7 @@ def batches(given, options):
 
 BATCHES = {
     "x": ("inputs", normal(ROWS, 3)),
-    "y": ("ids", IDS),
+    "y": ("labels", IDS),
     "sample_weight": ("weight", WEIGHT),
 }
 OF_BATCHES = {"classes_per_batch": 2, "examples_per_class": 2, "seed": 0}

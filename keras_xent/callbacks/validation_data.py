@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_xent.ops import checks
 
@@ -35,8 +34,8 @@ def unpacked(data, name="validation_data"):
 
 def _numpy(name, x):
     """`x` as a NumPy array with one entry or more for each example."""
-    found = ops.convert_to_numpy(x) if ops.is_tensor(x) else checks.as_numpy(x)
-    if found is None or not found.ndim:
+    found = checks.on_the_host(name, x)
+    if not found.ndim:
         raise ValueError(
             f"`{name}` must be an array with one entry for each example. "
             f"Received: {x!r}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import tree
 
 from keras_xent._types import TensorLike
 from keras_xent._warnings import warn
@@ -127,7 +127,7 @@ class ClassBalancedBatches(keras.utils.PyDataset):
         checks.whole("seed", seed, 0)
         self._classes, self._examples = classes_per_batch, examples_per_class
         self._loader, self._seed = loader, seed
-        self._y = _array(y, "y")
+        self._y = checks.on_the_host("y", y)
         # TensorFlow takes a list for one array.
         self._x = (
             list(x)
@@ -137,7 +137,7 @@ class ClassBalancedBatches(keras.utils.PyDataset):
         self._weight = None
         if sample_weight is not None:
             weight = checks.array("sample_weight", sample_weight)
-            self._weight = _array(weight)
+            self._weight = checks.on_the_host("sample_weight", weight)
         self._check_lengths()
         self._members = self._members_of_classes()
         if batches_per_epoch is None:
@@ -288,16 +288,5 @@ def _hands(cards, size, count, generator):
     return np.concatenate([held[:0], *packs])[: count * size].reshape(-1, size)
 
 
-def _array(x, name="x"):
-    """What rows can be taken of: an array as it is, a tensor as NumPy."""
-    if isinstance(x, np.ndarray):
-        return x
-    if ops.is_tensor(x):
-        return ops.convert_to_numpy(x)
-    found = checks.as_numpy(x)
-    if found is None:
-        raise ValueError(
-            f"`{name}` must be made of arrays. Received lists of several "
-            "lengths."
-        )
-    return found
+def _array(x):
+    return checks.on_the_host("x", x)

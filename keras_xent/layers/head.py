@@ -52,6 +52,11 @@ class Head(heads.NotingLayer):
             self._seed_generator = keras.random.SeedGenerator(seed)
 
     def _add_kernel(self, input_shape):
+        if not input_shape or not input_shape[-1]:
+            raise ValueError(
+                "A head takes features of one number or more, and has to know "
+                f"how many. Received features of shape {tuple(input_shape)}."
+            )
         shape = (input_shape[-1], self.units * self.sub_centers)
         try:
             self._kernel = self.add_weight(

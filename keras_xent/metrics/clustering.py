@@ -45,12 +45,8 @@ def cluster_misclassification_rate(
         raise ImportError(
             "cluster_misclassification_rate needs SciPy: pip install scipy"
         ) from error
-    labels, clusters = checks.as_numpy(labels), checks.as_numpy(clusters)
-    if labels is None or clusters is None:
-        raise ValueError(
-            "Expected one label and one cluster for each item. Received lists "
-            "of several lengths."
-        )
+    labels = checks.on_the_host("labels", labels)
+    clusters = checks.on_the_host("clusters", clusters)
     if labels.ndim != 1 or labels.shape != clusters.shape or not labels.size:
         raise ValueError(
             "Expected one label and one cluster for each item, two vectors of "

@@ -270,7 +270,8 @@ def _unit(x):
 
 def _checked(embeddings, ids, name="embeddings"):
     """Embeddings `[n, d]` and ids `[n]` of all views, as NumPy."""
-    embeddings, ids = _numpy(name, embeddings), _numpy("ids", ids)
+    embeddings = checks.on_the_host(name, embeddings)
+    ids = checks.on_the_host("ids", ids)
     if ids.ndim == 2 and ids.shape[1] == 1:
         ids = ids[:, 0]
     if (
@@ -291,17 +292,6 @@ def _checked(embeddings, ids, name="embeddings"):
     wide = embeddings.dtype == np.float64
     embeddings = embeddings.astype("float64" if wide else "float32")
     return flat_views(embeddings, ids)
-
-
-def _numpy(name, x):
-    if ops.is_tensor(x):
-        return ops.convert_to_numpy(x)
-    found = checks.as_numpy(x)
-    if found is None:
-        raise ValueError(
-            f"`{name}` must be an array. Received lists of several lengths."
-        )
-    return found
 
 
 def _numbers(k):

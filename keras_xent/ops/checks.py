@@ -73,6 +73,19 @@ def as_numpy(x):
         return None
 
 
+def on_the_host(name, x):
+    """Returns `x` as a NumPy array of any kind; raises unless it is one."""
+    if ops.is_tensor(x):
+        return ops.convert_to_numpy(x)
+    found = as_numpy(x)
+    if found is None:
+        raise ValueError(
+            f"`{name}` must be an array. Received lists of several lengths: "
+            f"{reprlib.repr(x)}"
+        )
+    return found
+
+
 def _is_no_number(array):
     # bfloat16 is of a kind of its own, "V".
     return array.dtype.kind in "cOSUmMT" or array.dtype.names is not None
@@ -455,7 +468,8 @@ def int32_range(labels, name="Class ids"):
         if given is not None and given.dtype.kind in "USO":
             raise ValueError(
                 f"Labels must be numbers. Received {given.dtype}. Number "
-                f"classes from 0, for example by np.unique(names, return_inverse=True)[1]."
+                "classes from 0, for example by np.unique(names, "
+                "return_inverse=True)[1]."
             )
     array = host_array(labels)
     if array is None or array.size == 0 or array.dtype.kind not in "iu":

@@ -217,7 +217,7 @@ def _probabilities(x, from_logits):
 def _matrices(a, b, from_logits):
     matrices = []
     for name, x in (("a", a), ("b", b)):
-        if x is None:
+        if x is None and name == "b":
             continue
         x = given(name, x, from_logits)
         if len(x.shape) != 2:

@@ -80,3 +80,74 @@ def test_some_rows_are_none_or_a_pair_within_all():
             checks.row_range(wrong, 5)
     with pytest.raises(ValueError, match=r"stay within the rows\. Received"):
         checks.row_range((-1, 2), None)
+
+
+NO_NUMBERS = {
+    "text": np.array(["a", "b"]),
+    "a word": "a",
+    "None": None,
+    "objects": np.array([None, 1.0]),
+    "complex": np.array([1j, 2.0]),
+    "a ragged list": [[1.0], [2.0, 3.0]],
+    "a dict": {},
+}
+
+
+@pytest.mark.parametrize("x", NO_NUMBERS.values(), ids=NO_NUMBERS)
+@pytest.mark.parametrize("check", [checks.tensor, checks.array])
+def test_what_is_no_array_of_numbers_is_an_error_that_names_it(check, x):
+    with pytest.raises(ValueError, match=r"`labels` must be real numbers.*Rec"):
+        check("labels", x)
+
+
+def test_numbers_are_a_tensor_and_an_array_keeps_its_shape():
+    for x in ([1, 2], (1.0, 2.0), np.array([True, False])):
+        assert keras.ops.is_tensor(checks.tensor("x", x))
+        assert checks.array("x", x).shape == (2,)
+    tensor = keras.ops.convert_to_tensor([1.0])
+    assert checks.array("x", tensor) is tensor
+    low = keras.ops.cast(tensor, "bfloat16")
+    assert checks.tensor("x", low).dtype == low.dtype
+
+
+def test_a_flag_is_true_or_false_and_nothing_like_it():
+    assert checks.flag("balanced", True) is True
+    assert checks.flag("balanced", np.False_) is False
+    for value in (1, 0.0, "no", None, [], np.array([True, False])):
+        with pytest.raises(ValueError, match=r"`balanced` must be True or Fal"):
+            checks.flag("balanced", value)
+
+
+@pytest.mark.parametrize("value", [10**30, 10**400, 1e300, 1j, np.inf, [1.0]])
+def test_a_number_is_one_that_tensors_hold(value):
+    with pytest.raises(ValueError, match=r"`margin` must be a finite number"):
+        checks.number("margin", value, -np.inf)
+
+
+def test_a_whole_number_fits_into_int32():
+    with pytest.raises(ValueError, match=r"from 1 to 2147483647\. Received"):
+        checks.whole("block_size", 2**31, 1)
+
+
+@pytest.mark.parametrize("value", [[], {}, np.array(["l1"]), b"l1", 1])
+def test_a_choice_is_a_name(value):
+    with pytest.raises(ValueError, match="`norm` must be one of 'l1'"):
+        checks.choice("norm", value, {"l1": 1})
+
+
+@pytest.mark.parametrize("weights", [["1", "2"], [1e300, 1.0], [[1.0], [2, 3]]])
+def test_weights_of_classes_are_numbers_of_float32(weights):
+    with pytest.raises(ValueError, match="`class_weight` must be a vector"):
+        checks.class_weights(weights)
+
+
+def test_ids_to_ignore_and_thresholds_are_no_ragged_lists():
+    for check in (lambda x: checks.id_tuple("id", x), checks.threshold):
+        with pytest.raises(ValueError, match="Received"):
+            check([[1], [2, 3]])
+
+
+def test_rows_are_whole_numbers_or_tensors():
+    for wrong in ((0.5, 1.0), ("0", 1), (True, 2), (None, 1)):
+        with pytest.raises(ValueError, match="`rows` must be"):
+            checks.row_range(wrong, 5)
