@@ -7,8 +7,9 @@ cosmic-ray makes mutants: copies of the package with one operator, number,
 condition or decorator changed. This takes a sample of them, the same for the
 same code and seed, runs for each the tests that speak of its module, in a copy
 of the repository, and shows every mutant that no test notices. `--module hull`
-takes all of its sample from one module. What was done stays in `--session`,
-and a second call goes on from there; `cr-html` makes a page of it.
+takes all of its sample from one module. What was done stays in `--session`: a
+second call goes on from there, with `--again` it tries the survivors once more,
+and `cr-html` makes a page of it. Type hints and what errors say are left out.
 """
 
 import argparse
@@ -80,6 +81,7 @@ def main():
     parser.add_argument("--sample", type=int, default=SAMPLE)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--module", default="*")
+    parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
     session = pathlib.Path(options.session).resolve()
     with tempfile.TemporaryDirectory() as copy:
@@ -98,7 +100,8 @@ def main():
             if is_new:
                 modules = sorted(OPS.glob(f"{options.module}.py"))
                 draw(db, modules, options.sample, options.seed)
-            run(db)
+            todo = survivors(db) if options.again else db.pending_work_items
+            run(db, todo)
             check(db)
             report(db)
 
@@ -166,8 +169,13 @@ class Bare(ast.NodeTransformer):
         return ast.Raise()
 
 
-def run(db):
-    """Runs the tests for each mutant that has no result yet."""
+def survivors(db):
+    done = db.completed_work_items
+    return [item for item, result in done if not result.is_killed]
+
+
+def run(db, items):
+    """Runs the tests for each of some mutants."""
     # Once for all: a process that tests begins as a copy of this one.
     import hypothesis.extra.numpy  # noqa: F401
     import keras
@@ -176,8 +184,8 @@ def run(db):
     import scipy.stats  # noqa: F401
 
     assert "keras_xent" not in sys.modules, keras.__file__
-    pending = sorted(db.pending_work_items, key=lambda x: str(x.mutations))
-    for i, item in enumerate(pending):
+    items = sorted(items, key=lambda x: str(x.mutations))
+    for i, item in enumerate(items):
         (mutation,) = item.mutations
         path = mutation.module_path
         operator = plugins.get_operator(mutation.operator_name)()
@@ -188,22 +196,22 @@ def run(db):
         outcome = TestOutcome.SURVIVED if survived else TestOutcome.KILLED
         result = WorkResult(WorkerOutcome.NORMAL, output, outcome, diff)
         db.set_result(item.job_id, result)
-        say(f"{i + 1}/{len(pending)} {path} {outcome.value}")
+        say(f"{i + 1}/{len(items)} {path} {outcome.value}")
         if survived:
             say(diff)
 
 
 def check(db):
     """Tests that notice every mutant may fail without one."""
-    done = [
-        (item.mutations[0].module_path, result.is_killed)
-        for item, result in db.completed_work_items
-    ]
-    survived = {path for path, is_killed in done if not is_killed}
-    for path in sorted({path for path, _ in done} - survived):
+    missed = paths(survivors(db))
+    for path in sorted(paths(db.work_items) - missed):
         code, output = tested(path)
         if code != pytest.ExitCode.OK:
             sys.exit(f"{output}\nThe tests of {path} fail without mutants.")
+
+
+def paths(items):
+    return {item.mutations[0].module_path for item in items}
 
 
 def tested(path):
