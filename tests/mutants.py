@@ -240,7 +240,7 @@ def child_main(files, log):
     os.dup2(log, 1)
     os.dup2(log, 2)
     # What noticed one mutant comes first for the next.
-    sys.exit(pytest.main(["-x", "-q", "--ff", "-p", "no:warnings", *files]))
+    sys.exit(pytest.main(["-x", "-q", "--ff", "-W", "ignore", *files]))
 
 
 def report(db):
