@@ -415,6 +415,44 @@ def test_a_reduction_sees_float32_of_low_precision_products(way):
     assert_all_close(results, truths, rtol=0.01)
 
 
+@each_way
+def test_what_weighs_nothing_passes_no_gradient_in_float16(way):
+    """There a gradient is scaled by its size, which is 0 here."""
+    function = of_blocks(way, CASES["capped"], block_size=2, dtype="float16")
+    left, right, *weights, bias = arguments(CASES["capped"], 1)
+    nothing = [np.zeros_like(x) for x in weights]
+    results, value = gradients(function, left, right, *nothing, bias)
+    assert float(value) == 0
+    d_left, d_right, *_, d_bias = map(to_numpy, results)
+    for x in d_left, d_right, d_bias:
+        np.testing.assert_array_equal(x, 0)
+
+
+@each_way
+@pytest.mark.parametrize(
+    ("dtype", "large", "ones"), [("float16", 2048, 4), ("bfloat16", 256, 16)]
+)
+def test_small_gradients_are_not_lost_beside_a_large_one(
+    way, dtype, large, ones
+):
+    """Added up in float16, 1024 + 1/2 is 1024, and 128 in bfloat16."""
+    left = np.array([large] + [1] * ones, "float32")[:, None]
+
+    def function(right):
+        what = What(
+            LinearLogits(),
+            OneTarget(ops.zeros(1 + ones, "int32")),
+            OnlineSoftmax(),
+            SoftmaxLoss(ops.ones(1 + ones)),
+        )
+        low = ops.cast(tensor(left), dtype)
+        return way(low, right, what, block_size=1)
+
+    (result,), _ = gradients(function, ops.zeros((1, 2), dtype=dtype))
+    expected = (large + ones) / 2
+    assert to_numpy(result).tolist() == [[-expected, expected]]
+
+
 def in_batch(way, block_size=None):
     """Rows compared with each other, each its own target."""
 

@@ -24,6 +24,13 @@ def test_over_classes_it_is_the_squared_distance():
     np.testing.assert_allclose(to_numpy(across), expected, rtol=1e-5, atol=1e-7)
 
 
+def test_classes_are_last_whatever_the_rank():
+    rows = to_numpy(ops.brier_score(TARGETS, LOGITS))
+    shape = (2, 3, 4)
+    result = ops.brier_score(TARGETS.reshape(shape), LOGITS.reshape(shape))
+    np.testing.assert_allclose(to_numpy(result), rows.reshape(2, 3), rtol=1e-6)
+
+
 def test_of_yes_or_no_it_is_that_of_scikit_learn():
     logits, yes = LOGITS[:, 0], np.array([1, 0, 0, 1, 1, 0])
     expected = brier_score_loss(yes, expit(logits.astype("float64")))

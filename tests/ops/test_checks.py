@@ -151,3 +151,147 @@ def test_rows_are_whole_numbers_or_tensors():
     for wrong in ((0.5, 1.0), ("0", 1), (True, 2), (None, 1)):
         with pytest.raises(ValueError, match="`rows` must be"):
             checks.row_range(wrong, 5)
+
+
+@pytest.mark.parametrize("value", [-(2**31), 2**31 - 1])
+def test_the_first_and_the_last_id_of_int32_are_ids(value):
+    checks.int32_range(np.array([value]))
+    assert checks.id_tuple("ignore_class", 2**31 - 1) == (2**31 - 1,)
+
+
+@pytest.mark.parametrize("value", [-(2**31) - 1, 2**31])
+def test_an_id_beyond_int32_is_an_error(value):
+    with pytest.raises(ValueError, match="fit into int32"):
+        checks.int32_range(np.array([0, value]))
+    with pytest.raises(ValueError, match="fit into int32"):
+        checks.id_tuple("ignore_class", [0, value])
+
+
+@pytest.mark.parametrize(
+    "value", [3, -1, (), [0, -100], np.array([2, 1]), None]
+)
+def test_class_ids_to_ignore_are_one_several_or_none(value):
+    expected = () if value is None else np.ravel(value).tolist()
+    assert checks.id_tuple("ignore_class", value) == tuple(expected)
+
+
+@pytest.mark.parametrize("value", [0.5, [[1]], "1"])
+def test_what_is_no_class_id_cannot_be_ignored(value):
+    with pytest.raises(ValueError, match="`ignore_class` must be an integer"):
+        checks.id_tuple("ignore_class", value)
+
+
+@pytest.mark.parametrize("labels", [[-1], [3], [4], [0, -1], [1.5]])
+def test_a_label_that_is_no_class_is_an_error_unless_it_is_ignored(labels):
+    checks.label_range([0, 1, 2], 3)
+    checks.label_range([1.0, 2.0], 3)
+    with pytest.raises(ValueError, match="`labels` must"):
+        checks.label_range(labels, 3)
+    if labels != [1.5]:
+        checks.label_range(labels, 3, ignored=(-1, 3, 4))
+        checks.label_range(labels, None)
+
+
+def test_a_label_among_several_that_are_ignored_may_be_wrong():
+    with pytest.raises(ValueError, match="Received the label 7"):
+        checks.label_range([0, -1, 7], 3, ignored=(-1, 5))
+
+
+@pytest.mark.parametrize("labels", [["cat"], np.array([None])])
+def test_labels_are_numbers(labels):
+    with pytest.raises(ValueError, match="Labels must be numbers"):
+        checks.int32_range(labels)
+
+
+def test_a_float_that_loses_digits_is_no_class_id():
+    checks.exact_ids(np.array([2.0**24, np.nan]))
+    with pytest.raises(ValueError, match="16777217"):
+        checks.exact_ids(np.array([2.0**24 + 1]))
+
+
+@pytest.mark.parametrize("low", [0, -np.inf])
+def test_a_number_may_have_no_highest_value(low):
+    checks.number("beta", 0, low)
+    checks.number("beta", 1e30, low)
+    for wrong in (np.nan, np.inf, True, "1", None):
+        with pytest.raises(ValueError, match="`beta` must be a finite number"):
+            checks.number("beta", wrong, low)
+
+
+def test_a_range_of_numbers_has_its_ends_or_all_but_the_last():
+    for good in (0, 0.5, 1):
+        checks.number("share", good, 0, 1)
+    for wrong in (-0.1, 1.1):
+        with pytest.raises(ValueError, match=r"finite number in \[0, 1\]\."):
+            checks.number("share", wrong, 0, 1)
+    checks.number("share", 0.9, 0, 1, high_open=True)
+    with pytest.raises(ValueError, match=r"finite number in \[0, 1\)\."):
+        checks.number("share", 1, 0, 1, high_open=True)
+
+
+def test_a_number_without_bounds_is_whole_or_an_error():
+    checks.whole("n", -(10**9))
+    checks.whole("n", 0, 0)
+    checks.whole("n", 7, high=7)
+    with pytest.raises(ValueError, match=r"whole number from 0\. Rec"):
+        checks.whole("n", -1, 0)
+    with pytest.raises(ValueError, match=r"whole number to 7\. Rec"):
+        checks.whole("n", 8, high=7)
+
+
+@pytest.mark.parametrize("axis", [-3, -1, 0, 2])
+def test_an_axis_is_counted_from_the_front(axis):
+    assert checks.axis(axis, 3) == range(3)[axis]
+
+
+@pytest.mark.parametrize("axis", [-4, 3, 1.0, True, None])
+def test_an_axis_that_there_is_not(axis):
+    with pytest.raises(ValueError, match=r"`axis` must be .* from -3 to 2"):
+        checks.axis(axis, 3)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "widened"),
+    [("float16", "float32"), ("float32", "float32"), ("float64", "float64")],
+)
+@pytest.mark.float64
+def test_logits_are_float32_at_least_unless_they_are_left(dtype, widened):
+    x = np.zeros(2, dtype)
+    logits = checks.logits(x)
+    assert keras.backend.standardize_dtype(logits.dtype) == widened
+    left = checks.logits(x, widen=False)
+    assert keras.backend.standardize_dtype(left.dtype) == dtype
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("other", ["float32", "float64"])
+def test_two_are_compared_in_the_wider_of_their_dtypes(other):
+    pair = (np.zeros(1, "float32"), np.zeros(1, other))
+    for given in (pair, pair[::-1]):
+        for x in checks.one_dtype(*map(keras.ops.convert_to_tensor, given)):
+            assert keras.backend.standardize_dtype(x.dtype) == other
+
+
+def test_a_softmax_has_two_classes_at_least():
+    assert checks.classes((3, 2), -1) == 2
+    assert checks.classes((3, None), -1) is None
+    for count in (0, 1):
+        with pytest.raises(ValueError, match=rf"that is {count} class"):
+            checks.classes((3, count), -1)
+
+
+def test_values_are_looked_at_in_host_memory_only():
+    assert checks.host_array([1, 2.5]).tolist() == [1, 2.5]
+    assert checks.host_array(np.array(["a"])) is None
+    assert checks.host_array([[1], [1, 2]]) is None
+    assert checks.host_array(None) is None
+    tensor = keras.ops.ones(2)
+    assert checks.host_array(tensor) is None
+    assert checks.host_array([tensor, 1]) is None
+
+
+@pytest.mark.parametrize("value", [1.0, np.nan])
+def test_a_value_that_may_be_nan_is_told_from_others(value):
+    x = np.array([0.0, 1.0, np.nan])
+    expected = ~np.isnan(x) if np.isnan(value) else x != value
+    np.testing.assert_array_equal(checks.differs(x, value), expected)

@@ -1,5 +1,7 @@
 """Distances of all pairs are those of SciPy, and their slopes are finite."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from scipy.spatial.distance import cdist
 
 from keras_xent.ops import pairwise_divergence
 from keras_xent.ops.distance import (
+    loaded,
     pairwise_cosine,
     pairwise_distance,
     pairwise_euclidean,
     pairwise_squared_euclidean,
+    saved,
 )
 
 quick = settings(max_examples=20, deadline=None)
@@ -197,3 +201,15 @@ def test_names_stand_for_functions_and_callables_for_themselves():
 def test_other_names_raise_and_list_what_there_is(name):
     with pytest.raises(ValueError, match=r"symmetric_kl.*euclidean.*cosine"):
         pairwise_distance(name)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+def all_apart(a):
+    return ops.ones((len(a), len(a)))
+
+
+@pytest.mark.parametrize("given", [None, "cosine", all_apart])
+def test_a_configuration_holds_a_name_or_a_registered_callable(given):
+    config = {"distance": saved(given), "margin": 2.0}
+    config = json.loads(json.dumps(config))
+    assert loaded(config) == {"distance": given, "margin": 2.0}
