@@ -82,8 +82,9 @@ def shown(program, run):
         parts.append(f"Not run when this page was made: it needs {names}.")
     else:
         parts += [
-            "Run while this page was made, to show what comes out; the figures "
-            "of so small a run mean little.",
+            f"Run while this page was made, in {run.seconds:.0f} s beside "
+            "others, to show what comes out; the figures of so small a run "
+            "mean little.",
             f"```text\n{run.output}\n```",
             *(
                 f"![{name} of {program.name} at small size]"

@@ -17,8 +17,9 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 
-LONGEST = 600  # seconds that a program may take
+LONGEST = 1800  # seconds of a program, on a machine that does much else
 # Small runs compile for longer than they compute.
 QUICKLY = "--xla_backend_optimization_level=0"
 
@@ -33,7 +34,7 @@ class Small:
 
 SMALL = {
     "calibration": Small("--small --plots plots"),
-    "distributed": Small("--small --devices 2", ()),
+    "distributed": Small("--small --devices 4 --words 2000", ()),
     "language_model": Small("--small --plots plots", ("matplotlib",)),
     "retrieval": Small("--small --plots plots"),
     "siamese_speaker": Small(
@@ -56,6 +57,7 @@ class Shown:
 
     command: str
     output: str = ""
+    seconds: float = 0.0
     pictures: dict = dataclasses.field(default_factory=dict)
     missing: tuple = ()
 
@@ -78,6 +80,7 @@ def run(program):
         folder = pathlib.Path(name)
         if "trials.txt" in small.arguments:
             (folder / "trials.txt").write_text(trials())
+        start = time.monotonic()
         done = subprocess.run(
             [sys.executable, program, *shlex.split(small.arguments)],
             cwd=folder,
@@ -86,11 +89,12 @@ def run(program):
             text=True,
             timeout=LONGEST,
         )
+        seconds = time.monotonic() - start
         if done.returncode:
             raise RuntimeError(f"{command}\n{done.stdout}{done.stderr}")
         files = sorted(folder.glob("plots/*.png"))
         pictures = {file.stem: file.read_bytes() for file in files}
-    return Shown(command, done.stdout.rstrip(), pictures)
+    return Shown(command, done.stdout.rstrip(), seconds, pictures)
 
 
 def environment(root):
