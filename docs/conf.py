@@ -1,5 +1,6 @@
 """How the site is built: `python -m sphinx -W -b html docs docs/_build/html`.
 
+`-D run_examples=1` runs the examples as well, at small size, for the gallery.
 Nothing is fetched while it is built, and nothing while it is read.
 """
 

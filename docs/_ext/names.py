@@ -2,12 +2,16 @@
 
 `LinearCrossentropy`, `losses.LinearCrossentropy(z_loss=1e-4)` and
 `keras_xent.losses.LinearCrossentropy` all do; plain words, such as `entropy`,
-only with their package before them. Code blocks and headings are let be.
+only with their package before them. Names of Keras, such as `keras.losses.Loss`
+and `model.fit`, become links into its documentation. Code blocks and headings
+are let be.
 """
 
 import functools
 import importlib
 import re
+
+import keras_names
 
 PACKAGES = ("losses", "metrics", "layers", "callbacks", "data", "ops")
 CODE = re.compile(r"(?<![`\[])`([^`\n]+)`(?![`\]])")
@@ -46,8 +50,11 @@ def _link(match):
     name = NAME.fullmatch(code)
     full = targets().get(name[1]) if name else None
     # A role would read the brackets as the end of the text.
-    if full is None or "<" in code:
+    if "<" in code:
         return match[0]
+    if full is None:
+        address = keras_names.address(code)
+        return f"[{match[0]}]({address})" if address else match[0]
     return f"{{py:obj}}`{code} <{full}>`"
 
 

@@ -1,150 +1,142 @@
-"""The Python of the README and of each page runs as it stands.
+"""The Python of the README and of each page runs, and prints what it shows.
 
-What a page takes for granted (a model, data) is given to it here.
+A page is one program, and Sybil runs it. What a page takes for granted (a
+model, data) stands in it as a comment, `invisible-code-block`; what cannot run
+here is left out by the comment `skip: next`, with the reason. A text block
+right below a block of Python is what that prints. Write these anew:
+
+    KERAS_BACKEND=torch python -m tests.docs.test_pages docs/means.md
 """
 
+import contextlib
+import io
 import pathlib
 import re
+import sys
+import unittest
 
 import keras
-import numpy as np
 import pytest
 
-import keras_xent
-from tests.testing import normal, only_on
+from tests.docs.test_diagnose import NOTHING_WRONG, NUMBER, any_number
+from tests.testing import only_on
+
+pytest.importorskip("sybil", reason="pip install 'keras_xent[test]'")
+
+from sybil import Sybil
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 ROOT = pathlib.Path(__file__).parents[2]
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+OUTPUT = re.compile(r"\s*^```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SKIP = re.compile(r"<!-- *skip:(.*)-->")
 
-# What needs another package, or several devices: tests/several_devices.py.
-ELSEWHERE = ("keras_hub", "ddp(x", "strategy.scope", "DeviceMesh")
+# Its sections begin anew, each, and its reports are made: test_diagnose.py.
+ELSEWHERE = "docs/diagnose.md"
 
-
-def numbers(*shape):
-    return normal(*shape).copy()
-
-
-def model(units, loss="mse"):
-    made = keras.Sequential([keras.Input((8,)), keras.layers.Dense(units)])
-    made.compile("sgd", loss=loss)
-    return made
+pytestmark = only_on("torch", "the pages are the same everywhere")
 
 
-def ids(classes):
-    return np.arange(64) % classes
-
-
-def readme():
-    return {name: np.ones((8, 32), "int32") for name in "xy"}
-
-
-def calibration():
-    return {
-        "model": model(10),
-        "y": ids(10),
-        "y_validation": ids(10),
-        "pieces": ["a", "bc"],
-    }
-
-
-def crossentropy():
-    return {"y": np.ones((64, 1000)), "known": np.ones((64, 1000))}
-
-
-def decisions():
-    flags = ["match", "validation_match", "test_match"]
-    scores = ["score", "validation_distance", "test_distance"]
-    return dict.fromkeys(flags, ids(2)) | dict.fromkeys(scores, numbers(64))
-
-
-def embeddings():
-    names = ["person", "id_of_x", "id_validation", "id_test"]
-    return dict.fromkeys(names, ids(4))
-
-
-def linear_crossentropy():
-    inputs = keras.Input((8,))
-    return {"inputs": inputs, "hidden": keras.layers.Dense(4)(inputs)}
-
-
-def many_classes():
-    return linear_crossentropy() | {
-        "labels": np.array([1, 2]),
-        "features": numbers(2, 4),
-        "class_vectors": numbers(1000, 4),
-        "classes": 1000,
-        "seeds": keras.random.SeedGenerator(0),
-    }
-
-
-def more_than_one_device():
-    rows = {"x_of_this_process": numbers(64, 8)}
-    return rows | {"model": model(1), "y_of_this_process": numbers(64, 1)}
-
-
-def pairs():
-    names = ["speaker_id", "id_validation", "id_test"]
-    return dict.fromkeys(names, ids(4))
-
-
-def ranks():
-    return {"model": model(1), "y": numbers(64, 1)}
-
-
-PAGES = {
-    "README.md": readme,
-    "docs/calibration.md": calibration,
-    "docs/crossentropy.md": crossentropy,
-    "docs/decisions.md": decisions,
-    "docs/embeddings.md": embeddings,
-    "docs/index.md": dict,
-    "docs/linear_crossentropy.md": linear_crossentropy,
-    "docs/many_classes.md": many_classes,
-    "docs/more_than_one_device.md": more_than_one_device,
-    "docs/pairs.md": pairs,
-    "docs/ranks.md": ranks,
-}
-# These have files of their own, which look at what is printed as well.
-PRINTING = {
-    "docs/diagnose.md",
-    "docs/means.md",
-    "docs/questions.md",
-    "docs/start/from_keras.md",
-    "docs/start/logits.md",
-}
-
-
-def blocks(page):
-    return BLOCK.findall((ROOT / page).read_text())
-
-
-@only_on("torch", "the pages are the same everywhere")
-def test_all_pages_with_code_are_run():
+def all_pages():
+    """The README and the pages of the site that somebody has written."""
     docs = ROOT / "docs"
-    pages = [ROOT / "README.md", *docs.glob("*.md"), *docs.glob("start/*.md")]
-    named = {str(page.relative_to(ROOT)) for page in pages}
-    assert {page for page in named if blocks(page)} == {*PAGES, *PRINTING}
+    files = [ROOT / "README.md", *docs.glob("*.md"), *docs.glob("start/*.md")]
+    return {str(file.relative_to(ROOT)): file.read_text() for file in files}
 
 
-@only_on("torch", "the pages are the same everywhere")
+PAGES = sorted(
+    name
+    for name, text in all_pages().items()
+    if "```python" in text and name != ELSEWHERE
+)
+
+
+class Printing(PythonEvaluator):
+    """Runs a block, and looks at what it has printed."""
+
+    def __init__(self, look):
+        super().__init__()
+        self.look = look
+
+    def __call__(self, example):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            super().__call__(example)
+        text, end = example.document.text, example.region.end
+        self.look(printed.getvalue(), OUTPUT.match(text, end))
+
+
+def run(page, look):
+    """Runs a page from top to bottom."""
+    keras.utils.clear_session()
+    parsers = [CodeBlockParser("python", Printing(look)), SkipParser()]
+    for example in Sybil(parsers).parse(ROOT / page).examples():
+        with contextlib.suppress(unittest.SkipTest):
+            example.evaluate()
+
+
+def numbers(text):
+    return [float(match[0]) for match in NUMBER.finditer(text)]
+
+
+def compare(printed, shown):
+    """The same words, and numbers that differ by rounding at most."""
+    if shown is None:
+        assert not printed or printed.startswith(NOTHING_WRONG), printed
+        return
+    assert any_number(printed) == any_number(shown[1])
+    close = pytest.approx(numbers(shown[1]), rel=0.01, abs=1e-3, nan_ok=True)
+    assert numbers(printed) == close, printed
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_page_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib").use("Agg")
+    monkeypatch.chdir(tmp_path)
+    run(page, compare)
+
+
+def test_what_is_skipped_has_a_reason():
+    found = {page: SKIP.findall(text) for page, text in all_pages().items()}
+    assert any(found.values())
+    for page, skips in found.items():
+        for skip in skips:
+            assert re.fullmatch(r' next "[\w ,]+" ', skip), (page, skip)
+
+
+def test_wrong_words_and_wrong_numbers_are_seen():
+    def shown(text):
+        return OUTPUT.match(f"\n\n```text\n{text}\n```")
+
+    compare("loss 0.6931\n", shown("loss 0.693"))
+    for wrong in ("loss 0.71", "rate 0.693"):
+        with pytest.raises(AssertionError):
+            compare("loss 0.6931\n", shown(wrong))
+    with pytest.raises(AssertionError):
+        compare("loss 0.6931\n", None)
+
+
 def test_commands_name_programs_that_exist():
-    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs/start").glob("*.md")]
-    text = "\n".join(page.read_text() for page in pages)
     programs = set(
-        re.findall(r"\b(?:benchmarks|examples|tests)/[\w/]+\.py", text)
+        re.findall(
+            r"\b(?:benchmarks|examples|tests)/[\w/]+\.py",
+            "\n".join(all_pages().values()),
+        )
     )
     assert len(programs) > 10
     assert all((ROOT / program).exists() for program in programs)
 
 
-@pytest.mark.parametrize("page", PAGES)
-@only_on("torch", "the pages are the same everywhere")
-def test_the_page_runs(page, tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib").use("Agg")
-    monkeypatch.chdir(tmp_path)
-    rows = ("x", "x_validation", "x_test")
-    scope = {"keras": keras, "keras_xent": keras_xent}
-    scope |= dict.fromkeys(rows, numbers(64, 8)) | PAGES[page]()
-    for block in blocks(page):
-        if not any(word in block for word in ELSEWHERE):
-            exec(re.sub(r"\[\.\.\.,", "[keras.Input((8,)),", block), scope)
+def rewrite(page):
+    """Writes what is printed now into the text blocks of a page."""
+    text, found = (ROOT / page).read_text(), []
+    run(page, lambda *seen: found.append(seen))
+    for printed, shown in reversed(found):
+        if shown:
+            first, last = shown.span(1)
+            text = text[:first] + printed + text[last:]
+    (ROOT / page).write_text(text)
+
+
+if __name__ == "__main__":
+    for each in sys.argv[1:] or PAGES:
+        rewrite(each)

@@ -1,17 +1,14 @@
-"""Everything that docs/questions.md shows is run, and prints what it says."""
+"""Each of the twenty questions shows its answer, and a model that is mended.
+
+What they print is compared by test_pages.py.
+"""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.docs.test_diagnose import (
-    NOTHING_WRONG,
-    any_number,
-    run,
-    sections,
-    shown,
-)
+from tests.docs.test_diagnose import sections, shown
 
 # What a page shows is to warn.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -22,17 +19,12 @@ QUESTIONS = [s for s in SECTIONS if s.title.endswith("?")]
 
 
 @pytest.mark.parametrize("section", QUESTIONS, ids=lambda each: each.title)
-def test_a_question_prints_its_answer_and_then_nothing_wrong(section):
-    after, printed = shown(section), run(section)
-    for block, output in printed:
-        text = after[block.first]
-        if text is not None:
-            assert any_number(output) == any_number(text.text)
-        else:
-            assert output.startswith(NOTHING_WRONG), output
-    texts = [after[block.first] for block, _ in printed]
-    assert texts[0] is not None
-    assert texts[-1] is None
+def test_a_question_shows_its_answer_and_ends_with_nothing_wrong(section):
+    blocks = [b for b in section.blocks if b.language == "python"]
+    after = shown(section)
+    assert after[blocks[0].first] is not None
+    assert after[blocks[-1].first] is None
+    assert "print(keras_xent.diagnose(" in blocks[-1].text
 
 
 def test_there_are_twenty():

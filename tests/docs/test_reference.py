@@ -2,10 +2,12 @@
 
 import importlib
 import inspect
+import operator
 import pathlib
 import sys
 import types
 
+import keras
 import pytest
 
 import keras_xent
@@ -107,12 +109,46 @@ def test_public_names_become_links_and_others_do_not(reference):
     link = "{py:obj}`LinearHead(5) <keras_xent.layers.LinearHead>`"
     assert linked("a `LinearHead(5)`.") == f"a {link}."
     for text in (
-        "`entropy`, `logits` and `keras.losses.KLDivergence()`",
+        "`entropy`, `logits` and `keras.src`",
         "### `LinearHead`",
         "[`LinearHead`](head.md)",
         "```\n`LinearHead`\n```",
     ):
         assert linked(text) == text
+
+
+@pytest.mark.parametrize(
+    ("code", "leads_to"),
+    [
+        (
+            "keras.losses.KLDivergence()",
+            "losses/probabilistic_losses/#kldivergence-class",
+        ),
+        (
+            "keras.utils.set_random_seed",
+            "utils/python_utils/#set_random_seed-function",
+        ),
+        ("model.fit(x, y)", "models/model_training_apis/#fit-method"),
+        ("keras.Model.compile", "models/model_training_apis/#compile-method"),
+        ("keras.Model", "models/model/#model-class"),
+        ("keras.ops.segment_sum", "ops/"),
+        ("keras.losses", "losses/"),
+        ("keras.tree", None),
+        ("model.layers", None),
+        ("keras_xent.losses", None),
+    ],
+)
+def test_names_of_keras_lead_into_its_documentation(reference, code, leads_to):
+    address = importlib.import_module("keras_names").address(code)
+    assert address == (leads_to and f"https://keras.io/api/{leads_to}")
+    linked = importlib.import_module("names").linked(f"a `{code}`")
+    if leads_to:
+        assert linked == f"a [`{code}`]({address})"
+
+
+def test_keras_has_what_leads_into_its_documentation(reference):
+    for name in importlib.import_module("keras_names").FOUND:
+        assert operator.attrgetter(name)(keras), name
 
 
 def set_as_mathematics(reference, line):
