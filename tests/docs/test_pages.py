@@ -34,7 +34,11 @@ SKIP = re.compile(r"<!-- *skip:(.*)-->")
 # Its sections begin anew, each, and its reports are made: test_diagnose.py.
 ELSEWHERE = "docs/diagnose.md"
 
-pytestmark = only_on("torch", "the pages are the same everywhere")
+pytestmark = [
+    only_on("torch", "the pages are the same everywhere"),
+    # What a page shows is to warn.
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
 
 
 def all_pages():
