@@ -10,9 +10,6 @@ import pytest
 
 from tests.docs.test_diagnose import sections, shown
 
-# What a page shows is to warn.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
 PAGE = Path(__file__).parents[2] / "docs" / "questions.md"
 SECTIONS = sections(PAGE.read_text())
 QUESTIONS = [s for s in SECTIONS if s.title.endswith("?")]
