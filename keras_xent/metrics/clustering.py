@@ -53,6 +53,11 @@ def cluster_misclassification_rate(
             f"one length, not empty. Received: shapes {labels.shape} and "
             f"{clusters.shape}"
         )
+    if np.any(labels != labels) or np.any(clusters != clusters):
+        raise ValueError(
+            "Labels and clusters must not be NaN, which is no name. Received: "
+            f"labels={labels!r}, clusters={clusters!r}"
+        )
     try:
         label_names, label = np.unique(labels, return_inverse=True)
         cluster_names, cluster = np.unique(clusters, return_inverse=True)
