@@ -26,7 +26,8 @@ def cluster_misclassification_rate(
         A float in [0, 1).
 
     Raises:
-        ValueError: If the two are no vectors of one length, or empty.
+        ValueError: If the two are no vectors of one length, or empty, or hold
+            NaN, or what cannot be sorted.
         ImportError: If SciPy is not installed.
 
     References:

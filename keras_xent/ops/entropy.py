@@ -3,7 +3,6 @@
 import math
 import typing
 
-import numpy as np
 from keras import ops
 
 from keras_xent._types import Tensor, TensorLike
