@@ -178,9 +178,8 @@ def uniform_sample(
     >>> float(candidates.true_expected_count[0])
     0.5
     """
-    return draw(
-        labels, _checked_table("uniform", classes, num_sampled, unique), seed
-    )
+    table = _checked_table("uniform", classes, num_sampled, unique)
+    return draw(labels, table, seed)
 
 
 @public_op
