@@ -11,8 +11,10 @@ import threading
 import typing
 
 import keras
+import numpy as np
 
 from keras_xent import _keras
+from keras_xent.ops import checks
 from keras_xent.ops.logits import LinearLogits
 
 NOTE = "_keras_xent_head"
@@ -70,7 +72,16 @@ class DrawnSeed(keras.random.SeedGenerator):
         return self._seed
 
 
-class NotingLayer(keras.layers.Layer):
+class LayerOfNumbers(keras.layers.Layer):
+    """A layer that is called with real numbers, or says what it is not."""
+
+    def __call__(self, *args, **kwargs):
+        if args:
+            _check_numbers(self, args[0])
+        return super().__call__(*args, **kwargs)
+
+
+class NotingLayer(LayerOfNumbers):
     """A layer that leaves a note on its output in `call`.
 
     A `keras.distribution.LayoutMap` may have a layout for the output of a
@@ -81,8 +92,6 @@ class NotingLayer(keras.layers.Layer):
 
     def __call__(self, *args, **kwargs):
         _check_layouts_around(self)
-        if args:
-            _check_numbers(self, args[0])
         with _notes_left() as notes:
             output = super().__call__(*args, **kwargs)
         if notes and _keras.get_tensor_attr(output, NOTE) is None:
@@ -95,6 +104,8 @@ def _check_numbers(layer, inputs):
     for x in keras.tree.flatten(inputs) or [None]:
         dtype = getattr(x, "dtype", None)
         is_complex = dtype is not None and "complex" in str(dtype)
+        if isinstance(x, np.ndarray):
+            checks.array("inputs", x)
         if x is None or is_complex:
             raise ValueError(
                 f"The {type(layer).__name__} {layer.name!r} takes a tensor of "

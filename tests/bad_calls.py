@@ -172,6 +172,8 @@ def change_shape(bad, name, pick):
         or (predictions and shape in [*THE_SAME, "twice"])
     ):
         means = ANOTHER
+    elif role in ("inputs", "labels") and shape in THE_SAME:
+        means = ANOTHER  # They come back as they are.
     elif shape == "twice" and "Sampled" in bad.call.name:
         means = ANOTHER  # Several true classes.
     elif (

@@ -47,6 +47,8 @@ ANY_WORD = ["prefix", "kernel_initializer", "bias_initializer"]
 # Containers that are right, of those above.
 CONTAINERS = {
     "class_weight": [{}],
+    # One for each class of the head, which is not here.
+    "distribution": [(0.5, 1.0), [1, 2]],
     "ignore_class": [(), [], [1, 2], (0.5, 1.0)],
     "k": [[1, 2]],
     "metrics": [(), []],
@@ -54,7 +56,7 @@ CONTAINERS = {
     "rows": [[1, 2]],
 }
 # Arrays that say as much.
-ARRAYS = ["ignore_class", "range"]
+ARRAYS = ["distribution", "ignore_class", "range"]
 
 
 def may_be(call, name, value):

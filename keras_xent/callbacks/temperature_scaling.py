@@ -159,8 +159,9 @@ class TemperatureScaling(keras.callbacks.Callback):
     def _logits(self):
         """What the model gives for the validation data, at temperature 1."""
         logits = predictions(self, self._x, "logits")
-        several = logits.ndim > 1 and logits.shape[self.axis] > 1
-        sums = logits.sum(axis=self.axis) if several else np.full(1, np.nan)
+        axis = checks.axis(self.axis, logits.ndim)
+        several = logits.ndim > 1 and logits.shape[axis] > 1
+        sums = logits.sum(axis=axis) if several else np.full(1, np.nan)
         if np.all(logits >= 0) and np.all(np.abs(sums - 1) < SUM_TOLERANCE):
             raise ValueError(
                 "TemperatureScaling needs logits. The model gives numbers that "

@@ -198,6 +198,13 @@ class TuneThreshold(keras.callbacks.Callback):
         else:
             self._pairwise = rectangular(distance)
             self._y = ops.convert_to_numpy(class_ids(self._y))
+            weight = self._weight
+            if weight is not None and weight.size != len(self._y):
+                raise ValueError(
+                    "With a `distance`, `validation_data` needs one "
+                    f"sample_weight for each y. Received: shape {weight.shape} "
+                    f"for {len(self._y)} ids."
+                )
         self._bins = {
             "similarity": is_similarity(similarity, distance),
             "resolution": _RESOLUTION,

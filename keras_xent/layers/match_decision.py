@@ -6,13 +6,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent import heads
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.direction import is_similarity
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
-class MatchDecision(keras.layers.Layer):
+class MatchDecision(heads.LayerOfNumbers):
     """The decision whether a score means a match.
 
         similarity=True:   match iff score >= threshold

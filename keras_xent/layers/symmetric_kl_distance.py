@@ -4,11 +4,11 @@ import typing
 
 import keras
 
-from keras_xent import ops
+from keras_xent import heads, ops
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
-class SymmetricKLDistance(keras.layers.Layer):
+class SymmetricKLDistance(heads.LayerOfNumbers):
     """Symmetric KL divergence between two embeddings.
 
     ```

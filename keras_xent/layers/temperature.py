@@ -6,12 +6,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xent import heads
 from keras_xent.ops import checks
 from keras_xent.ops.temperature import check_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
-class Temperature(keras.layers.Layer):
+class Temperature(heads.LayerOfNumbers):
     """Divides logits by a temperature, except in training.
 
     ```

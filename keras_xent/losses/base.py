@@ -103,6 +103,7 @@ class RowLoss(keras.losses.Loss):
         with keras.name_scope(self.name):
             if not hasattr(y_pred, "shape"):
                 y_pred = checks.tensor("y_pred", y_pred)
+            checks.array("y_pred", y_pred)
             weight, keep, effective = None, None, None
             everyone, given = None, y_true
             if sample_weight is not None or mask is not None:

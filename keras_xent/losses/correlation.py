@@ -41,6 +41,7 @@ class ListLoss(BatchLoss):
         with keras.name_scope(self.name):
             if not hasattr(y_pred, "shape"):
                 y_pred = checks.tensor("y_pred", y_pred)
+            checks.array("y_pred", y_pred)
             y_true = rows.match_rank(y_true, y_pred)
             axis = checks.axis(self.axis, len(y_pred.shape), "scores")
             of_lists = None

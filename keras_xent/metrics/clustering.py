@@ -26,7 +26,8 @@ def cluster_misclassification_rate(
         A float in [0, 1).
 
     Raises:
-        ValueError: If the two are no vectors of one length, or empty.
+        ValueError: If the two are no vectors of one length, or empty, or hold
+            NaN, or what cannot be sorted.
         ImportError: If SciPy is not installed.
 
     References:
@@ -52,6 +53,11 @@ def cluster_misclassification_rate(
             "Expected one label and one cluster for each item, two vectors of "
             f"one length, not empty. Received: shapes {labels.shape} and "
             f"{clusters.shape}"
+        )
+    if np.any(labels != labels) or np.any(clusters != clusters):
+        raise ValueError(
+            "Labels and clusters must not be NaN, which is no name. Received: "
+            f"labels={labels!r}, clusters={clusters!r}"
         )
     try:
         label_names, label = np.unique(labels, return_inverse=True)

@@ -214,7 +214,7 @@ def _checked_bytes(value, unit):
         )
     if value is None:
         return None
-    if np.ndim(value) == 0:
+    if checks.is_single(value):
         checks.number("bytes_per_token", value, 0)
         return float(value)
     checks.vector("bytes_per_token", value)

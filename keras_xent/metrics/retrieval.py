@@ -284,6 +284,11 @@ def _checked(embeddings, ids, name="embeddings"):
             "class id for each, [n] or [n, 1]. Received: shapes "
             f"{embeddings.shape} and {ids.shape}"
         )
+    if ids.dtype.kind == "O":
+        raise ValueError(
+            f"The ids of `{name}` must be numbers or strings, which can be "
+            f"sorted. Received dtype {ids.dtype}"
+        )
     if np.any(ids != ids):
         raise ValueError(
             f"The ids of `{name}` must not be NaN, which is no class."

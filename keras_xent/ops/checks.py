@@ -99,6 +99,12 @@ def _no_numbers(name, x):
     )
 
 
+def is_single(x):
+    """Whether `x` is one thing: no list, and no array with an axis."""
+    found = as_numpy(x)
+    return found is not None and found.ndim == 0
+
+
 def flag(name, value):
     """Returns True or False; raises unless `value` is one of them."""
     if not isinstance(value, (bool, np.bool_)):

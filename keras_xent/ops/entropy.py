@@ -3,7 +3,6 @@
 import math
 import typing
 
-import numpy as np
 from keras import ops
 
 from keras_xent._types import Tensor, TensorLike
@@ -67,7 +66,7 @@ def entropy(
     1.0000
     """
     checks.choice("unit", unit, NATS_PER)
-    rank = len(x.shape) if hasattr(x, "shape") else np.ndim(x)
+    rank = len(checks.array("x", x).shape)
     axis = checks.axis(axis, rank)
     if from_logits:
         logits = checks.logits(x)

@@ -460,4 +460,6 @@ def _shares(count, logits, class_weight, dtype):
 
 
 def _shown(x):
-    return None if x is None else f"a tensor of shape {tuple(np.shape(x))}"
+    if x is None:
+        return None
+    return f"a tensor of shape {tuple(checks.array('the other', x).shape)}"

@@ -125,7 +125,9 @@ def log_uniform_sample(
     ['1.0000', '0.0014']
     """
     return draw(
-        labels, named_table("log_uniform", classes, num_sampled, unique), seed
+        labels,
+        _checked_table("log_uniform", classes, num_sampled, unique),
+        seed,
     )
 
 
@@ -176,9 +178,8 @@ def uniform_sample(
     >>> float(candidates.true_expected_count[0])
     0.5
     """
-    return draw(
-        labels, named_table("uniform", classes, num_sampled, unique), seed
-    )
+    table = _checked_table("uniform", classes, num_sampled, unique)
+    return draw(labels, table, seed)
 
 
 @public_op
@@ -271,16 +272,17 @@ class Table:
 KEPT: weakref.WeakKeyDictionary[Table, dict] = weakref.WeakKeyDictionary()
 
 
-def named_table(name, classes, num_sampled, unique):
-    """The table of a distribution that is known by its name."""
+def _checked_table(name, classes, num_sampled, unique):
     # Before the cache, to which 4.0 and True are 4 and 1.
     checks.whole("classes", classes, 2)
     check_num_sampled(num_sampled)
-    return _named_table(name, classes, num_sampled, unique)
+    return named_table(name, classes, num_sampled, unique)
 
 
 @functools.lru_cache(maxsize=16)
-def _named_table(name, classes, num_sampled, unique):
+def named_table(name, classes, num_sampled, unique):
+    """The table of a distribution that is known by its name."""
+    checks.whole("classes", classes, 2)
     if name == "log_uniform":
         weights = np.log1p(1 / np.arange(1, classes + 1, dtype="float64"))
     else:

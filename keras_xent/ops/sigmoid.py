@@ -113,7 +113,9 @@ def row_means(
     )
     known = is_known(targets, ignored)
     if known is not None:
-        count = ops.cast(ops.count_nonzero(known, axis=-1), sums.dtype)
+        # Not `count_nonzero`: on PyTorch Keras turns its axes around, as of
+        # 3.16 (no upstream issue found).
+        count = ops.sum(ops.cast(known, sums.dtype), axis=-1)
         return sums / where(count == 0, 1, count)
     count = logits.shape[-1]
     if count is None:
@@ -322,16 +324,10 @@ def check_options(label_smoothing, focal_gamma):
 
 def check_pos_weight(pos_weight, outputs=None):
     """Raises unless `pos_weight` is a number or a vector of the right size."""
-    if pos_weight is not None and _is_one(pos_weight):
+    if pos_weight is not None and checks.is_single(pos_weight):
         checks.number("pos_weight", pos_weight, 0)
     else:
         checks.vector("pos_weight", pos_weight, outputs)
-
-
-def _is_one(pos_weight):
-    """Whether it is no list, of several lengths or of one."""
-    array = checks.as_numpy(pos_weight)
-    return array is not None and array.ndim == 0
 
 
 def ignored_values(ignore_class):
@@ -360,7 +356,7 @@ def is_known(targets, ignored):
 
 
 def _pos_weight(pos_weight, logits):
-    if _is_one(pos_weight):
+    if checks.is_single(pos_weight):
         check_pos_weight(pos_weight)
         return float(pos_weight)
     check_pos_weight(pos_weight, logits.shape[-1] if logits.shape else 1)

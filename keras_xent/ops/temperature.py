@@ -164,11 +164,7 @@ def _rows(targets, logits, sample_weight, axis):
     if last == 0 or logits.shape[axis] == 1:
         targets, logits = _two_classes(targets, logits, axis)
         axis, last = 1, 1
-    if logits.shape[axis] == 0:
-        raise ValueError(
-            "`logits` must have at least one class. Received shape "
-            f"{tuple(logits.shape)}, with the classes on axis {axis}."
-        )
+    checks.classes(logits.shape, axis)
     # NaN wherever the largest is not finite.
     below = logits - extrema.largest(logits, -np.inf, axis=axis, keepdims=True)
     target = _target(targets, below, axis, sample_weight is None)

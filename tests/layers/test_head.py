@@ -84,3 +84,20 @@ def test_a_class_of_no_label_with_a_bias_of_minus_infinity_changes_nothing():
 
     for found, expected in zip(trained(4), trained(3), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.LinearHead(3),
+        lambda: layers.CosineHead(3),
+        layers.SimilarityHead,
+        layers.Temperature,
+        lambda: layers.MatchDecision(0.5, similarity=True),
+    ],
+)
+def test_inputs_that_are_no_real_numbers_are_an_error(make):
+    complex_numbers = np.ones((2, 3), "complex64")
+    for wrong in (None, complex_numbers, complex_numbers.astype(object), []):
+        with pytest.raises(ValueError, match="real numbers"):
+            make()(wrong)

@@ -389,3 +389,20 @@ def test_an_axis_that_is_none_is_an_error_with_weights_too(axis):
     loss = losses.SparseSoftmaxCrossentropy(axis=axis)
     with pytest.raises(ValueError, match="`axis`"):
         loss(np.array([0, 1]), normal(2, 3), np.ones(2))
+
+
+def test_what_is_known_is_counted_in_each_row_of_each_example():
+    x, targets = normal(3, 3, 2), np.zeros((3, 3, 2))
+    targets[0, 1:] = targets[2, 0, 0] = -1
+    loss = losses.SigmoidCrossentropy(ignore_class=-1, reduction="none")
+    flat = to_numpy(loss(targets.reshape(9, 2), x.reshape(9, 2)))
+    found = to_numpy(loss(targets, x))
+    np.testing.assert_allclose(found, flat.reshape(3, 3), rtol=1e-6)
+
+
+def test_predictions_that_are_no_numbers_are_an_error_with_weights_too():
+    loss = losses.SoftmaxCrossentropy()
+    for weight in (None, [1.0, 1.0]):
+        for wrong in (normal(2, 3).astype(str), [[1.0, 2.0], [3.0]]):
+            with pytest.raises(ValueError, match="real numbers"):
+                loss(np.eye(3)[:2], wrong, weight)
