@@ -66,8 +66,9 @@ BUT = ("test_calls.py", "test_examine.py", "test_observe.py", "test_probe.py")
 # A line of a child that says how far it is.
 PROGRESS = re.compile(r"\[ *\d+%\]$")
 
-# Scripts that want devices which are made before they are imported.
-collect_ignore = ["tests/sharded_kernels.py"]
+# Scripts: one wants devices that are made before it is imported, one a library
+# of its own.
+collect_ignore = ["tests/sharded_kernels.py", "tests/mutants.py"]
 
 
 def _is_known(backend):
