@@ -73,8 +73,9 @@ CASES = 2
 # A line of a child that says how far it is.
 PROGRESS = re.compile(r"\[ *\d+%\]$")
 
-# Scripts that want devices which are made before they are imported.
-collect_ignore = ["tests/sharded_kernels.py"]
+# Scripts: one wants devices that are made before it is imported, one a library
+# of its own.
+collect_ignore = ["tests/sharded_kernels.py", "tests/mutants.py"]
 
 
 def _is_known(backend):

@@ -56,6 +56,7 @@ LEFT_OUT = re.compile(
 # part of others, and of some the others' tests say more.
 BESIDES = {
     "blocks": ["ops/test_blockwise.py"],
+    "blockwise": ["ops/test_devices.py"],
     "description": ["ops/test_blockwise.py"],
     "direction": ["metrics/test_direction.py"],
     "in_batch": ["ops/test_contrastive.py"],
