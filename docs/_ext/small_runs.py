@@ -38,7 +38,7 @@ SMALL = {
     "language_model": Small("--small --plots plots", ("matplotlib",)),
     "retrieval": Small("--small --plots plots"),
     "siamese_speaker": Small(
-        "--small --mode all --plots plots",
+        "--small --plots plots",
         ("aeon", "matplotlib", "sklearn"),
     ),
     "spearman": Small("--small --plots plots"),
