@@ -67,7 +67,7 @@ def test_of_all_numbers_that_can_be_drawn_each_class_has_its_count(
 ):
     """Not a sample of the samples: few units, and each of them drawn once."""
     monkeypatch.setattr(sampling, "UNITS", 2**8)
-    sampling._named_table.cache_clear()
+    sampling.named_table.cache_clear()
     number, limits = 0, set()
 
     def randint(shape, low, high, dtype, seed):
@@ -80,7 +80,7 @@ def test_of_all_numbers_that_can_be_drawn_each_class_has_its_count(
     seen = np.zeros(CLASSES)
     for number in range(units):  # noqa: B007, `randint` returns it
         np.add.at(seen, to_numpy(SAMPLERS[name]([0], unique=unique).ids), 1)
-    sampling._named_table.cache_clear()
+    sampling.named_table.cache_clear()
     assert limits == {(0, units)}
     np.testing.assert_allclose(seen, units * expected, rtol=1e-5)
 
@@ -183,7 +183,7 @@ def test_on_pytorch_a_table_is_copied_once(monkeypatch):
     """Nor is one kept that was made where there are no numbers."""
     if BACKEND != "torch":
         pytest.skip("the other backends compile their steps, table and all")
-    sampling._named_table.cache_clear()
+    sampling.named_table.cache_clear()
     sampling.KEPT.clear()
     labels = keras.ops.convert_to_tensor(RANKS.astype("int32"))
     with keras.device("meta"):
@@ -195,7 +195,7 @@ def test_on_pytorch_a_table_is_copied_once(monkeypatch):
     for one, other in zip(found, again, strict=True):
         assert to_numpy(one).tolist() == to_numpy(other).tolist()
     # It goes with its table.
-    sampling._named_table.cache_clear()
+    sampling.named_table.cache_clear()
     assert not sampling.KEPT
 
 
