@@ -164,6 +164,8 @@ def test_probabilities_do_not_pass_for_logits_in_silence(function):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         function(P, Q)
+        # Not negative, but with another sum than 1.
+        function(np.abs(P), np.abs(Q))
         function(softmax(P, axis=1), softmax(Q, axis=1), from_logits=False)
         function(np.eye(4, dtype="float32"), np.zeros((4, 4), "float32"))
 
