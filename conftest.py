@@ -98,6 +98,13 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_configure(config):
+    if os.environ.get("KERAS_BACKEND") == "torch":
+        # Its compiler runs through much that is deprecated, within Keras and
+        # within itself, and an error there ends it.
+        config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning")
+
+
 def pytest_cmdline_main(config):
     if CHILD in os.environ or not config.option.all_backends:
         return None

@@ -109,7 +109,7 @@ def test_public_names_become_links_and_others_do_not(reference):
     link = "{py:obj}`LinearHead(5) <keras_xent.layers.LinearHead>`"
     assert linked("a `LinearHead(5)`.") == f"a {link}."
     for text in (
-        "`entropy`, `logits` and `keras.src`",
+        "`entropy`, `logits` and `keras.nowhere`",
         "### `LinearHead`",
         "[`LinearHead`](head.md)",
         "```\n`LinearHead`\n```",
