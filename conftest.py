@@ -178,15 +178,12 @@ def pytest_collection_finish():
     gc.set_threshold(50_000)
 
 
-def _is_thorough(item):
-    return item.get_closest_marker("thorough")
-
-
 def _beyond_the_sample(items):
     """The cases of each test but `CASES`, spread evenly."""
     tests = collections.defaultdict(list)
     for item in items:
-        if hasattr(item, "callspec") and not _is_thorough(item):
+        is_thorough = item.get_closest_marker("thorough")
+        if hasattr(item, "callspec") and not is_thorough:
             tests[item.nodeid.partition("[")[0]].append(item)
     for name, cases in tests.items():
         # Not the first class of a list each time.

@@ -1,25 +1,20 @@
 """Each example has a page, with what a small run of it shows."""
 
-import importlib
 import pathlib
-import sys
 
 import pytest
 
 from tests.testing import only_on
 
 ROOT = pathlib.Path(__file__).parents[2]
-EXTENSIONS = ROOT / "docs" / "_ext"
 
 pytestmark = only_on("torch", "the pages are the same everywhere")
 
 
 @pytest.fixture(scope="module")
-def gallery():
+def gallery(extension):
     """What makes the pages; it does without Sphinx."""
-    sys.path.insert(0, str(EXTENSIONS))
-    yield importlib.import_module("gallery")
-    sys.path.remove(str(EXTENSIONS))
+    return extension("gallery")
 
 
 @pytest.fixture

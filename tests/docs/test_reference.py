@@ -4,7 +4,6 @@ import importlib
 import inspect
 import operator
 import pathlib
-import sys
 import types
 
 import keras
@@ -13,17 +12,15 @@ import pytest
 import keras_xent
 from tests.testing import only_on
 
-EXTENSIONS = pathlib.Path(__file__).parents[2] / "docs" / "_ext"
+ROOT = pathlib.Path(__file__).parents[2]
 
 pytestmark = only_on("torch", "a docstring is the same on each backend")
 
 
 @pytest.fixture(scope="module")
-def reference():
+def reference(extension):
     """What makes the pages; it does without Sphinx."""
-    sys.path.insert(0, str(EXTENSIONS))
-    yield importlib.import_module("reference")
-    sys.path.remove(str(EXTENSIONS))
+    return extension("reference")
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +176,7 @@ def test_what_is_code_stays_code(reference, line):
 def test_links_that_leave_the_pages_lead_somewhere(reference):
     outside = importlib.import_module("outside")
     text = "[a](../examples/spearman.py), [b](../CHANGELOG.md#x), [c](pairs.md)"
-    assert outside.lead(text, EXTENSIONS.parents[1]) == (
+    assert outside.lead(text, ROOT) == (
         "[a](gallery/spearman.md), "
         f"[b]({outside.REPOSITORY}/blob/main/CHANGELOG.md#x), [c](pairs.md)"
     )
