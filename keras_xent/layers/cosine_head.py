@@ -11,6 +11,7 @@ from keras import ops
 from keras_xent.layers.head import Head, Initializer, checked_units
 from keras_xent.ops import checks
 from keras_xent.ops.cosine import CosineLogits
+from keras_xent.ops.dtypes import sums_dtype
 from keras_xent.ops.unit import unit_rows
 
 Margin: typing.TypeAlias = float | Sequence[float] | np.ndarray
@@ -256,7 +257,7 @@ class CosineHead(Head):
 
     def _predict(self, features, matrix, logits, dtype):
         """The cosines, from products in that dtype."""
-        features = ops.cast(features, checks.sums_dtype(dtype))
+        features = ops.cast(features, sums_dtype(dtype))
         features = ops.cast(unit_rows(features), dtype)
         (matrix,) = matrix.values()
         axis = 0 if self.sampled else 1

@@ -9,6 +9,7 @@ from keras import ops
 from keras_xent import heads
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, identities
+from keras_xent.ops.dtypes import sums_dtype
 from keras_xent.ops.temperature import check_temperature
 from keras_xent.ops.unit import unit_rows
 
@@ -145,7 +146,7 @@ class SimilarityHead(heads.NotingLayer):
         x = ops.concatenate(parts, axis=1) if several else parts[0]
         if not several and len(towers[0].shape) == 2:
             x = x[:, 0]
-        wide = checks.sums_dtype(x.dtype)
+        wide = sums_dtype(x.dtype)
         result = ops.cast(unit_rows(ops.cast(x, wide)), x.dtype)
         bias = self._bias
         note = heads.SimilarityNote(

@@ -13,6 +13,7 @@ from keras_xent._keras import (
 from keras_xent.losses import kinds
 from keras_xent.ops import checks, rows
 from keras_xent.ops.blocks import some_rows
+from keras_xent.ops.dtypes import cast, sums_dtype
 from keras_xent.ops.select import where
 
 
@@ -152,7 +153,7 @@ class RowLoss(keras.losses.Loss):
                 if everyone is None:
                     return loss
                 return self.of_one_replica(loss, losses, everyone)
-            dtype = checks.sums_dtype(y_pred.dtype)
+            dtype = sums_dtype(y_pred.dtype)
             ones = ops.ones_like(y_pred[..., 0], dtype=dtype)
             scales = self._row_scales(ones, weight, mask)
             loss = total(y_true, y_pred, effective, row_weights=scales)
@@ -187,9 +188,12 @@ class RowLoss(keras.losses.Loss):
     def _reduce(self, losses, weight, mask):
         if weight is None and mask is None and self._is_mean(losses):
             # What Keras does, without the operations that ask for the size:
-            # half the time of an eager call on PyTorch.
-            loss = scale_loss_for_distribution(ops.mean(losses))
-            return self._in_own_dtype(loss)
+            # half the time of an eager call on PyTorch. The tensor's own mean,
+            # where it has one, takes a third of the time of that of Keras.
+            has_mean = hasattr(losses, "mean")
+            mean = losses.mean() if has_mean else ops.mean(losses)
+            loss = scale_loss_for_distribution(mean)
+            return cast(loss, self.dtype)
         loss = reduce_weighted_values(
             losses,
             sample_weight=weight,
@@ -201,7 +205,7 @@ class RowLoss(keras.losses.Loss):
             # Keras, as of 3.16, does not reduce an empty batch (no upstream
             # issue found).
             loss = ops.sum(loss)
-        return self._in_own_dtype(loss)
+        return cast(loss, self.dtype)
 
     def _is_mean(self, losses):
         """Whether the loss is the mean of some losses, of a known number."""
@@ -209,11 +213,6 @@ class RowLoss(keras.losses.Loss):
             return False
         empty = 0 in losses.shape
         return not empty and self.reduction not in (None, "none", "sum")
-
-    def _in_own_dtype(self, loss):
-        if keras.backend.standardize_dtype(loss.dtype) == self.dtype:
-            return loss
-        return ops.cast(loss, self.dtype)
 
 
 class BatchLoss(RowLoss):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_xent import ops
-from keras_xent._keras import get_mask
+from keras_xent._keras import full_precision, get_mask
 from keras_xent._types import ClassIds, ClassWeight, DType, Reduction
 from keras_xent.losses import kinds
 from keras_xent.losses.base import RowLoss, as_list
@@ -318,7 +318,8 @@ class SigmoidCrossentropy(RowLoss):
         y_true = rows.match_rank(y_true, y_pred)
         if len(y_pred.shape) < 2:
             return ops.sigmoid_crossentropy(y_true, y_pred, **self.options)
-        return sigmoid.row_means(y_true, y_pred, **self.options)
+        with full_precision():
+            return sigmoid.row_means(y_true, y_pred, **self.options)
 
     def row_mask(self, y_true, y_pred, weight):
         known = known_outputs(y_true, y_pred, self.ignore_class)

@@ -25,8 +25,9 @@ import keras
 from keras import ops
 
 from keras_xent import _keras
-from keras_xent.ops import blocks, checks, devices, extrema
+from keras_xent.ops import blocks, devices, extrema
 from keras_xent.ops.description import Description
+from keras_xent.ops.dtypes import dtype_of, sums_dtype
 from keras_xent.ops.logits import gathered, nothing_learned
 from keras_xent.ops.select import where
 
@@ -126,8 +127,8 @@ class Pass:
         self.what = what
         self.columns = columns
         self.block_size = block_size
-        self.dtype = keras.backend.standardize_dtype(dtype or left.dtype)
-        self.wide = checks.sums_dtype(self.dtype)
+        self.dtype = dtype or dtype_of(left)
+        self.wide = sums_dtype(self.dtype)
         self.names = [
             (part, name)
             for part, each in what._asdict().items()
@@ -368,7 +369,7 @@ class Pass:
 
     def _sum_dtype(self, right, rows):
         """In what the gradient of the right factor is added up."""
-        dtype = keras.backend.standardize_dtype(right.dtype)
+        dtype = dtype_of(right)
         few = isinstance(rows.full, int) and rows.full < devices.MOST_ROW_BLOCKS
         # float16 loses what a loss scale has not been put on yet.
         if dtype == "float16" or (dtype == "bfloat16" and not few):

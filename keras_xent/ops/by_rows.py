@@ -15,6 +15,7 @@ from keras import ops
 from keras_xent import _keras
 from keras_xent.ops import devices
 from keras_xent.ops.blocks import Blocks, put, some_rows
+from keras_xent.ops.dtypes import dtype_of
 from keras_xent.ops.own_softmax import is_small, scaled
 from keras_xent.ops.select import where
 
@@ -56,7 +57,7 @@ def by_rows(function, written_out, *arguments):
 
 
 def _may_want_gradient(x):
-    is_float = "float" in keras.backend.standardize_dtype(x.dtype)
+    is_float = "float" in dtype_of(x)
     return is_float and _keras.may_want_gradient(x)
 
 

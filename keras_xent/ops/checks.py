@@ -8,10 +8,10 @@ import math
 import reprlib
 from collections.abc import Mapping
 
-import keras
 import numpy as np
 from keras import ops
 
+from keras_xent.ops.dtypes import dtype_of
 from keras_xent.ops.select import where
 
 INT32_MAX = 2**31 - 1
@@ -30,7 +30,7 @@ def tensor(name, x):
     """Returns `x` as a tensor; raises unless it is one of real numbers."""
     try:
         found = ops.convert_to_tensor(x)
-        dtype = keras.backend.standardize_dtype(found.dtype)
+        dtype = dtype_of(found)
     except Exception as error:
         # Each backend has its own, and none says which argument it is.
         raise _no_numbers(name, x) from error
@@ -330,7 +330,7 @@ def floats(
 ):
     """Returns `x` as a float tensor, of at least float32 if it is widened."""
     x = tensor(name, x)
-    dtype = keras.backend.standardize_dtype(x.dtype)
+    dtype = dtype_of(x)
     if "float" not in dtype:
         raise ValueError(
             f"`{name}` must be floating point. Received dtype {dtype}: {why}"
@@ -342,15 +342,9 @@ def floats(
     return x if hasattr(x, "ndim") else ops.copy(x)
 
 
-def sums_dtype(dtype):
-    """What sums of a dtype are made in: float64 of float64, else float32."""
-    wide = keras.backend.standardize_dtype(dtype) == "float64"
-    return "float64" if wide else "float32"
-
-
 def one_dtype(a, b):
     """Two results of `logits` in the wider of their two float types."""
-    types = {keras.backend.standardize_dtype(x.dtype) for x in (a, b)}
+    types = {dtype_of(x) for x in (a, b)}
     dtype = "float64" if "float64" in types else "float32"
     return ops.cast(a, dtype), ops.cast(b, dtype)
 
@@ -441,14 +435,10 @@ def sizes_agree(result, a, b):
 
     A reshape that would raise then is removed by TensorFlow's optimizer.
     """
-    for x, y, known in zip(
-        ops.shape(a),
-        ops.shape(b),
-        zip(a.shape, b.shape, strict=True),
-        strict=True,
-    ):
+    for axis, known in enumerate(zip(a.shape, b.shape, strict=True)):
         if None in known:
-            result = where(ops.equal(x, y), result, np.nan)
+            same = ops.equal(ops.shape(a)[axis], ops.shape(b)[axis])
+            result = where(same, result, np.nan)
     return result
 
 

@@ -2,13 +2,13 @@
 
 import typing
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_xent import _keras
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, extrema
+from keras_xent.ops.dtypes import dtype_of
 from keras_xent.ops.moments import deviations, or_one
 from keras_xent.ops.public import public_op
 from keras_xent.ops.rank import (
@@ -266,7 +266,7 @@ def _lists(a, b, axis, weight, mask):
     a, b = checks.tensor("a", a), checks.tensor("b", b)
     checks.same_shape("a", a.shape, "b", b.shape)
     axis = checks.axis(axis, len(a.shape), "lists")
-    types = {keras.backend.standardize_dtype(x.dtype) for x in (a, b)}
+    types = {dtype_of(x) for x in (a, b)}
     dtype = "float64" if "float64" in types else "float32"
     weight = entry_weights(a, weight, mask, dtype)
     a, b, weight = (

@@ -6,7 +6,6 @@ import typing
 from keras import ops
 
 from keras_xent._types import Tensor
-from keras_xent.ops import checks
 from keras_xent.ops.blocks import in_place
 from keras_xent.ops.description import (
     description,
@@ -14,6 +13,7 @@ from keras_xent.ops.description import (
     per_column,
     per_row,
 )
+from keras_xent.ops.dtypes import sums_dtype
 from keras_xent.ops.logits import Logits
 from keras_xent.ops.select import where
 from keras_xent.ops.unit import unit_rows, unit_rows_back
@@ -67,11 +67,11 @@ class CosineLogits(Logits):
         return self.angular_margin is not None
 
     def features(self, features):
-        unit = unit_rows(ops.cast(features, checks.sums_dtype(features.dtype)))
+        unit = unit_rows(ops.cast(features, sums_dtype(features.dtype)))
         return unit * ops.cast(self.scale, unit.dtype)
 
     def vectors(self, block, axis):
-        wide = checks.sums_dtype(block.dtype)
+        wide = sums_dtype(block.dtype)
         return unit_rows(ops.cast(block, wide), axis)
 
     def vectors_back(self, gradient, block, axis):

@@ -19,6 +19,7 @@ from keras_xent import _keras
 from keras_xent._types import ClassIds, ClassWeight, Tensor, TensorLike
 from keras_xent._warnings import warn
 from keras_xent.ops import checks, extrema, in_place_softmax, own_softmax
+from keras_xent.ops.dtypes import cast, dtype_of, sums_dtype
 from keras_xent.ops.own_softmax import LARGEST, More, weighted
 from keras_xent.ops.public import public_op
 from keras_xent.ops.select import where
@@ -203,7 +204,7 @@ def sparse_softmax_crossentropy(
     more = More(label_smoothing, class_weight, z_loss)
     weight = None
     if class_weight is not None:
-        dtype = checks.sums_dtype(logits.dtype)
+        dtype = sums_dtype(logits.dtype)
         weight = _weight_of(labels, class_weight, dtype)
     losses = _of_class_ids(labels, weight, logits, axis, more, focal_gamma)
     losses = _several_classes(losses, logits, axis)
@@ -272,7 +273,7 @@ def integer_labels(labels, shape, axis):
             f"shape {tuple(labels.shape)} for logits of shape {tuple(shape)} "
             f"with axis={axis}.{hint}"
         )
-    dtype = keras.backend.standardize_dtype(labels.dtype)
+    dtype = dtype_of(labels)
     if dtype in ("int32", "int64"):
         return labels
     if dtype in ("uint32", "uint64"):
@@ -280,7 +281,7 @@ def integer_labels(labels, shape, axis):
         return where(fits, ops.cast(labels, "int32"), NO_CLASS)
     if "float" not in dtype:
         return ops.cast(labels, "int32")
-    labels = ops.cast(labels, checks.sums_dtype(dtype))
+    labels = ops.cast(labels, sums_dtype(dtype))
     whole = (labels == ops.floor(labels)) & (abs(labels) <= checks.INT32_MAX)
     labels = where(whole, labels, NO_CLASS)
     return ops.cast(labels, "int32")
@@ -317,9 +318,7 @@ def distribution(targets, logits, axis):
                 "several classes may be right at once, use "
                 "SigmoidCrossentropy."
             )
-    return ops.cast(
-        checks.tensor("targets", targets), checks.sums_dtype(logits.dtype)
-    )
+    return cast(checks.tensor("targets", targets), sums_dtype(logits.dtype))
 
 
 def _of_distribution(targets, logits, axis, more, focal_gamma):
@@ -332,7 +331,7 @@ def _of_distribution(targets, logits, axis, more, focal_gamma):
         more,
         focal_gamma,
         lambda t, x: _by_formula(
-            ops.cast(t, checks.sums_dtype(x.dtype)),
+            ops.cast(t, sums_dtype(x.dtype)),
             checks.logits(x),
             -1,
             more,
@@ -383,7 +382,7 @@ def _of_class_ids(labels, weight, logits, axis, more, focal_gamma):
             existing, weight, checks.logits(x), -1, more, focal_gamma
         ),
     )
-    return where(existing != labels, np.nan, losses)
+    return losses.masked_fill(existing != labels, np.nan)
 
 
 def _of_labels_by_formula(labels, weight, logits, axis, more, focal_gamma):

@@ -1,9 +1,9 @@
 """Embeddings and the ids that say which of them belong together."""
 
-import keras
 from keras import ops
 
 from keras_xent.ops import checks
+from keras_xent.ops.dtypes import dtype_of
 from keras_xent.ops.segments import segment_sum
 from keras_xent.ops.select import where
 
@@ -45,7 +45,7 @@ def ids(labels, embeddings, name="labels"):
 def views(x, name="embeddings"):
     """`x` as floats `(n, views, dim)`, from `(n, dim)` too; else an error."""
     x = checks.tensor(name, x)
-    dtype = keras.backend.standardize_dtype(x.dtype)
+    dtype = dtype_of(x)
     if "float" not in dtype:
         raise ValueError(
             f"`{name}` must be floating point. Received dtype {dtype}: "

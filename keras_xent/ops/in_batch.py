@@ -32,6 +32,7 @@ from keras_xent.ops.description import (
     per_column,
     per_row,
 )
+from keras_xent.ops.dtypes import sums_dtype
 from keras_xent.ops.logits import Logits
 from keras_xent.ops.reductions import OnlineSoftmax
 from keras_xent.ops.select import where
@@ -195,7 +196,7 @@ def batch_of(
     labels = identities.ids(labels, embeddings)
     rows = checks.row_range(rows, embeddings.shape[0])
     dtype = linear.products_dtype(embeddings, precision)
-    wide = checks.sums_dtype(dtype)
+    wide = sums_dtype(dtype)
     weight = present = None
     if sample_weight is not None:
         weight = checks.tensor("sample_weight", sample_weight)

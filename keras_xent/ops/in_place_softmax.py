@@ -15,12 +15,12 @@ With l = log p and −h_k the derivative of the loss by l_k,
 where c_k = w_k t̃_k: of labels without smoothing one number in each row.
 """
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_xent import _keras
-from keras_xent.ops import checks, devices
+from keras_xent.ops import devices
+from keras_xent.ops.dtypes import cast, dtype_of, sums_dtype
 from keras_xent.ops.own_softmax import LARGEST, weighted
 
 # The least 1 − p where that is raised to a negative power. It does not show,
@@ -65,7 +65,7 @@ def _losses(terms_of, arguments, written_out):
         _keras.records_backward_pass()
         and _keras.may_want_gradient(logits)
         and not of_targets
-        and keras.backend.standardize_dtype(logits.dtype) == _dtype(logits)
+        and dtype_of(logits) == _dtype(logits)
     )
 
     def losses(*arguments):
@@ -93,7 +93,7 @@ def _losses(terms_of, arguments, written_out):
 
 
 def _dtype(x):
-    return checks.sums_dtype(x.dtype)
+    return sums_dtype(x.dtype)
 
 
 class _Terms:
@@ -155,7 +155,7 @@ class _Terms:
             if slope is None:
                 wholes.append(None)
             elif len(self.blocks) == 1:
-                wholes.append(ops.cast(slope, like.dtype))
+                wholes.append(cast(slope, dtype_of(like)))
             else:
                 wholes.append(like.new_empty(like.shape))
         return wholes
@@ -192,7 +192,7 @@ class _Column(_Terms):
 
     def some(self, rows, of_logits, of_targets):
         labels = self.labels[rows]
-        x = ops.cast(self.logits[rows], self.dtype)
+        x = cast(self.logits[rows], self.dtype)
         top = x.amax(-1, keepdim=True)
         p = x - top
         log_p = p.gather(-1, labels)
@@ -214,7 +214,7 @@ class _Column(_Terms):
     def _of_one(self, log_p):
         """(1 − p)^γ (−l) of the right class, and h without its weight."""
         if not self.focal_gamma:
-            return -log_p, ops.ones_like(log_p)
+            return -log_p, log_p.new_ones(log_p.shape)
         log_p = log_p.clamp(min=-LARGEST)
         rest = -log_p.expm1()
         power = rest.clamp(min=TINY) ** (self.focal_gamma - 1)
@@ -234,7 +234,7 @@ class _Spread(_Terms):
             )
 
     def some(self, rows, of_logits, of_targets):
-        x = ops.cast(self.logits[rows], self.dtype)
+        x = cast(self.logits[rows], self.dtype)
         shares, good = self.shares(x, rows)
         top = x.amax(-1, keepdim=True)
         # Bounded, as 0 · ∞ has to be 0.
@@ -244,12 +244,13 @@ class _Spread(_Terms):
         log_total = total.log()
         of = self._focal if self.focal_gamma else self._plain
         losses, slope, scale, to_targets = of(
-            shares, below, p, total, of_targets
+            shares, below, p, total, log_total, of_targets
         )
         if self.more.z_loss:
             more, by_lse = self.z_loss(top, log_total)
             losses, scale = losses + more, scale + by_lse
-        losses = losses.masked_fill(~good, np.nan)
+        if good is not None:
+            losses = losses.masked_fill(~good, np.nan)
         if of_targets:
             to_targets.mul_(1 - self.more.label_smoothing)
             if self.class_weight is not None:
@@ -258,19 +259,19 @@ class _Spread(_Terms):
             return losses, None, to_targets
         return losses, p.mul_(scale / total).sub_(slope), to_targets
 
-    def _plain(self, shares, below, p, total, of_targets):
+    def _plain(self, shares, below, p, total, log_total, of_targets):
         """The losses, h and Σ h, and the derivatives by w t̃ or None."""
-        log_total, sums = total.log(), shares.sum(-1, keepdim=True)
+        sums = shares.sum(-1, keepdim=True)
         # No sum of terms of both signs: they would cancel.
         losses = sums * log_total
         losses = losses[..., 0] - (shares * below).sum(-1)
         to_targets = log_total - below if of_targets else None
         return losses, shares, sums, to_targets
 
-    def _focal(self, shares, below, p, total, of_targets):
+    def _focal(self, shares, below, p, total, log_total, of_targets):
         """As `_plain`, in the memory of what is given but the shares."""
         gamma = self.focal_gamma
-        log_p = below.sub_(total.log())
+        log_p = below.sub_(log_total)
         rest = (total - p).div_(total)
         if gamma < 1:
             rest.clamp_(min=TINY)
@@ -301,9 +302,11 @@ class _Shares(_Spread):
         self.targets = targets.reshape(self.logits.shape)
 
     def shares(self, x, rows):
-        """c, and which rows have no target below 0."""
-        shares = ops.cast(self.targets[rows], self.dtype)
-        good = shares.amin(-1) >= 0
+        """c, and which rows have no target below 0; None if all."""
+        shares = cast(self.targets[rows], self.dtype)
+        good = None
+        if not self.looks or shares.numel() == 0 or not shares.amin() >= 0:
+            good = shares.amin(-1) >= 0
         smoothing = self.more.label_smoothing
         if smoothing:
             shares = self.even(x).add(shares, alpha=1 - smoothing)
@@ -329,7 +332,7 @@ class _Smoothed(_Spread):
         if self.weight is not None:
             weight = weight * self.weight[rows]
         shares.scatter_add_(-1, labels, weight)
-        return shares, ops.ones_like(labels[..., 0], dtype="bool")
+        return shares, None
 
 
 def _columns(labels, weight, logits):

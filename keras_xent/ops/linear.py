@@ -8,6 +8,7 @@ from keras_xent import _keras
 from keras_xent._types import ClassIds, ClassWeight, Tensor, TensorLike
 from keras_xent.ops import blockwise, checks, crossentropy, devices, rows
 from keras_xent.ops.description import COLUMNS
+from keras_xent.ops.dtypes import dtype_of, sums_dtype
 from keras_xent.ops.logits import LinearLogits
 from keras_xent.ops.public import product_op
 from keras_xent.ops.reductions import OnlineSoftmax, SoftmaxLoss, Terms
@@ -143,7 +144,7 @@ def linear_softmax_crossentropy(
 
 def _row_weights(features, sample_weight, counted, mean):
     """What the loss of each row is multiplied with, and which rows count."""
-    dtype = checks.sums_dtype(features.dtype)
+    dtype = sums_dtype(features.dtype)
     weights, keep = ops.ones_like(features[..., 0], dtype=dtype), None
     number = weights if counted is None else ops.cast(counted, dtype)
     if sample_weight is not None:
@@ -214,7 +215,7 @@ def losses_and_terms(
         features = where(counted[:, None], features, 0)
         exists = exists | ~counted
 
-    wide = checks.sums_dtype(dtype)
+    wide = sums_dtype(dtype)
     if row_weights is None:
         weights = ops.ones_like(labels, dtype=wide)
     else:
@@ -279,14 +280,14 @@ def _gradients_forwards(features, matrix, logits, dtype):
     """Whether to make the gradients in the forward pass."""
     # It wants the vectors as a whole, in the dtype of the products. In the one
     # that they are stored in, those that are prepared would be a copy.
-    stored = keras.backend.standardize_dtype(matrix.dtype)
+    stored = dtype_of(matrix)
     copied = logits.prepares and stored == dtype
     return not copied and blockwise.gradients_forwards(features)
 
 
 def _own_logits(labels, features, matrix, columns, logits, dtype):
     """The logit of each row's label, from a product in that dtype."""
-    wide = checks.sums_dtype(dtype)
+    wide = sums_dtype(dtype)
     features = ops.cast(ops.cast(features, dtype), wide)
     vectors = vectors_of(labels, matrix, columns, logits, dtype)
     vectors = ops.cast(vectors, wide)
@@ -334,7 +335,7 @@ def _overflows_as_one(vectors):
 def products_dtype(features, precision):
     """The dtype in which products with these features are made."""
     check_precision(precision)
-    dtype = keras.backend.standardize_dtype(features.dtype)
+    dtype = dtype_of(features)
     if dtype == "float64":
         return dtype
     if precision is not None:
@@ -412,7 +413,7 @@ def check_block_size(block_size):
 def _floats(x, name):
     """`x` as a float tensor of its own dtype."""
     x = checks.tensor(name, x)
-    dtype = keras.backend.standardize_dtype(x.dtype)
+    dtype = dtype_of(x)
     if "float" not in dtype:
         raise ValueError(
             f"`{name}` must be floating point. Received dtype {dtype}."
@@ -442,7 +443,7 @@ def _check_shapes(features, matrix, columns, name):
 
 def fold(labels):
     """int64 labels as int32; those too large for it as no class."""
-    if keras.backend.standardize_dtype(labels.dtype) == "int32":
+    if dtype_of(labels) == "int32":
         return labels
     fits = abs(labels) <= checks.INT32_MAX
     return where(fits, ops.cast(labels, "int32"), crossentropy.NO_CLASS)

@@ -6,7 +6,6 @@ block by block in training, all of them in `predict`, and those of a sample.
 
 import typing
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -19,6 +18,7 @@ from keras_xent.ops.description import (
     description,
     per_column,
 )
+from keras_xent.ops.dtypes import dtype_of
 from keras_xent.ops.select import where
 
 
@@ -235,7 +235,7 @@ def _tanh(x):
 
     As of Keras 3.16: https://github.com/keras-team/keras/issues/23704
     """
-    if keras.backend.standardize_dtype(x.dtype) != "float64":
+    if dtype_of(x) != "float64":
         return ops.tanh(x)
     rest = ops.expm1(-2 * abs(x))
     return ops.sign(x) * -rest / (2 + rest)

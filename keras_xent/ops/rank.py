@@ -14,13 +14,13 @@ Exact ranks need no recurrence: the entries that are equal lie between two sums
 of the weights so far, and halfway between these is their rank.
 """
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_xent import _keras
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
+from keras_xent.ops.dtypes import dtype_of, sums_dtype
 from keras_xent.ops.moments import deviations, or_one
 from keras_xent.ops.public import public_op
 from keras_xent.ops.select import where
@@ -144,10 +144,10 @@ def average_rank(
     checks.int32_range(x, "Integers to rank")
     x = ops.stop_gradient(checks.tensor("x", x))
     axis = checks.axis(axis, len(x.shape), "x")
-    dtype = keras.backend.standardize_dtype(x.dtype)
+    dtype = dtype_of(x)
     if dtype in ("bool", "float16", "bfloat16"):
         x = ops.cast(x, "int32" if dtype == "bool" else "float32")
-    dtype = checks.sums_dtype(dtype)
+    dtype = sums_dtype(dtype)
     weight = entry_weights(x, sample_weight, mask, dtype)
     x, weight = (_keras.moveaxis(each, axis, -1) for each in (x, weight))
     good, weight, x = tidy(weight, x)

@@ -13,6 +13,7 @@ from keras import ops
 from keras_xent import _keras
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks, crossentropy, linear, sigmoid
+from keras_xent.ops.dtypes import sums_dtype
 from keras_xent.ops.logits import LinearLogits
 from keras_xent.ops.public import product_op
 from keras_xent.ops.select import where
@@ -272,7 +273,7 @@ def _logits(
     )
     logits = linear.checked_logits(logits, count)
     dtype = linear.products_dtype(features, precision)
-    wide = checks.sums_dtype(dtype)
+    wide = sums_dtype(dtype)
     labels = true_classes(labels, features.shape, count)
     ids, exist, *expected = _checked_candidates(candidates, labels.shape, count)
     rows = ops.shape(features)[:-1]

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_xent.ops.dtypes import dtype_of
+
 BACKEND = keras.backend.backend()
 
 
@@ -39,7 +41,7 @@ def _can_fill(x, condition, number):
         BACKEND == "torch"
         and ops.is_tensor(x)
         and ops.is_tensor(condition)
-        and keras.backend.standardize_dtype(condition.dtype) == "bool"
+        and dtype_of(condition) == "bool"
         and _holds(x, number)
         and len(condition.shape) <= len(x.shape)
         and all(
@@ -53,7 +55,7 @@ def _can_fill(x, condition, number):
 
 def _holds(like, number):
     """Whether the two have one dtype, that of the tensor, on all backends."""
-    dtype = keras.backend.standardize_dtype(like.dtype)
+    dtype = dtype_of(like)
     return "float" in dtype or ("int" in dtype and isinstance(number, int))
 
 

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xent import _keras
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.ops import checks
 from keras_xent.ops.blocks import add, in_place, multiply, subtract
 from keras_xent.ops.by_rows import by_rows
 from keras_xent.ops.by_rows import is_written_out as rows_written_out
+from keras_xent.ops.dtypes import sums_dtype
 from keras_xent.ops.own_softmax import LARGEST
 from keras_xent.ops.public import public_op
 from keras_xent.ops.select import where
@@ -92,7 +92,6 @@ def sigmoid_crossentropy(
     )
 
 
-@_keras.full_precision()
 def row_means(
     targets, logits, label_smoothing, pos_weight, focal_gamma, ignore_class
 ):
@@ -200,7 +199,7 @@ class _Loss:
     def _known(self, targets, logits):
         """Which are known, None for all, and 0 for those that are not."""
         known = is_known(targets, self.ignored)
-        dtype = checks.sums_dtype(logits.dtype)
+        dtype = sums_dtype(logits.dtype)
         targets, logits = ops.cast(targets, dtype), ops.cast(logits, dtype)
         if known is not None:
             targets, logits = where(known, targets, 0), where(known, logits, 0)
@@ -360,5 +359,5 @@ def _pos_weight(pos_weight, logits):
         check_pos_weight(pos_weight)
         return float(pos_weight)
     check_pos_weight(pos_weight, logits.shape[-1] if logits.shape else 1)
-    dtype = checks.sums_dtype(logits.dtype)
+    dtype = sums_dtype(logits.dtype)
     return ops.convert_to_tensor(pos_weight, dtype=dtype)
