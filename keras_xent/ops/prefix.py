@@ -1,7 +1,7 @@
 """Sums over the first k of many numbers, and what is made of them.
 
-All take `[n]`, n known, and `xp`: `keras.ops` for float32 tensors, or `numpy`
-for float64 arrays.
+All take `[n]`, n known, some `[..., n]`, and `xp`: `keras.ops` for float32
+tensors, or `numpy` for float64 arrays.
 """
 
 import keras
@@ -18,10 +18,14 @@ _CUMSUM_ROUNDS = keras.backend.backend() == "tensorflow"
 # nearly does, in a quarter of its steps.
 _SUMMED_AT_ONCE = 16
 
-# Numbers of a block. XLA makes one pass of a step for each of them, which takes
-# half of the time of a prefix sum of all ([65281]: 0.22 and 0.52 ms on JAX, 0.5
-# and 1.7 on TensorFlow). Operation by operation such steps are slow.
+# Neighbors that are one number where only some of many are read.
 BLOCK = 32
+
+# Neighbors that become one in each pass of a compiled function. On JAX two are
+# best ([2, 65281]: sums in 0.03 ms beyond reading them and 0.16 by rows of 16,
+# pairs in 0.15 and 0.3 with 32 at once), on TensorFlow many are (MatchAUC, step
+# by step in a graph: 4.5 and 6.5 ms). Operation by operation both are slow.
+_FOLDED_AT_ONCE = 2 if keras.backend.backend() == "jax" else 32
 
 
 def prefix_sums(x, xp=ops):
@@ -35,7 +39,7 @@ def prefix_sums(x, xp=ops):
     if not _CUMSUM_ROUNDS:
         return ops.cumsum(ops.pad(x, [(1, 0)]))
     n = x.shape[0]
-    x = _rows(x, before=1)
+    x = _rows(ops.pad(x, [(1, 0)]))
     upto = ops.cumsum(x, axis=1)
     sums = upto + _sums_before(upto[:, -1])[:, None]
     return ops.reshape(sums, (-1,))[: n + 1]
@@ -59,42 +63,59 @@ def _sums_before_in_rows(x):
     return ops.sum(x[:, None, :] * before, axis=2)
 
 
-def _rows(x, before=0):
-    """`x` as rows to sum at once, with zeros before, and to fill the last."""
-    missing = -(x.shape[0] + before) % _SUMMED_AT_ONCE
-    if before + missing:
-        x = ops.pad(x, [(before, missing)])
-    return ops.reshape(x, (-1, _SUMMED_AT_ONCE))
+def _rows(x, length=_SUMMED_AT_ONCE, xp=ops):
+    """The last axis as rows of a length, the last filled with zeros."""
+    missing = -x.shape[-1] % length
+    if missing:
+        x = xp.pad(x, [(0, 0)] * (len(x.shape) - 1) + [(0, missing)])
+    return xp.reshape(x, (*x.shape[:-1], -1, length))
 
 
 def total(x, xp=ops):
-    """The sum of all, with the error of as few additions."""
-    while xp is not np and x.shape[0] > _SUMMED_AT_ONCE:
-        x = xp.sum(_rows(x), axis=1)
-    return xp.sum(x)
+    """The sum of all along the last axis, with the error of few additions."""
+    if _folds_in_two(x, xp):
+        while x.shape[-1] > 1:
+            x = row_sums(_rows(x, 2))
+        return x[..., 0]
+    while xp is not np and x.shape[-1] > _SUMMED_AT_ONCE:
+        x = xp.sum(_rows(x), axis=-1)
+    return xp.sum(x, axis=-1)
 
 
 def in_blocks(x, xp=ops):
-    """`x` as rows of `BLOCK` numbers, the last filled with zeros."""
-    x = xp.pad(x, [(0, -x.shape[0] % BLOCK)])
-    return xp.reshape(x, (-1, BLOCK))
+    """The last axis as rows of `BLOCK` numbers, the last filled with zeros."""
+    return _rows(x, BLOCK, xp)
+
+
+def row_sums(x, xp=ops):
+    """Sums over the last axis, whose length is a power of two."""
+    if not _folds_in_two(x, xp):
+        return xp.sum(x, axis=-1)
+    while x.shape[-1] > 1:
+        x = x[..., 0::2] + x[..., 1::2]
+    return x[..., 0]
+
+
+def _folds_in_two(x, xp):
+    return xp is not np and _FOLDED_AT_ONCE == 2 and _keras.is_traced(x)
 
 
 def pairs_in_order(first, second, xp=ops):
     """Σ_{i<j} first_i second_j + Σ_i first_i second_i / 2."""
-    half = 0.5 * total(first * second, xp)
     if xp is np or not _keras.is_traced(first):
+        half = 0.5 * total(first * second, xp)
         return half + total(prefix_sums(first, xp)[:-1] * second, xp)
-    pairs = half
-    while first.shape[0] > 1:
-        first, second = in_blocks(first), in_blocks(second)
-        before, within = first[:, 0], 0.0
-        for i in range(1, BLOCK):
+    pairs = 0.5 * first * second
+    while pairs.shape[0] > 1:
+        first, second, pairs = (
+            _rows(x, _FOLDED_AT_ONCE) for x in (first, second, pairs)
+        )
+        before, within = first[:, 0], row_sums(pairs)
+        for i in range(1, _FOLDED_AT_ONCE):
             within = within + before * second[:, i]
             before = before + first[:, i]
-        pairs = pairs + total(within)
-        first, second = before, ops.sum(second, axis=1)
-    return pairs
+        first, second, pairs = before, row_sums(second), within
+    return pairs[0]
 
 
 def largest_prefix_sum(x, ends, xp=ops):
@@ -109,16 +130,13 @@ def largest_prefix_sum(x, ends, xp=ops):
     start = ops.sum(x[:first])
     if first == last:
         return start
-    sums = largest = x[first:last]
+    sums = x[first:last]
+    largest = ops.maximum(sums, 0.0)  # Of none of these numbers, or more.
     while sums.shape[0] > 1:
-        # What is not there leads to no sum that is larger.
-        missing = -sums.shape[0] % BLOCK
-        sums = in_blocks(sums)
-        largest = ops.pad(largest, [(0, missing)], constant_values=-np.inf)
-        largest = in_blocks(largest)
+        sums, largest = (_rows(x, _FOLDED_AT_ONCE) for x in (sums, largest))
         before, most = sums[:, 0], largest[:, 0]
-        for i in range(1, BLOCK):
+        for i in range(1, _FOLDED_AT_ONCE):
             most = ops.maximum(most, before + largest[:, i])
             before = before + sums[:, i]
         sums, largest = before, most
-    return start + ops.maximum(largest[0], 0.0)
+    return start + largest[0]

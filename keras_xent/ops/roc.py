@@ -17,6 +17,7 @@ from keras_xent.ops.prefix import (
     largest_prefix_sum,
     pairs_in_order,
     prefix_sums,
+    row_sums,
     total,
 )
 
@@ -82,25 +83,29 @@ class Curve:
         return flip(sums, axis=0)
 
     @functools.cached_property
-    def non_matches(self):
-        """The weight of all of them."""
-        return total(self.non_match, self.xp)
+    def weights(self):
+        """Of both, `[2, B]`: what is read at once costs half."""
+        return self.xp.stack([self.non_match, self.match])
 
     @functools.cached_property
+    def totals(self):
+        return total(self.blocks.weights, self.xp)
+
+    @property
+    def non_matches(self):
+        """The weight of all of them."""
+        return self.totals[0]
+
+    @property
     def matches(self):
         """The weight of all of them."""
-        return total(self.match, self.xp)
+        return self.totals[1]
 
     @functools.cached_property
     def blocks(self):
         """The curve with many neighboring bins as one: little to read."""
-        return Curve(
-            *(
-                self.xp.sum(in_blocks(x, self.xp), axis=1)
-                for x in (self.non_match, self.match)
-            ),
-            self.xp,
-        )
+        sums = row_sums(in_blocks(self.weights, self.xp), self.xp)
+        return Curve(sums[0], sums[1], self.xp)
 
     def within(self, block):
         """The part of the curve that is one of its `blocks`.
