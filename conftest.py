@@ -68,7 +68,7 @@ BUT = ("test_calls.py", "test_examine.py", "test_observe.py", "test_probe.py")
 # So many cases of one test run on the backends that compile; a thorough run
 # takes the others, and PyTorch all. A law that fails there seldom fails for a
 # single case, and its classes and options take turns from test to test.
-CASES = 2
+CASES = 1
 
 # A line of a child that says how far it is.
 PROGRESS = re.compile(r"\[ *\d+%\]$")

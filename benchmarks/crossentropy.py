@@ -2,20 +2,25 @@
 
     python benchmarks/crossentropy.py
 
-Forward and backward on [1024, 32768] float32 logits, and one eager call on
-[32, 10]. Every case runs in a process of its own.
+Forward and backward on [1024, 32768] float32 logits, every case in a process of
+its own. And one eager call on [32, 10], in turns with Keras's and the native
+one: they take microseconds, and a machine may change its speed from one process
+to the next.
 
     python benchmarks/crossentropy.py --kinds options --rounds 1
 
 The same with each option alone, with a weight for each row (a quarter of them
-0), and with logits of lower precision, beside the loss without; and the focal
-losses of Keras and, on PyTorch, by the formula of torchvision.
+0), and with logits of lower precision, in turns with the loss without; and the
+focal losses of Keras and, on PyTorch, by the formula of torchvision.
 """
+
+import statistics
 
 import harness
 import numpy as np
 
 LOSSES = ["sparse", "dense", "sigmoid"]
+MAKERS = ("keras_xent", "Keras", "native")
 KINDS = [*LOSSES, *("small " + kind for kind in LOSSES)]
 NATIVE = {
     "PyTorch": "torch.nn.functional",
@@ -67,24 +72,29 @@ def option_cases():
 
 
 def usual_cases():
-    return [
+    big = [
         {"mode": mode, "kind": kind, "loss": loss}
-        for kind in KINDS
+        for kind in LOSSES
+        for mode in NATIVE
+        for loss in MAKERS
+    ]
+    small = [
+        {"mode": mode, "kind": "small " + kind}
+        for kind in LOSSES
         for mode in NATIVE
         # A small call is eager: graph and XLA make no difference.
-        if not (kind.startswith("small") and mode == "TensorFlow XLA")
-        for loss in ("keras_xent", "Keras", "native")
+        if mode != "TensorFlow XLA"
     ]
+    return big + small
 
 
 def run(case):
     if case["kind"] == "options":
         return run_option(**case)
-    kind = case["kind"].removeprefix("small ")
-    loss = make_loss(kind, case["loss"], case["mode"])
     if case["kind"].startswith("small"):
-        logits, targets = make_data(kind, SMALL, case["mode"])
-        return {"us": harness.call_time(lambda: wait(loss(targets, logits)))}
+        return run_small(case["kind"].removeprefix("small "), case["mode"])
+    kind = case["kind"]
+    loss = make_loss(kind, case["loss"], case["mode"])
 
     def mean(logits, targets):
         return loss(targets, logits)
@@ -96,13 +106,29 @@ def run(case):
     )
 
 
+def run_small(kind, mode):
+    """µs of each call, and its ratio to that of Keras beside it."""
+    logits, targets = make_data(kind, SMALL, mode)
+
+    def call(name):
+        loss = make_loss(kind, name, mode)
+        return lambda: wait(loss(targets, logits))
+
+    times = harness.times_in_turns({name: call(name) for name in MAKERS})
+    ratios = {
+        f"{name} ratio": median_ratio(times[name], times["Keras"])
+        for name in MAKERS
+    }
+    return {k: statistics.median(v) for k, v in times.items()} | ratios
+
+
 def run_option(mode, of, option, kind):
     from keras import ops
 
     loss = option_loss(of, option)
 
-    def mean(logits, targets, *weights):
-        return loss(targets, logits, *weights)
+    def step(loss):
+        return harness.step(lambda x, y, *w: loss(y, x, *w), mode)
 
     def data(shape):
         logits, targets = make_data(of, shape, mode)
@@ -113,9 +139,23 @@ def run_option(mode, of, option, kind):
         weights = (np.arange(shape[0]) % 4 > 0).astype("float32")
         return logits, targets, ops.convert_to_tensor(weights)
 
-    return harness.time_and_memory(
-        lambda: harness.step(mean, mode), data((8, 16)), data(BIG)
+    arrays = data(BIG)
+    measured = harness.time_and_memory(
+        lambda: step(loss), data((8, 16)), arrays
     )
+    steps = {"plain": step(make_class(of)()), option: step(loss)}
+    given = {"plain": make_data(of, BIG, mode), option: arrays}
+    calls = {
+        name: lambda name=name: harness.wait(steps[name](*given[name]))
+        for name in steps
+    }
+    times = harness.times_in_turns(calls, turns=5, repeats=1, warm=1)
+    measured["ratio"] = median_ratio(times[option], times["plain"])
+    return measured
+
+
+def median_ratio(times, others):
+    return statistics.median(a / b for a, b in zip(times, others, strict=True))
 
 
 def option_loss(of, option):
@@ -238,10 +278,10 @@ def option_table(chosen, rounds):
                 if option not in found:
                     cells.append("–")
                     continue
-                index, plain = found[option], found["plain"]
-                seconds = harness.median(rounds, index, "seconds")
-                ratio = harness.ratio(rounds, index, plain, "seconds")
-                peak = harness.median(rounds, index, "peak_mb")
+                seconds, ratio, peak = (
+                    harness.median(rounds, found[option], key)
+                    for key in ("seconds", "ratio", "peak_mb")
+                )
                 cells.append(
                     f"{harness.show(seconds, 3)} ({harness.show(ratio, 2)}), "
                     f"{harness.show(peak, 0)}"
@@ -252,17 +292,16 @@ def option_table(chosen, rounds):
 def table(chosen, rounds):
     kinds = dict.fromkeys(case["kind"] for case in chosen)
     for kind in kinds:
-        if kind == "options":
+        if kind not in LOSSES:
             continue
-        small = kind.startswith("small")
-        key, unit = ("us", "µs") if small else ("seconds", "s")
-        print(f"\n{kind}, {SMALL if small else BIG}\n")
-        print(f"| | loss | {unit} | of the faster peer | peak MB |")
+        key = "seconds"
+        print(f"\n{kind}, {BIG}\n")
+        print("| | loss | s | of the faster peer | peak MB |")
         print("| --- | --- | --- | --- | --- |")
         for start, case in enumerate(chosen):
             if case["kind"] != kind or case["loss"] != "keras_xent":
                 continue
-            peers = [start + 1] if small else [start + 1, start + 2]
+            peers = [start + 1, start + 2]
             fastest = min(peers, key=lambda i: harness.median(rounds, i, key))
             for index in range(start, start + 3):
                 name = chosen[index]["loss"]
@@ -270,14 +309,32 @@ def table(chosen, rounds):
                 cells = [
                     case["mode"],
                     name,
-                    harness.show(
-                        harness.median(rounds, index, key), 0 if small else 3
-                    ),
+                    harness.show(harness.median(rounds, index, key), 3),
                     harness.show(harness.ratio(rounds, index, fastest, key), 2),
                     harness.show(harness.median(rounds, index, "peak_mb"), 0),
                 ]
                 print("| " + " | ".join(cells) + " |")
 
 
+def small_table(chosen, rounds):
+    mine = [
+        (i, case)
+        for i, case in enumerate(chosen)
+        if case["kind"].startswith("small")
+    ]
+    if not mine:
+        return
+    print(f"\n{SMALL}, one eager call, µs (ratio to Keras's)\n")
+    print(f"| | | {' | '.join(MAKERS)} |")
+    print("| --- | --- " + "| --- " * len(MAKERS) + "|")
+    for index, case in mine:
+        cells = [case["kind"].removeprefix("small "), case["mode"].split()[0]]
+        for name in MAKERS:
+            time = harness.median(rounds, index, name)
+            ratio = harness.median(rounds, index, f"{name} ratio")
+            cells.append(f"{harness.show(time, 0)} ({harness.show(ratio, 2)})")
+        print("| " + " | ".join(cells) + " |")
+
+
 if __name__ == "__main__":
-    harness.main(cases, run, [table, option_table], usual=KINDS)
+    harness.main(cases, run, [table, small_table, option_table], usual=KINDS)

@@ -232,16 +232,31 @@ def _seconds(step, arrays, repeats):
     return seconds[1:]
 
 
+def times_in_turns(calls, turns=60, repeats=20, warm=70):
+    """Median microseconds of each of some calls, by name, in each turn."""
+    for call in calls.values():
+        _call_times(call, warm)
+    times = {name: [] for name in calls}
+    for _ in range(turns):
+        for name, call in calls.items():
+            times[name].append(statistics.median(_call_times(call, repeats)))
+    return times
+
+
 def call_time(call, repeats=400):
     """Median microseconds of a call, after a warm-up."""
     for _ in range(50):
         call()
-    seconds = []
+    return statistics.median(_call_times(call, repeats))
+
+
+def _call_times(call, repeats):
+    times = []
     for _ in range(repeats):
         start = time.perf_counter()
         call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds) * 1e6
+        times.append((time.perf_counter() - start) * 1e6)
+    return times
 
 
 def _allocator():
