@@ -10,8 +10,6 @@ from keras_xent.diagnosis import cures, data, ends
 from keras_xent.diagnosis.evidence import NAMED, by_layer, host, is_zero
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 
-CODES = ("nothing-trainable", "dead-gradient", "vanishing-gradient")
-
 # Units are dead when this share of their outputs is 0. ReLU layers of trained
 # networks have up to 95 % zeros.
 _DEAD = 0.99

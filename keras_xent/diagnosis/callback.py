@@ -10,8 +10,9 @@ from keras import tree
 from keras_xent import _keras
 from keras_xent._warnings import warn
 from keras_xent.diagnosis import course, curve, probe
+from keras_xent.diagnosis.codes import OF_TRAINED
 from keras_xent.diagnosis.evidence import STEPS, host
-from keras_xent.diagnosis.examine import OF_TRAINED, look
+from keras_xent.diagnosis.examine import look
 from keras_xent.diagnosis.report import Report
 from keras_xent.diagnosis.start import blind_loss
 

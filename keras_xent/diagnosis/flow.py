@@ -24,8 +24,6 @@ from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.diagnosis.start import blind_loss, mean_loss
 from keras_xent.losses.kinds import DISTANCES, EMBEDDINGS, IDENTITIES, UNKNOWN
 
-CODES = ("nonfinite-gradient", *arrival.CODES, "saturated", "zero-initialised")
-
 # A layer is saturated when this share of its outputs lies at a bound. ReLU
 # layers of trained networks have up to 95 % zeros.
 _SATURATED = 0.99

@@ -15,8 +15,6 @@ from keras_xent.losses.kinds import (
     YES_NO,
 )
 
-CODES = ("constant-targets", "missing-class")
-
 # Fewer equal labels say nothing: of two equally frequent classes, 16 labels of
 # one kind come about once in 30,000 batches.
 _CONSTANT = 16

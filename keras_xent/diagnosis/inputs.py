@@ -10,8 +10,6 @@ from keras_xent.diagnosis import data, ends
 from keras_xent.diagnosis.evidence import NAMED, host
 from keras_xent.diagnosis.report import ERROR, Finding
 
-CODES = ("input-format", "ids-out-of-range")
-
 # Ids above this multiple of the table are no vocabulary with a few tokens more,
 # but numbers from elsewhere.
 _FAR_OUTSIDE = 2

@@ -21,15 +21,6 @@ from keras_xent.losses.kinds import (
     YES_NO,
 )
 
-CODES = (
-    "all-masked",
-    "label-format",
-    "shape-broadcast",
-    "labels-out-of-range",
-    "targets-not-distribution",
-    "label-precision",
-)
-
 # Every whole number up to here is exact in this type (IEEE 754: the digits of
 # the significand, 8, 11 and 24 bits).
 _EXACT = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}

@@ -21,14 +21,6 @@ from keras_xent.losses.kinds import (
     YES_NO,
 )
 
-CODES = (
-    "single-class",
-    "probabilities-as-logits",
-    "logits-as-probabilities",
-    "bounded-logits",
-    "unreachable-targets",
-)
-
 # Sums of bfloat16 probabilities (8 bits) stay within this of 1.
 _SUM_ERROR = 0.02
 

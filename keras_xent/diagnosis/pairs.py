@@ -16,15 +16,6 @@ from keras_xent.losses.kinds import (
     UNKNOWN,
 )
 
-CODES = (
-    "not-a-distance",
-    "one-kind-of-pairs",
-    "margin-out-of-reach",
-    "temperature-out-of-reach",
-    "collapsed-embeddings",
-    "pairs-not-separated",
-)
-
 # Distances in float32 may miss by this share of the largest one.
 _NOISE = 1e-3
 

@@ -8,8 +8,6 @@ from keras_xent.diagnosis.evidence import host
 from keras_xent.diagnosis.report import ERROR, Finding
 from keras_xent.losses.kinds import CLASS_IDS, MATCHES, NUMBERS, UNKNOWN, YES_NO
 
-CODES = ()  # `label-format` is listed with the labels.
-
 _ONE_FOR_ONE = (NUMBERS, YES_NO, MATCHES)
 
 

@@ -20,14 +20,6 @@ from keras_xent.losses.kinds import (
     YES_NO,
 )
 
-CODES = (
-    "initial-loss",
-    "unscaled-inputs",
-    "predicts-prior",
-    "step-too-large",
-    "step-too-small",
-)
-
 # A loss at the start above this multiple of knowing nothing: of ten classes,
 # random logits of a standard deviation over 7. A layer on standardized inputs
 # gives about 1, EfficientNetV2 4.
