@@ -233,10 +233,8 @@ def _stuck_rows(evidence, output):
         of, share = "rows", float(flat.all(axis=1).mean())
     if share < _STUCK:
         return
-    yield Finding(
+    yield output.warning(
         "saturated",
-        WARNING,
-        output.where,
         "The loss is flat where the outputs lie: it is not small, but has no "
         "gradient there, so that nothing pulls the outputs away.",
         {
