@@ -229,8 +229,7 @@ def _balanced(rows, is_all):
     )
     if not is_all:
         return code
-    code = "\n".join(f"# {line}" for line in code.split("\n"))
-    return f"# with the class of each row in y:\n{code}"
+    return f"# with the class of each row in y:\n{ends.as_comment(code)}"
 
 
 def with_partners(labels, index, number):

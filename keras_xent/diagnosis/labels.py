@@ -170,7 +170,7 @@ def _one_hot_for_ids(output):
         else "Labels and outputs come from different tasks.",
         "y = np.argmax(y, axis=-1)\n"
         "# or keep y, and take another loss:\n"
-        + _as_comment(cures.loss_of(DISTRIBUTION, output))
+        + ends.as_comment(cures.loss_of(DISTRIBUTION, output))
         if one_hot
         else f"assert y.shape == {output.y_pred.shape[:-1]}",
     )
@@ -200,10 +200,6 @@ def _precision(output, labels):
             + cures.from_logits(output),
         )
         return
-
-
-def _as_comment(code):
-    return "\n".join(f"# {line}" for line in code.split("\n"))
 
 
 def _distribution(output):
