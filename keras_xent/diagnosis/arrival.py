@@ -1,7 +1,5 @@
 """Checks whether the gradient reaches all layers, and why it does not."""
 
-import dataclasses
-
 import keras
 import numpy as np
 
@@ -9,8 +7,6 @@ from keras_xent import _keras
 from keras_xent.diagnosis import cures, data, ends
 from keras_xent.diagnosis.evidence import NAMED, by_layer, host, is_zero
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
-
-CODES = ("nothing-trainable", "dead-gradient", "vanishing-gradient")
 
 # Units are dead when this share of their outputs is 0. ReLU layers of trained
 # networks have up to 95 % zeros.
@@ -49,14 +45,6 @@ _CUTS = (*_STAIRS, "Argmax", "Argmin", "StopGradient")
 
 # They hand on what they are given, in another dtype or shape.
 _HAND_ON = ("Cast", "ExpandDims", "Reshape", "Squeeze", "Identity")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Why:
-    """Why layers have no gradient, and what helps."""
-
-    cause: str
-    cure: str
 
 
 def nothing_trainable(evidence):
@@ -169,7 +157,7 @@ def dead(evidence):
         "namely": names[:NAMED],
     }
     whole = len(names) == len(groups)
-    why = next(_reasons(evidence, names, whole, numbers))
+    cause, cure = next(_reasons(evidence, names, whole, numbers))
     yield Finding(
         "dead-gradient",
         ERROR if whole else WARNING,
@@ -178,13 +166,13 @@ def dead(evidence):
         if whole
         else "Layers get a gradient of exactly 0: they do not learn.",
         numbers,
-        why.cause,
-        why.cure,
+        cause,
+        cure,
     )
 
 
 def _reasons(evidence, names, whole, numbers):
-    """What explains it, the surest first."""
+    """Causes and their cures, the surest first."""
     yield from _normalized_alone(evidence, numbers)
     yield from _dead_units(evidence, names, numbers)
     yield from _compared_with_none(evidence, whole, numbers)
@@ -192,7 +180,7 @@ def _reasons(evidence, names, whole, numbers):
     yield from _clipped(evidence)
     yield from _without_a_loss(evidence, names, whole, numbers)
     yield from _cut(evidence)
-    yield _Why(
+    yield (
         "Something between the weights and the loss is flat or cuts the "
         "gradient: argmax, round or a comparison, a clip beyond its bounds, "
         "stop_gradient, or NumPy in the middle.",
@@ -215,7 +203,7 @@ def _normalized_alone(evidence, numbers):
     for seen in evidence.layers:
         if channels.get(seen.name) == seen.sample.size:
             numbers["rows"] = 1
-            yield _Why(
+            yield (
                 f"BatchNormalization ({seen.name!r}) of a single row: the row "
                 "less its own mean is 0, whatever the layers before it do.",
                 "# more rows at a time: model.fit(x, y, batch_size=32); or, "
@@ -243,7 +231,7 @@ def _dead_units(evidence, names, numbers):
             numbers[f"largest output of {seen.name}"] = float(seen.sample.max())
         else:
             continue
-        yield _Why(
+        yield (
             "The ReLU units are dead: their sum is below 0 for every row, so "
             "that they give 0 and get no gradient. A bias far below 0, a "
             "learning rate that has thrown them there, or inputs that are not "
@@ -258,7 +246,7 @@ def _compared_with_none(evidence, whole, numbers):
     if evidence.rows > 1 or not whole or abs(evidence.loss) > _NO_LOSS:
         return
     numbers["rows"] = 1
-    yield _Why(
+    yield (
         "The loss compares the rows of a batch with each other, and there is a "
         "single one: it is 0 whatever the model does.",
         "# more rows at a time:\n"
@@ -273,7 +261,7 @@ def _zero_inputs(evidence, numbers):
         if array.dtype.kind != "f" or np.any(array):
             continue
         numbers[f"largest entry of {name}"] = 0.0
-        yield _Why(
+        yield (
             f"{name} is 0 in all rows, and what is multiplied by 0 has no "
             "gradient.",
             f"# fill {name} from the data as they were read",
@@ -283,7 +271,7 @@ def _zero_inputs(evidence, numbers):
 def _clipped(evidence):
     for seen in evidence.layers:
         if seen.activation == "clip" and not np.ptp(seen.sample):
-            yield _Why(
+            yield (
                 f"Everything lies beyond the bounds of {seen.name!r}, which "
                 "gives the same number for every row.",
                 "# wider bounds, or none in training",
@@ -304,7 +292,7 @@ def _without_a_loss(evidence, names, whole, numbers):
         cause = "The loss does not use what they return: an output without a "
         cause += "loss, or a result or an input that is computed and dropped."
     paths = tuple(f"{name}/" for name in names)
-    yield _Why(
+    yield (
         cause,
         "# use them in `call` and in the loss; or leave them as they are:\n"
         f"unused = {paths!r}\n"
@@ -354,7 +342,7 @@ def _cut(evidence):
                 "\nloss = keras.losses.SparseCategoricalCrossentropy(\n"
                 f"    from_logits={not _ends_in_softmax(evidence)}\n)"
             )
-    yield _Why(cause, cure)
+    yield (cause, cure)
 
 
 def _ends_in_softmax(evidence):

@@ -10,8 +10,9 @@ from keras import tree
 from keras_xent import _keras
 from keras_xent._warnings import warn
 from keras_xent.diagnosis import course, curve, probe
+from keras_xent.diagnosis.codes import OF_TRAINED
 from keras_xent.diagnosis.evidence import STEPS, host
-from keras_xent.diagnosis.examine import OF_TRAINED, look
+from keras_xent.diagnosis.examine import look
 from keras_xent.diagnosis.report import Report
 from keras_xent.diagnosis.start import blind_loss
 
@@ -288,14 +289,10 @@ class Diagnose(keras.callbacks.Callback):
         known = {found.code for found in self.report.findings}
         if any(found.code != curve.OVERFITTING for found in self.curve):
             known.add(curve.PREDICTS_PRIOR)  # The curve has said it.
-        self.later = Report(
-            [each for each in seen.findings if each.code in OF_TRAINED],
-            [code for code in seen.checked if code in OF_TRAINED],
-            {},
-            seen.rows,
-            seen.labels,
-            seen.loss,
-        )
+        found = [each for each in seen.findings if each.code in OF_TRAINED]
+        checked = [code for code in seen.checked if code in OF_TRAINED]
+        of_trained = {"findings": found, "checked": checked, "unchecked": {}}
+        self.later = Report(**vars(seen) | of_trained)
         if any(found.code not in known for found in self.later.findings):
             warn(f"After {call.step - 1} steps:\n{self.later}")
 
@@ -371,14 +368,8 @@ class Diagnose(keras.callbacks.Callback):
                 break
         if np.isfinite(loss):
             found = course.diverged(self._trained, evidence, loss, self._usual)
-            report = Report(
-                [found, *report.findings],
-                report.checked,
-                report.unchecked,
-                report.rows,
-                report.labels,
-                report.loss,
-            )
+            both = {"findings": [found, *report.findings]}
+            report = Report(**vars(report) | both)
         self.trouble, self._watching = report, False
         warn(
             f"Step {self.step}: the loss has become {loss:.4g}. The batch of "

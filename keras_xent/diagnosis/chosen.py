@@ -72,7 +72,7 @@ def _with_unusual(model, arrays, rows):
     bad = np.unique(np.concatenate([*bad, []]).astype(int))
     number = min(_UNUSUAL, max(1, len(rows) // 2))
     bad = _spread(bad, number)
-    if inputs.has_embeddings(_keras.flat_layers(model)):
+    if inputs.has_embeddings(model):
         rare = [data.extreme_rows(x) for _, x in data.named(arrays[0], "x")]
         rare = np.unique(np.concatenate([*rare, []]).astype(int))
         bad = np.union1d(bad, rare)[: max(1, len(rows) // 2)]

@@ -4,7 +4,6 @@ import numpy as np
 
 from keras_xent.diagnosis import cures, data, embeddings, ends
 from keras_xent.diagnosis.evidence import by_layer, host
-from keras_xent.diagnosis.report import WARNING, Finding
 from keras_xent.losses.kinds import UNKNOWN
 from keras_xent.losses.triplet import TripletHinge
 
@@ -86,10 +85,8 @@ def _at_one_point(evidence, output, distances):
         cause += "inputs that are not scaled, or ids that do not belong to "
         cause += "their rows (shuffled apart)."
         cure = slower + "\n" + normalize
-    return Finding(
+    return output.warning(
         "collapsed-embeddings",
-        WARNING,
-        output.where,
         "All embeddings are alike: the loss sees hardly a difference between "
         "the rows, and stays where it is.",
         numbers,
@@ -179,10 +176,8 @@ def _triplets_at_one_point(evidence, output, views, loss):
         cause, cure = _PULLED_TOGETHER, cures.slower(evidence)
         if views == 1:
             cure = _semi_hard(loss) + cure
-    return Finding(
+    return output.warning(
         "collapsed-embeddings",
-        WARNING,
-        output.where,
         "All embeddings are alike: the loss is that of a single point, its "
         "margin, and stays where it is.",
         {

@@ -6,7 +6,6 @@ from keras import ops
 from keras_xent.diagnosis import cures, ends
 from keras_xent.diagnosis.evidence import host
 from keras_xent.diagnosis.identities import compares_towers
-from keras_xent.diagnosis.report import WARNING, Finding
 from keras_xent.layers.cosine_head import CosineHead
 from keras_xent.losses.contrastive import ContrastiveLoss, SigmoidContrastive
 from keras_xent.losses.hinge import SymmetricKLHinge
@@ -81,10 +80,8 @@ def temperature(evidence, output):
     else:
         cure = f"loss = keras_xent.losses.{kind}(\n"
         cure += "    distance='cosine', temperature=0.1)"
-    yield Finding(
+    yield output.warning(
         "temperature-out-of-reach",
-        WARNING,
-        output.where,
         summary,
         numbers,
         "A scale, 1 / temperature, was given for the temperature."
@@ -148,10 +145,8 @@ def _scale(output):
     of_scale = without > _OUT_OF_REACH * blind
     if not of_scale:
         numbers |= {"angular_margin": angular, "cosine_margin": cosine}
-    yield Finding(
+    yield output.warning(
         "temperature-out-of-reach" if of_scale else "margin-out-of-reach",
-        WARNING,
-        output.where,
         "The scale is too small: cosines times it hardly differ, and even "
         f"perfect features leave a loss of {best:.3g}."
         if of_scale
@@ -195,10 +190,8 @@ def margin_too_large(evidence, output):
         kind = "TripletHinge" if triplets else "PairHinge"
         distance = "cosine"
     usual = 0.2 if triplets else 0.5 if distance == "cosine" else 1.0
-    yield Finding(
+    yield output.warning(
         "margin-out-of-reach",
-        WARNING,
-        output.where,
         "The margin lies above every distance that there can be. "
         + (
             "Others are never so much farther than partners"

@@ -29,6 +29,10 @@ def is_comment(code):
     return code.startswith("#")
 
 
+def as_comment(code):
+    return "\n".join(f"# {line}" for line in code.split("\n"))
+
+
 def with_activation(output, name, seen=None):
     """Code that exchanges an activation at the end, a line or more.
 

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_xent import _keras, heads
 from keras_xent.diagnosis.expectation import Expectation
+from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.losses.kinds import DISTRIBUTION, EMBEDDINGS
 from keras_xent.ops import checks
 
@@ -106,6 +107,15 @@ class Output:
     @property
     def where(self):
         return f"output {self.name!r}"
+
+    def error(self, code, summary, evidence, cause, cure):
+        """A `Finding` of severity "error" at this output."""
+        return Finding(code, ERROR, self.where, summary, evidence, cause, cure)
+
+    def warning(self, code, summary, evidence, cause, cure):
+        return Finding(
+            code, WARNING, self.where, summary, evidence, cause, cure
+        )
 
     @property
     def views(self):

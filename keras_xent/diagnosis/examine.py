@@ -9,6 +9,7 @@ from keras_xent._types import TensorLike
 from keras_xent.diagnosis import (
     batches,
     chosen,
+    codes,
     cost,
     flow,
     frequencies,
@@ -32,12 +33,6 @@ from keras_xent.losses.kinds import IDENTITIES
 _CAUSES = (inputs, labels, shapes, outputs, pairs, scale)
 _REST = (frequencies, metrics, start, flow)
 
-# What can only be said of many labels.
-_OF_ALL_LABELS = ("constant-targets", "missing-class")
-
-# What can only be said of a model that has trained.
-OF_TRAINED = ("predicts-prior", "pairs-not-separated", "collapsed-embeddings")
-
 
 def diagnose(
     model: keras.Model,
@@ -57,40 +52,40 @@ def diagnose(
 
     | code | what it means |
     | --- | --- |
+    | `input-format` | inputs of a shape or a type that the model cannot take |
+    | `ids-out-of-range` | an id that an `Embedding` has no row for |
+    | `all-masked` | no row counts |
+    | `label-format` | class ids for one-hot rows or the other way round |
+    | `shape-broadcast` | (n,) beside (n, 1) becomes (n, n) |
+    | `labels-out-of-range` | a label names a class that does not exist |
+    | `targets-not-distribution` | targets are no probabilities |
+    | `label-precision` | a float type that cannot hold the labels |
+    | `single-class` | the softmax of one class, which is always 1 |
     | `probabilities-as-logits` | softmax or sigmoid is applied twice |
     | `logits-as-probabilities` | a softmax or sigmoid is missing |
     | `bounded-logits` | scores cut off before softmax or sigmoid |
     | `unreachable-targets` | numbers that the last activation cannot give |
-    | `single-class` | the softmax of one class, which is always 1 |
-    | `labels-out-of-range` | a label names a class that does not exist |
-    | `label-format` | class ids for one-hot rows or the other way round |
-    | `shape-broadcast` | (n,) beside (n, 1) becomes (n, n) |
-    | `targets-not-distribution` | targets are no probabilities |
-    | `constant-targets` | all labels are the same |
-    | `missing-class` | a class never occurs |
-    | `label-precision` | a float type that cannot hold the labels |
-    | `all-masked` | no row counts |
-    | `constant-inputs` | all rows of the inputs are the same |
-    | `nothing-trainable` | no weight may change |
-    | `initial-loss` | the loss is far above that of knowing nothing |
-    | `unscaled-inputs` | so it is, because the inputs are too large |
-    | `predicts-prior` | the model gives every row the same answer |
-    | `step-too-large` | one step of the optimizer makes the loss rise |
-    | `step-too-small` | a learning rate of 0, or one that moves nothing |
-    | `dead-gradient` | a layer gets no gradient |
-    | `vanishing-gradient` | the first of many layers get hardly any |
-    | `nonfinite-gradient` | a loss or a gradient is NaN or infinite |
-    | `input-format` | inputs of a shape or a type that the model cannot take |
-    | `ids-out-of-range` | an id that an `Embedding` has no row for |
-    | `saturated` | outputs or losses lie where nothing changes them |
-    | `zero-initialised` | units that are equal and stay equal |
     | `not-a-distance` | negative, or different from a to b and from b to a |
     | `one-kind-of-pairs` | only matches, or none |
     | `margin-out-of-reach` | a margin far from all distances |
     | `temperature-out-of-reach` | one, or a scale, that cosines cannot use |
     | `collapsed-embeddings` | all embeddings are alike |
     | `pairs-not-separated` | trained, and matches lie no closer |
+    | `constant-inputs` | all rows of the inputs are the same |
+    | `constant-targets` | all labels are the same |
+    | `missing-class` | a class never occurs |
     | `metric-mismatch` | a metric that cannot be right for the output |
+    | `initial-loss` | the loss is far above that of knowing nothing |
+    | `unscaled-inputs` | so it is, because the inputs are too large |
+    | `predicts-prior` | the model gives every row the same answer |
+    | `step-too-large` | one step of the optimizer makes the loss rise |
+    | `step-too-small` | a learning rate of 0, or one that moves nothing |
+    | `nonfinite-gradient` | a loss or a gradient is NaN or infinite |
+    | `nothing-trainable` | no weight may change |
+    | `dead-gradient` | a layer gets no gradient |
+    | `vanishing-gradient` | the first of many layers get hardly any |
+    | `saturated` | outputs or losses lie where nothing changes them |
+    | `zero-initialised` | units that are equal and stay equal |
 
     Args:
         model: A compiled and built model: functional, sequential or subclassed,
@@ -165,75 +160,98 @@ def look(model, batch, everything=None, index=None, is_all=True):
         is_all: Whether there are no labels but these.
     """
     is_known = everything is not None
-    is_all = is_all and is_known
-    findings, checked, few = [], [], ()
-
-    def run(modules, evidence):
-        for module in modules:
-            findings.extend(
-                found
-                for found in module.findings(evidence)
-                if is_all or found.code not in _OF_ALL_LABELS
-            )
-            checked.extend(module.CODES)
-        return any(found.severity == ERROR for found in findings)
-
-    labels_given = everything[1] if is_known else batch[1]
-    raw = [
-        host(each) for each in tree.flatten(labels_given) if each is not None
-    ]
-    findings.extend(labels.not_numbers(raw))
-    findings.extend(inputs.not_numbers(batch[0], model))
+    checks = _Checks(is_all and is_known)
     observer = Observer(
         model,
         batch,
         everything[1:] if is_known else None,
-        lambda seen: run(_CAUSES, seen),
+        lambda seen: checks.run(_CAUSES, codes.CAUSES, seen),
     )
     evidence = observer.evidence
     evidence.data, evidence.index = everything, index
-    evidence.is_all = is_all
-    if not findings:
-        # Another process may look at other rows, or at none.
-        try:
-            with probe.unchanged(model), _keras.alone():
-                observer.run()
-                if evidence.loss is not None:
-                    run(_REST, evidence)
-                    few = () if findings else flow.too_few(evidence)
-        except Exception as error:
-            findings.extend(_explained(evidence, error))
-            if not findings:
-                raise
-            if not evidence.outputs:
-                checked.extend(inputs.CODES)
-        if not evidence.outputs and not findings:
-            run([inputs], evidence)
+    evidence.is_all = checks.is_all
+    given = tree.flatten((everything if is_known else batch)[1])
+    raw = [host(each) for each in given if each is not None]
+    checks.add(labels.not_numbers(raw))
+    checks.add(inputs.not_numbers(batch[0], model))
+    if checks.findings:
+        checks.looked_for.update(codes.INPUTS, codes.LABELS)
     else:
-        checked.extend((*inputs.CODES, *labels.CODES))
-    unchecked = {
-        code: "the errors above come first"
-        for module in (*_CAUSES, *_REST)
-        for code in module.CODES
-        if code not in checked
-    }
-    checked = [code for code in checked if code not in few]
-    unchecked |= dict.fromkeys(few, "a layer has too few outputs in this batch")
-    if not is_all:
-        too_few = _OF_ALL_LABELS
-        if all(each.expects.labels != IDENTITIES for each in evidence.outputs):
-            too_few = (*too_few, "one-kind-of-pairs")
-        checked = [code for code in checked if code not in too_few]
-        unchecked |= dict.fromkeys(too_few, "one batch is too few labels")
+        checks.run_all(observer)
+    unchecked = checks.unchecked(evidence)
     report = Report(
-        findings,
-        checked,
+        checks.findings,
+        [code for code in codes.LOOKED_FOR if code not in unchecked],
         unchecked,
         rows=evidence.rows,
         labels=len(raw[0]),
         loss=evidence.loss,
     )
     return report, evidence
+
+
+class _Checks:
+    """The findings so far, and the codes that were looked for.
+
+    Args:
+        is_all: Whether all labels are known.
+    """
+
+    def __init__(self, is_all):
+        self.is_all = is_all
+        self.findings, self.looked_for, self.too_few = [], set(), ()
+
+    def add(self, findings):
+        self.findings.extend(
+            found
+            for found in findings
+            if self.is_all or found.code not in codes.OF_ALL_LABELS
+        )
+
+    def run(self, modules, looked_for, evidence):
+        """Runs the checks of some modules; whether there is an error."""
+        for module in modules:
+            self.add(module.findings(evidence))
+        self.looked_for.update(looked_for)
+        return any(found.severity == ERROR for found in self.findings)
+
+    def run_all(self, observer):
+        evidence = observer.evidence
+        # Another process may look at other rows, or at none.
+        try:
+            with probe.unchanged(evidence.model), _keras.alone():
+                observer.run()
+                if evidence.loss is not None:
+                    self.run(_REST, codes.REST, evidence)
+                    if not self.findings:
+                        self.too_few = flow.too_few(evidence)
+        except Exception as error:
+            self.add(_explained(evidence, error))
+            if not self.findings:
+                raise
+            if not evidence.outputs:
+                self.looked_for.update(codes.INPUTS)
+        if not evidence.outputs and not self.findings:
+            self.run([inputs], codes.INPUTS, evidence)
+
+    def unchecked(self, evidence):
+        """The codes that could not be looked for, each with why."""
+        why = {
+            code: "the errors above come first"
+            for code in codes.LOOKED_FOR
+            if code not in self.looked_for
+        }
+        why |= dict.fromkeys(
+            self.too_few, "a layer has too few outputs in this batch"
+        )
+        if not self.is_all:
+            few = codes.OF_ALL_LABELS
+            if all(
+                each.expects.labels != IDENTITIES for each in evidence.outputs
+            ):
+                few = (*few, "one-kind-of-pairs")
+            why |= dict.fromkeys(few, "one batch is too few labels")
+        return why
 
 
 def _explained(evidence, error):

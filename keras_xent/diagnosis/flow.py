@@ -24,8 +24,6 @@ from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.diagnosis.start import blind_loss, mean_loss
 from keras_xent.losses.kinds import DISTANCES, EMBEDDINGS, IDENTITIES, UNKNOWN
 
-CODES = ("nonfinite-gradient", *arrival.CODES, "saturated", "zero-initialised")
-
 # A layer is saturated when this share of its outputs lies at a bound. ReLU
 # layers of trained networks have up to 95 % zeros.
 _SATURATED = 0.99
@@ -235,10 +233,8 @@ def _stuck_rows(evidence, output):
         of, share = "rows", float(flat.all(axis=1).mean())
     if share < _STUCK:
         return
-    yield Finding(
+    yield output.warning(
         "saturated",
-        WARNING,
-        output.where,
         "The loss is flat where the outputs lie: it is not small, but has no "
         "gradient there, so that nothing pulls the outputs away.",
         {

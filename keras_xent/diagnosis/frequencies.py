@@ -5,7 +5,6 @@ from keras import tree
 
 from keras_xent.diagnosis import ends
 from keras_xent.diagnosis.evidence import NAMED, host
-from keras_xent.diagnosis.report import WARNING, Finding
 from keras_xent.losses.kinds import (
     CLASS_IDS,
     DISTRIBUTION,
@@ -14,8 +13,6 @@ from keras_xent.losses.kinds import (
     UNKNOWN,
     YES_NO,
 )
-
-CODES = ("constant-targets", "missing-class")
 
 # Fewer equal labels say nothing: of two equally frequent classes, 16 labels of
 # one kind come about once in 30,000 batches.
@@ -36,10 +33,8 @@ def findings(evidence):
 def _constant_or_missing(output, x):
     kind, labels = output.expects.labels, output.label_rows
     if len(labels) >= _CONSTANT and np.all(labels == labels[0]):
-        yield Finding(
+        yield output.warning(
             "constant-targets",
-            WARNING,
-            output.where,
             "All labels are the same: a model that ignores its input is right.",
             {"labels": len(labels), "each of them": labels[0].tolist()},
             "The data are sorted by class and these are the first, or the "
@@ -66,10 +61,8 @@ def _constant_or_missing(output, x):
         and len(missing)
         and (len(labels) >= _PER_CLASS * len(counts))
     ):
-        yield Finding(
+        yield output.warning(
             "missing-class",
-            WARNING,
-            output.where,
             "Classes of the output never occur in the labels: the model will "
             "learn that they do not exist.",
             {

@@ -31,10 +31,8 @@ def not_ids(output):
     known = counted[np.isfinite(counted)]
     broken = known[known != np.floor(known)]
     if broken.size:
-        yield Finding(
+        yield output.error(
             "label-format",
-            ERROR,
-            output.where,
             "The loss takes ids, whole numbers that are equal where rows "
             "belong together, but the labels are not whole numbers.",
             {"labels": counted.size, "a label": float(broken[0])},
@@ -44,10 +42,8 @@ def not_ids(output):
             "y = np.digitize(y, np.quantile(y, [0.25, 0.5, 0.75]))",
         )
     elif len(counted) >= ENOUGH and _are_flags(output, counted):
-        yield Finding(
+        yield output.warning(
             "label-format",
-            WARNING,
-            output.where,
             "The loss takes ids: each example is the match of its own "
             "embeddings, and of all examples with its id. Here ids are 0 and "
             "1 only, so half of the batch is called a match.",
@@ -88,10 +84,8 @@ def _not_one_each(output):
         cause = "Several attributes of a row, or labels of another task."
         cure = "# one number for each combination\n"
         cure += "y = np.unique(y, axis=0, return_inverse=True)[1].reshape(-1)"
-    return Finding(
+    return output.error(
         "label-format",
-        ERROR,
-        output.where,
         "The loss takes ids, one whole number for each row, but the labels "
         + ("are one-hot rows." if one_hot else "have another shape."),
         {"shape of the labels": labels.shape, "rows": len(labels)},
@@ -125,10 +119,8 @@ def one_kind(evidence, output):
 
 def _flags_of_one_kind(evidence, output, pairs, alike):
     kind = "alike" if alike else "different"
-    return Finding(
+    return output.error(
         "one-kind-of-pairs",
-        ERROR,
-        output.where,
         f"All pairs are {kind}. The loss then has a trivial answer: the same "
         "embedding for everything, or ever larger ones.",
         {"pairs": pairs, "alike": alike},
@@ -237,8 +229,7 @@ def _balanced(rows, is_all):
     )
     if not is_all:
         return code
-    code = "\n".join(f"# {line}" for line in code.split("\n"))
-    return f"# with the class of each row in y:\n{code}"
+    return f"# with the class of each row in y:\n{ends.as_comment(code)}"
 
 
 def with_partners(labels, index, number):

@@ -6,11 +6,10 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_xent import _keras
 from keras_xent.diagnosis import data, ends
 from keras_xent.diagnosis.evidence import NAMED, host
 from keras_xent.diagnosis.report import ERROR, Finding
-
-CODES = ("input-format", "ids-out-of-range")
 
 # Ids above this multiple of the table are no vocabulary with a few tokens more,
 # but numbers from elsewhere.
@@ -304,5 +303,8 @@ def _cure_of_ids(evidence, layer, name, ids):
     return cause, f"keras.layers.Embedding({high + 1}, {layer.output_dim})"
 
 
-def has_embeddings(layers):
-    return any(isinstance(layer, keras.layers.Embedding) for layer in layers)
+def has_embeddings(model):
+    return any(
+        isinstance(layer, keras.layers.Embedding)
+        for layer in _keras.flat_layers(model)
+    )

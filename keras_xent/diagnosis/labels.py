@@ -21,15 +21,6 @@ from keras_xent.losses.kinds import (
     YES_NO,
 )
 
-CODES = (
-    "all-masked",
-    "label-format",
-    "shape-broadcast",
-    "labels-out-of-range",
-    "targets-not-distribution",
-    "label-precision",
-)
-
 # Every whole number up to here is exact in this type (IEEE 754: the digits of
 # the significand, 8, 11 and 24 bits).
 _EXACT = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}
@@ -95,10 +86,8 @@ def _cure_of_objects(boxed, holes):
 
 
 def _all_masked(output):
-    return Finding(
+    return output.error(
         "all-masked",
-        ERROR,
-        output.where,
         "No row counts: sample weights, masks or ignore_class remove "
         "everything. The loss is 0 or NaN, and nothing is learned.",
         {
@@ -138,10 +127,8 @@ def _class_ids(output):
         return
     counted = output.counted(labels, whole=True).reshape(-1)
     if np.isnan(counted).any():
-        yield Finding(
+        yield output.error(
             "label-format",
-            ERROR,
-            output.where,
             "The loss takes class ids, whole numbers, but labels are NaN.",
             {"labels": counted.size, "NaN": int(np.isnan(counted).sum())},
             "Labels are missing.",
@@ -149,10 +136,8 @@ def _class_ids(output):
         )
         return
     if not np.all(counted == np.floor(counted)):
-        yield Finding(
+        yield output.error(
             "label-format",
-            ERROR,
-            output.where,
             "The loss takes class ids, but the labels are not whole numbers.",
             {"a label": float(counted[counted != np.floor(counted)][0])},
             "These are probabilities or measurements, not numbers of classes.",
@@ -171,10 +156,8 @@ def _class_ids(output):
 def _one_hot_for_ids(output):
     labels, n = output.labels, output.classes
     one_hot = labels.shape[-1] == n
-    return Finding(
+    return output.error(
         "label-format",
-        ERROR,
-        output.where,
         "The loss takes class ids, one whole number per row, but the labels "
         + (
             "are one-hot rows, one column per class."
@@ -187,7 +170,7 @@ def _one_hot_for_ids(output):
         else "Labels and outputs come from different tasks.",
         "y = np.argmax(y, axis=-1)\n"
         "# or keep y, and take another loss:\n"
-        + _as_comment(cures.loss_of(DISTRIBUTION, output))
+        + ends.as_comment(cures.loss_of(DISTRIBUTION, output))
         if one_hot
         else f"assert y.shape == {output.y_pred.shape[:-1]}",
     )
@@ -202,10 +185,8 @@ def _precision(output, labels):
         limit = _EXACT.get(dtype)
         if limit is None or output.classes - 1 <= limit:
             continue
-        yield Finding(
+        yield output.error(
             "label-precision",
-            ERROR,
-            output.where,
             f"{dtype} holds whole numbers exactly only up to {limit}: class "
             f"{limit + 1} is trained as class {limit}.",
             {
@@ -219,10 +200,6 @@ def _precision(output, labels):
             + cures.from_logits(output),
         )
         return
-
-
-def _as_comment(code):
-    return "\n".join(f"# {line}" for line in code.split("\n"))
 
 
 def _distribution(output):
@@ -273,10 +250,8 @@ def _not_one_hot(output):
     labels, n = output.labels, output.classes
     rows = output.y_pred.ndim - 1
     ids = labels.ndim == rows or labels.shape[rows:] == (1,)
-    return Finding(
+    return output.error(
         "label-format",
-        ERROR,
-        output.where,
         "The loss takes one-hot rows, one column per class, but the labels "
         + ("are class ids." if ids else "have another shape."),
         {"shape of the labels": labels.shape, "classes": n},
@@ -301,10 +276,8 @@ def _yes_no(output):
     if not np.any((labels < 0) | (labels > 1)):
         return  # NaN makes the loss NaN: `nonfinite-gradient`.
     cause, cure = _outside_of_yes_no(output, labels)
-    yield Finding(
+    yield output.error(
         "targets-not-distribution",
-        ERROR,
-        output.where,
         "The loss takes yes (1), no (0) or a probability between, but labels "
         "lie outside [0, 1]: the loss then has no lower bound, and goes to "
         "minus infinity.",
@@ -355,10 +328,8 @@ def _softmax_of_several(output):
         return
     if final_activation(output) != "softmax":
         return
-    yield Finding(
+    yield output.error(
         "targets-not-distribution",
-        ERROR,
-        output.where,
         "The last activation is a softmax, which shares a probability of 1 "
         "among the classes of a row, but in rows of the labels several are "
         "true, or none: the outputs can never be right.",
@@ -381,10 +352,8 @@ def _matches(output):
     labels = output.counted(output.labels, whole=True)
     if not np.isin(labels, (0, 1)).all():
         signs = np.isin(labels, (-1, 1)).all()
-        yield Finding(
+        yield output.error(
             "label-format",
-            ERROR,
-            output.where,
             "The loss takes match flags, 1 for a pair that is alike and 0 for "
             "one that is not, but labels are neither.",
             {"labels": [float(v) for v in np.unique(labels)[:NAMED]]},

@@ -24,8 +24,6 @@ from keras_xent.losses.kinds import (
     PROBABILITIES,
 )
 
-CODES = ("metric-mismatch",)
-
 _M = keras.metrics
 
 _CROSSENTROPIES = (

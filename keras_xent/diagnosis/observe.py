@@ -74,10 +74,7 @@ class Observer:
             evidence.moved = _change(model, before)
             evidence.later_rate = _highest_rate(follower)
             self._same_dropout(before)
-            x, y, weight = self._tensors()
-            y_pred = probe.Probe(model, None)(x, training=True)
-            total = self._total(x, y, y_pred, weight)
-            evidence.loss_after = float(host(total))
+            evidence.loss_after = self._loss_now()
         if any(is_zero([each]) for each in evidence.gradients):
             probe.put_back(model.variables, before)
             probe.set_generator_state(self._draws)
@@ -109,9 +106,7 @@ class Observer:
         for variable in dead:
             other = draws.normal(size=variable.shape)
             variable.assign(ops.subtract(other, variable))
-        x, y, weight = self._tensors()
-        y_pred = probe.Probe(model, None)(x, training=True)
-        evidence.loss_without = float(host(self._total(x, y, y_pred, weight)))
+        evidence.loss_without = self._loss_now()
         probe.put_back(model.variables, now)
 
     def _nudge(self):
@@ -154,12 +149,14 @@ class Observer:
 
     def _tensors(self):
         evidence = self.evidence
-        return [
-            tree.map_structure(
-                lambda leaf: None if leaf is None else as_tensor(leaf), part
-            )
-            for part in (evidence.x, evidence.y, evidence.sample_weight)
-        ]
+        batch = (evidence.x, evidence.y, evidence.sample_weight)
+        return [as_tensors(part) for part in batch]
+
+    def _loss_now(self):
+        """The loss in training with the weights as they are."""
+        x, y, weight = self._tensors()
+        y_pred = probe.Probe(self.evidence.model, None)(x, training=True)
+        return float(host(self._total(x, y, y_pred, weight)))
 
     def _loss(self, x, y, y_pred, weight):
         """The loss of the step; looks at what there is on the way."""
@@ -328,11 +325,15 @@ def _highest_rate(optimizer):
     return max(rates)
 
 
-def as_tensor(x):
+def as_tensors(structure):
     """As `fit` does it: NumPy's float64 becomes Keras's float type."""
-    if isinstance(x, np.ndarray) and x.dtype == "float64":
-        return ops.convert_to_tensor(x, dtype=keras.config.floatx())
-    return ops.convert_to_tensor(x)
+
+    def as_tensor(x):
+        is_double = isinstance(x, np.ndarray) and x.dtype == "float64"
+        dtype = keras.config.floatx() if is_double else None
+        return None if x is None else ops.convert_to_tensor(x, dtype)
+
+    return tree.map_structure(as_tensor, structure)
 
 
 def _like(y, y_pred, names):

@@ -4,7 +4,6 @@ import numpy as np
 
 from keras_xent.diagnosis import cures, ends
 from keras_xent.diagnosis.evidence import NAMED
-from keras_xent.diagnosis.report import ERROR, Finding
 
 # Numbers that mean "leave this out" in data sets: void in segmentation (8 and
 # 16 bits), and what tables write where there is nothing. Negative ones too.
@@ -33,10 +32,8 @@ def out_of_range(output, labels, wrong):
     void = void_values(outside)
     real = labels[~np.isin(labels, [*void, *output.expects.ignored])]
     slip = _slip(output, real, void)
-    return Finding(
+    return output.error(
         "labels-out-of-range",
-        ERROR,
-        output.where,
         f"Labels name classes that do not exist: {n} classes are numbered "
         f"from 0 to {n - 1}. Depending on the backend such a row has the loss "
         "0, NaN, or raises.",

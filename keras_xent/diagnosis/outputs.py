@@ -21,14 +21,6 @@ from keras_xent.losses.kinds import (
     YES_NO,
 )
 
-CODES = (
-    "single-class",
-    "probabilities-as-logits",
-    "logits-as-probabilities",
-    "bounded-logits",
-    "unreachable-targets",
-)
-
 # Sums of bfloat16 probabilities (8 bits) stay within this of 1.
 _SUM_ERROR = 0.02
 
@@ -152,10 +144,8 @@ def _numbers(output):
 
 
 def _single_class(output, activation):
-    return Finding(
+    return output.error(
         "single-class",
-        ERROR,
-        output.where,
         "The softmax runs over one class. It is always 1, whatever the "
         "weights: the loss is always 0, or never changes.",
         {"classes": 1, "activation": activation or "none"},
@@ -200,10 +190,8 @@ def _twice(output, activation):
     else:
         effect = " No answer can be surer than sigmoid(0) = 0.5 to "
         effect += "sigmoid(1) = 0.73."
-    return Finding(
+    return output.error(
         "probabilities-as-logits",
-        ERROR,
-        output.where,
         f"{activation.capitalize()} is applied twice. {where}.{effect}",
         {"last activation": activation, **_numbers(output)},
         f"The last layer has activation='{activation}', and the loss "
@@ -239,10 +227,8 @@ def _not_probabilities(output, activation):
         name = "SparseCategorical"
     cure = f"keras.losses.{name}Crossentropy(from_logits=True)"
     bare = activation in (None, "linear", "log_softmax")
-    yield Finding(
+    yield output.error(
         "logits-as-probabilities",
-        ERROR,
-        output.where,
         "The loss expects probabilities, but the outputs are "
         f"{LOGITS_IN_WORDS}. Keras clips them to [0, 1], where they have no "
         "gradient.",

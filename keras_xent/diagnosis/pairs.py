@@ -16,15 +16,6 @@ from keras_xent.losses.kinds import (
     UNKNOWN,
 )
 
-CODES = (
-    "not-a-distance",
-    "one-kind-of-pairs",
-    "margin-out-of-reach",
-    "temperature-out-of-reach",
-    "collapsed-embeddings",
-    "pairs-not-separated",
-)
-
 # Distances in float32 may miss by this share of the largest one.
 _NOISE = 1e-3
 
@@ -81,10 +72,8 @@ def _negative(output):
     # NaN is not less: `nonfinite-gradient` says where it comes from.
     if not np.any(scores < -_NOISE * np.abs(scores).max()):
         return
-    yield Finding(
+    yield output.error(
         "not-a-distance",
-        ERROR,
-        output.where,
         "The loss takes distances, 0 for equal things and never negative, but "
         "outputs are negative.",
         {
@@ -151,10 +140,8 @@ def _margin(evidence, output):
     if low <= margin <= _OUT_OF_REACH * high or high < 0:
         return
     below, median = margin < low, float(np.median(distances[others]))
-    yield Finding(
+    yield output.warning(
         "margin-out-of-reach",
-        WARNING,
-        output.where,
         "The margin lies below every distance: the loss asks nothing of pairs "
         "that differ."
         if below

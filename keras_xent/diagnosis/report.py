@@ -4,14 +4,13 @@ import dataclasses
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from keras_xent.diagnosis import codes
+
 ERROR, WARNING = "error", "warning"
 
 # Said in every sentence that speaks of them: who asks what is wrong may not
 # know the word.
 LOGITS = "logits (scores of any size, before softmax or sigmoid)"
-
-# Where a code is explained: each is a heading there.
-_PAGE = "https://OWNER.github.io/keras_xent/diagnose"
 
 _WIDTH = 79
 
@@ -53,6 +52,13 @@ class Finding:
     cause: str
     cure: str
 
+    def __post_init__(self):
+        if self.code not in codes.CODES:
+            raise ValueError(
+                f"`code` must be one of {', '.join(codes.CODES)}. Received: "
+                f"code={self.code!r}"
+            )
+
     def __str__(self):
         seen = ", ".join(f"{k} {_shown(v)}" for k, v in self.evidence.items())
         parts = [
@@ -60,7 +66,7 @@ class Finding:
             _paragraph(self.summary),
             _paragraph(f"Seen: {seen}"),
             _paragraph(f"Likely cause: {self.cause}"),
-            f"  More: {_PAGE}#{self.code}",
+            f"  More: {codes.address(self.code)}",
             "  Cure:",
             textwrap.indent(textwrap.dedent(self.cure).strip(), "    "),
         ]

@@ -4,11 +4,9 @@ import keras
 import numpy as np
 
 from keras_xent import _keras
-from keras_xent.diagnosis import data
+from keras_xent.diagnosis import data, inputs
 from keras_xent.diagnosis.evidence import host
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
-
-CODES = ("constant-inputs",)
 
 # Fewer rows may well be the same by chance.
 _ROWS = 4
@@ -152,10 +150,7 @@ def unscaled(evidence):
     """
     if _is_scaled_within(evidence):
         return {}
-    has_ids = any(
-        isinstance(layer, keras.layers.Embedding)
-        for layer in _keras.flat_layers(evidence.model)
-    )
+    has_ids = inputs.has_embeddings(evidence.model)
     found = {}
     for name, array in _leaves(evidence.x):
         array = array.astype("float64")

@@ -6,8 +6,7 @@ from keras import ops, tree
 from keras_xent.diagnosis import embeddings
 from keras_xent.diagnosis.evidence import host
 from keras_xent.diagnosis.identities import ENOUGH, compares_towers
-from keras_xent.diagnosis.observe import as_tensor
-from keras_xent.diagnosis.report import WARNING, Finding
+from keras_xent.diagnosis.observe import as_tensors
 from keras_xent.losses.kinds import DISTANCES
 from keras_xent.losses.triplet import TripletHinge
 from keras_xent.ops import roc
@@ -91,10 +90,8 @@ def not_separated(evidence, output):
     summary, cause, cure = (
         _reversed() if reverse else _alike(flags, output.inputs > 1, near)
     )
-    yield Finding(
+    yield output.warning(
         "pairs-not-separated",
-        WARNING,
-        output.where,
         summary,
         numbers,
         cause,
@@ -104,10 +101,8 @@ def not_separated(evidence, output):
 
 def _inferred(evidence, output):
     """What the model returns as it is, not in training."""
-    x = tree.map_structure(
-        lambda leaf: None if leaf is None else as_tensor(leaf), evidence.x
-    )
-    return host(tree.flatten(evidence.model(x, training=False))[output.index])
+    y_pred = evidence.model(as_tensors(evidence.x), training=False)
+    return host(tree.flatten(y_pred)[output.index])
 
 
 def _reversed():

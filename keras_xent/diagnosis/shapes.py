@@ -5,10 +5,7 @@ import numpy as np
 from keras_xent.diagnosis import cures, ends, steps
 from keras_xent.diagnosis.cures import kind_of_labels
 from keras_xent.diagnosis.evidence import host
-from keras_xent.diagnosis.report import ERROR, Finding
 from keras_xent.losses.kinds import CLASS_IDS, MATCHES, NUMBERS, UNKNOWN, YES_NO
-
-CODES = ()  # `label-format` is listed with the labels.
 
 _ONE_FOR_ONE = (NUMBERS, YES_NO, MATCHES)
 
@@ -60,10 +57,8 @@ def _go_together(output):
 
 def _misshapen(output):
     cause, cure = _cure(output)
-    return Finding(
+    return output.error(
         "label-format",
-        ERROR,
-        output.where,
         "Labels and outputs have shapes that the loss cannot compare: it "
         "takes one label for each number of the output, and raises.",
         {
@@ -108,10 +103,8 @@ def side_by_side(output):
         if not ids or output.expects.labels != YES_NO:
             return  # The loss raises, in its own words.
         together = "none"
-    yield Finding(
+    yield output.error(
         "shape-broadcast",
-        ERROR,
-        output.where,
         "Labels and outputs do not stand side by side, one for one, so that "
         "numbers are compared that have nothing to do with each other.",
         {
@@ -150,10 +143,8 @@ def by_value(output):
         return
     if np.isclose(given, reshaped, rtol=1e-3):
         return
-    yield Finding(
+    yield output.error(
         "shape-broadcast",
-        ERROR,
-        output.where,
         f"The labels have shape {labels.shape} and the outputs "
         f"{scores.shape}: subtracted from each other they become "
         f"{np.broadcast_shapes(labels.shape, scores.shape)}, every label "

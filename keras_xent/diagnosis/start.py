@@ -20,14 +20,6 @@ from keras_xent.losses.kinds import (
     YES_NO,
 )
 
-CODES = (
-    "initial-loss",
-    "unscaled-inputs",
-    "predicts-prior",
-    "step-too-large",
-    "step-too-small",
-)
-
 # A loss at the start above this multiple of knowing nothing: of ten classes,
 # random logits of a standard deviation over 7. A layer on standardized inputs
 # gives about 1, EfficientNetV2 4.
@@ -162,10 +154,8 @@ def _initial_loss(evidence, output):
         numbers["loss of the frequencies"] = _prior_loss(output, share)
     scores = output.y_pred
     numbers["standard deviation of the outputs"] = float(scores.std())
-    yield Finding(
+    yield output.warning(
         "initial-loss",
-        WARNING,
-        output.where,
         "The first loss is far above that of equal probabilities for all: the "
         "model is sure of its answers before it has learned any. It will "
         f"spend its first steps on making the {LOGITS_IN_WORDS} smaller.",
@@ -190,10 +180,8 @@ def _without_bias(output):
     best = float(n * _entropy(np.array([share]), _OF_PAIRS))
     if loss <= _TOO_SURE / 2 * best:
         return
-    yield Finding(
+    yield output.warning(
         "initial-loss",
-        WARNING,
-        output.where,
         "The first loss is far above that of knowing nothing: most pairs are "
         "no match, and without a negative bias the model begins as if they "
         "were. Its first steps will do nothing but correct that.",
@@ -231,10 +219,8 @@ def _predicts_prior(evidence, output):
         return
     if told > _NEAR * entropy or loss < (1 - _NEAR) * of_prior:
         return
-    yield Finding(
+    yield output.warning(
         "predicts-prior",
-        WARNING,
-        output.where,
         "The model gives every row the same answer, the frequencies of the "
         "labels: it has learned nothing from its inputs.",
         {

@@ -1,7 +1,6 @@
 """One label for a row, and an answer for each of its steps or pixels."""
 
 from keras_xent.diagnosis import ends
-from keras_xent.diagnosis.report import ERROR, Finding
 from keras_xent.losses.kinds import (
     CLASS_IDS,
     DISTRIBUTION,
@@ -24,10 +23,8 @@ def left_on(output):
         return
     if kind == CLASS_IDS and labels not in ((), (1,)):
         return  # One-hot rows.
-    yield Finding(
+    yield output.error(
         "label-format" if output.expects.is_softmax else "shape-broadcast",
-        ERROR,
-        output.where,
         "There is one label for each row, but an answer for each of its steps "
         "or places: labels and outputs do not stand side by side.",
         {
