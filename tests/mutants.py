@@ -59,7 +59,11 @@ BESIDES = {
     "blockwise": ["ops/test_devices.py"],
     "description": ["ops/test_blockwise.py"],
     "direction": ["metrics/test_direction.py"],
-    "in_batch": ["ops/test_contrastive.py"],
+    "in_batch": [
+        "ops/test_contrastive.py",
+        "losses/test_contrastive.py",
+        "test_some_rows.py",
+    ],
     "logits": ["ops/test_blockwise.py"],
     "moments": ["ops/test_correlation.py", "ops/test_rank.py"],
     "probabilities": [

@@ -383,6 +383,13 @@ def test_only_the_ratios_of_the_weights_count(scale):
     np.testing.assert_allclose(to_numpy(result), to_numpy(expected), rtol=1e-5)
 
 
+def test_weights_that_are_all_0_cost_nothing():
+    rows = ops.symmetric_kl_hinge(
+        LABELS, normal(7, 4), 2.0, sample_weight=np.zeros(7)
+    )
+    assert not to_numpy(rows).any()
+
+
 @pytest.mark.parametrize("bad", [-1.0, np.nan])
 def test_a_weight_that_is_no_weight_makes_the_loss_nan(bad):
     weight = np.array([1, 1, bad, 1, 1, 1, 1])

@@ -105,6 +105,24 @@ def test_all_options_are_those_of_the_formula(kind, dtype):
         )
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("kind", ["sparse", "dense"])
+def test_what_is_certain_and_right_has_loss_and_gradient_0(kind, gamma):
+    logits = np.where(np.eye(CLASSES)[LABELS] == 1, 1e4, 0).astype("float32")
+    targets = np.eye(CLASSES, dtype="float32")[LABELS]
+    losses = {
+        "sparse": lambda x: ops.sparse_softmax_crossentropy(
+            LABELS, x, focal_gamma=gamma
+        ),
+        "dense": lambda x: ops.softmax_crossentropy(
+            targets, x, focal_gamma=gamma
+        ),
+    }[kind]
+    grad, found = gradient(losses, logits)
+    assert not found.any()
+    assert not grad.any()
+
+
 @pytest.mark.parametrize("options", OPTIONS[::3], ids=str)
 def test_the_gradient_to_the_targets_is_that_of_the_formula(options):
     import torch
