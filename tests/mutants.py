@@ -65,6 +65,8 @@ BESIDES = {
         "test_some_rows.py",
     ],
     "logits": ["ops/test_blockwise.py"],
+    "partners": ["losses/test_contrastive.py", "ops/test_triplet.py"],
+    "prefix": ["ops/test_roc.py"],
     "moments": ["ops/test_correlation.py", "ops/test_rank.py"],
     "probabilities": [
         "ops/test_entropy.py",
@@ -73,7 +75,15 @@ BESIDES = {
     ],
     "public": ["test_ops_contract.py"],
     "reductions": ["ops/test_contrastive.py"],
-    "rows": ["ops/test_linear.py", "ops/test_sampled.py"],
+    "roc": ["metrics/test_verification.py", "metrics/test_threshold_metric.py"],
+    "rows": [
+        "losses/test_base.py",
+        "losses/test_crossentropy.py",
+        "ops/test_linear.py",
+        "ops/test_sampled.py",
+    ],
+    "sampled": ["losses/test_sampled.py"],
+    "sigmoid": ["ops/test_own_softmax.py", "losses/test_crossentropy.py"],
     "targets": ["ops/test_linear.py", "ops/test_contrastive.py"],
 }
 
