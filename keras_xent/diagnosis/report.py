@@ -28,6 +28,9 @@ class Finding:
         cause: How this usually comes about.
         cure: What to do, as code.
 
+    Raises:
+        ValueError: If the code is not one of the list.
+
     Example:
 
     >>> from keras_xent.diagnosis import Finding
