@@ -19,7 +19,8 @@ deep tower little about others; the linear path has few parameters, and voices
 played faster and slower are more voices to learn from. The threshold is tuned
 on a third of the speakers, by a model that never heard them; then everything is
 trained once more on all. (Fewer than nine are all trained on, and utterances
-that are held out tune it.) docs/siamese_speaker.md has what each step buys.
+that are held out tune it.) docs/speed/siamese_speaker.md has what each
+step buys.
 
 *The baseline* is always in the table: mean and deviation of the features, LDA,
 cosine, with and without AS-norm. One line says whether all this beats it.

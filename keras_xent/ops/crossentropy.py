@@ -28,7 +28,7 @@ from keras_xent.ops.select import where
 # fuses the maximum and the sums as they are written out. PyTorch has a gradient
 # of its own (`in_place_softmax`), and so has TensorFlow (`own_softmax`): for a
 # small batch that costs several times as much as the call of its fused kernel.
-# Figures: python benchmarks/crossentropy.py, docs/crossentropy.md.
+# Figures: python benchmarks/crossentropy.py, docs/speed/crossentropy.md.
 BACKEND = keras.backend.backend()
 
 # Stands for a label that is no whole number or too large for int32. It is the
