@@ -10,7 +10,7 @@ from keras_xent.ops.select import where
 CURE = "If these are logits, pass from_logits=True."
 
 
-def class_probabilities(x, from_logits, axis=-1, name="logits"):
+def class_probabilities(x, from_logits, axis, name="logits"):
     """Distributions along an axis.
 
     Args:

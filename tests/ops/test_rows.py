@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_xent.ops import rows
 from tests.testing import normal, to_numpy
@@ -71,3 +72,17 @@ def test_a_row_may_be_all_of_an_example():
     np.testing.assert_array_equal(result, expected)
     result = to_numpy(rows.spread(keep, LOGITS, slice(1, None)))
     np.testing.assert_array_equal(result, keep)
+
+
+def test_a_row_counts_that_has_a_weight_and_is_not_masked():
+    weight, mask = (
+        ops.convert_to_tensor(x)
+        for x in (
+            np.array([1.0, 0.0, 2.0, 0.0], "float32"),
+            np.array([True, True, False, False]),
+        )
+    )
+    assert rows.kept(None, None) is None
+    assert rows.kept(None, mask) is mask
+    assert to_numpy(rows.kept(weight, None)).tolist() == [1, 0, 1, 0]
+    assert to_numpy(rows.kept(weight, mask)).tolist() == [1, 0, 0, 0]
