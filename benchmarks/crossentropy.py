@@ -116,7 +116,7 @@ def run_small(kind, mode):
 
     times = harness.times_in_turns({name: call(name) for name in MAKERS})
     ratios = {
-        f"{name} ratio": median_ratio(times[name], times["Keras"])
+        f"{name} ratio": harness.median_ratio(times[name], times["Keras"])
         for name in MAKERS
     }
     return {k: statistics.median(v) for k, v in times.items()} | ratios
@@ -150,12 +150,8 @@ def run_option(mode, of, option, kind):
         for name in steps
     }
     times = harness.times_in_turns(calls, turns=5, repeats=1, warm=1)
-    measured["ratio"] = median_ratio(times[option], times["plain"])
+    measured["ratio"] = harness.median_ratio(times[option], times["plain"])
     return measured
-
-
-def median_ratio(times, others):
-    return statistics.median(a / b for a, b in zip(times, others, strict=True))
 
 
 def option_loss(of, option):

@@ -243,6 +243,11 @@ def times_in_turns(calls, turns=60, repeats=20, warm=70):
     return times
 
 
+def median_ratio(times, others):
+    """That of what took turns."""
+    return statistics.median(a / b for a, b in zip(times, others, strict=True))
+
+
 def call_time(call, repeats=400):
     """Median microseconds of a call, after a warm-up."""
     for _ in range(50):

@@ -6,15 +6,18 @@
 
 `update` counts 100,000 scores, and `result` reads them. `step` is both, as they
 run in every training step: one compiled function (on JAX with the state
-donated), or eager. Beside its time stands its ratio to that of Keras's AUC in
-the same round. torchmetrics runs on PyTorch; the exact `BinaryAUROC` keeps
-every score, so its result grows with them: 100,000 here.
+donated), or eager. All metrics take turns in one process; beside the time
+stands the ratio to Keras's AUC in the same turn. torchmetrics runs on PyTorch;
+the exact `BinaryAUROC` keeps every score, so its result grows with them:
+100,000 here.
 
 `classes` is a step of the calibration and likelihood metrics, with 4,096 rows
-of logits and 100 classes.
+of logits and 100 classes, each beside a peer.
 
 `accuracy` holds the figures against scikit-learn on the raw scores.
 """
+
+import statistics
 
 import harness
 import numpy as np
@@ -51,6 +54,9 @@ TORCHMETRICS = (
     "torchmetrics Perplexity",
 )
 
+# What takes turns, and the peer that each stands beside.
+PEERS_OF = {"step": dict.fromkeys(TRAINED, "AUC"), "classes": OF_CLASSES}
+
 # How each backend runs, and whether eagerly.
 WAYS = [
     ("PyTorch", True),
@@ -73,13 +79,10 @@ def cases():
         if metric not in PEERS or mode == "PyTorch"
         if kind == "update" or not metric.startswith("weighted")
     ]
-    of_classes = [*OF_CLASSES, *filter(None, OF_CLASSES.values())]
     timed += [
-        {"mode": mode, "kind": kind, "eager": eager, "metric": metric}
-        for kind, metrics in (("step", TRAINED), ("classes", of_classes))
+        {"mode": mode, "kind": kind, "eager": eager}
+        for kind in PEERS_OF
         for mode, eager in WAYS
-        for metric in metrics
-        if metric not in TORCHMETRICS or mode == "PyTorch"
     ]
     exact = [
         {"mode": "JAX", "kind": "accuracy", "scores": name} for name in DRAWS
@@ -90,20 +93,43 @@ def cases():
 def run(case):
     if case["kind"] == "accuracy":
         return deviations(case["scores"])
-    import keras
-
-    metric = make(case["metric"])
-    numbers = class_data if case["kind"] == "classes" else score_data
-    data = [keras.ops.convert_to_tensor(x) for x in numbers(case["metric"])]
-    if case["metric"] in TORCHMETRICS:
-        call = peer_calls(metric, *data)[case["kind"]]
-    else:
-        metric.update_state(*data)
-        jax = case["mode"] == "JAX" and not case["eager"]
-        calls = jax_calls if jax else plain_calls
-        call = calls(metric, data, case)[case["kind"]]
+    if case["kind"] in PEERS_OF:
+        return in_turns(case)
+    call = call_of(case["metric"], case)
     repeats = 10 if case["metric"] == "BinaryAUROC" else 200
     return {"ms": harness.call_time(call, repeats=repeats) / 1000}
+
+
+def in_turns(case):
+    """Milliseconds of each metric, and ratios to its peer."""
+    peers = PEERS_OF[case["kind"]]
+    calls = {
+        name: call_of(name, case)
+        for name in dict.fromkeys(x for pair in peers.items() for x in pair)
+        if name and (case["mode"] == "PyTorch" or name not in TORCHMETRICS)
+    }
+    times = harness.times_in_turns(calls, turns=20, repeats=5, warm=10)
+    found = {name: statistics.median(x) / 1000 for name, x in times.items()}
+    for name, peer in peers.items():
+        if name in times and peer in times:
+            found[f"{name} ratio"] = harness.median_ratio(
+                times[name], times[peer]
+            )
+    return found
+
+
+def call_of(name, case):
+    import keras
+
+    metric = make(name)
+    numbers = class_data if case["kind"] == "classes" else score_data
+    data = [keras.ops.convert_to_tensor(x) for x in numbers(name)]
+    if name in TORCHMETRICS:
+        return peer_calls(metric, *data)[case["kind"]]
+    metric.update_state(*data)
+    jax = case["mode"] == "JAX" and not case["eager"]
+    calls = jax_calls if jax else plain_calls
+    return calls(metric, data, case)[case["kind"]]
 
 
 def score_data(metric):
@@ -324,45 +350,28 @@ def table(chosen, rounds):
                 print("| " + " | ".join([name, *cells]) + " |")
 
 
-def step_table(chosen, rounds):
-    """Milliseconds, and the ratio to Keras's AUC in the same round."""
-    peers = dict.fromkeys(TRAINED, "AUC")
-    beside(chosen, rounds, "step", TRAINED, peers)
-
-
-def classes_table(chosen, rounds):
-    """Milliseconds, and the ratio to the peer in the same round."""
-    columns = [name for pair in OF_CLASSES.items() for name in pair if name]
-    beside(chosen, rounds, "classes", columns, OF_CLASSES)
-
-
-def beside(chosen, rounds, kind, columns, peers):
-    """A table of one kind of case: ms, and × the peer where there is one."""
-    places = {
-        (case["mode"], case["eager"], case["metric"]): index
-        for index, case in enumerate(chosen)
-        if case["kind"] == kind
-    }
-    if not places:
-        return
-    print(f"\n{kind}, ms (ratio to its peer)\n")
-    print("| | " + " | ".join(columns) + " |")
-    print("| --- " * (len(columns) + 1) + "|")
-    for mode, eager in dict.fromkeys(place[:2] for place in places):
-        cells = []
-        for column in columns:
-            index = places.get((mode, eager, column))
-            other = places.get((mode, eager, peers.get(column)))
-            if index is None:
-                cells.append("–")
-                continue
-            cell = harness.show(harness.median(rounds, index, "ms"), 2)
-            if other not in (None, index):
-                ratio = harness.ratio(rounds, index, other, "ms")
-                cell += f" ({harness.show(ratio, 2)})"
-            cells.append(cell)
-        name = f"{mode.split()[0]}, eager" if eager else mode
-        print("| " + " | ".join([name, *cells]) + " |")
+def tables_of_turns(chosen, rounds):
+    """Milliseconds, and the ratio to the peer where there is one."""
+    for kind, peers in PEERS_OF.items():
+        ways = [(i, c) for i, c in enumerate(chosen) if c["kind"] == kind]
+        if not ways:
+            continue
+        columns = dict.fromkeys(x for pair in peers.items() for x in pair if x)
+        print(f"\n{kind}, ms (ratio to its peer)\n")
+        print("| | " + " | ".join(columns) + " |")
+        print("| --- " * (len(columns) + 1) + "|")
+        for index, case in ways:
+            cells = []
+            for column in columns:
+                ms = harness.median(rounds, index, column)
+                ratio = harness.median(rounds, index, f"{column} ratio")
+                cell = harness.show(ms, 2)
+                if ratio is not None and peers[column] != column:
+                    cell += f" ({harness.show(ratio, 2)})"
+                cells.append(cell)
+            eager = ", eager" if case["eager"] else ""
+            name = case["mode"].split()[0] + eager if eager else case["mode"]
+            print("| " + " | ".join([name, *cells]) + " |")
 
 
 def accuracy_table(chosen, rounds):
@@ -383,6 +392,6 @@ if __name__ == "__main__":
     harness.main(
         cases,
         run,
-        [table, step_table, classes_table, accuracy_table],
+        [table, tables_of_turns, accuracy_table],
         usual=["update", "result", "step", "classes"],
     )
