@@ -57,7 +57,10 @@ ON_PYTORCH = tuple(
         "docs",
         "examples",
         "test_install.py",
-        # The same laws on each backend, of all losses in all dtypes.
+        # The same laws on each backend, of all losses, metrics and calls.
+        "metrics/test_direction.py",
+        "metrics/test_floatx.py",
+        "test_bad_calls.py",
         "test_both_ways.py",
         "test_floatx.py",
     )
