@@ -254,8 +254,9 @@ def run_tests(path, operator=""):
 def child_main(files, log):
     os.dup2(log, 1)
     os.dup2(log, 2)
-    # What noticed one mutant comes first for the next.
-    sys.exit(pytest.main(["-x", "-q", "--ff", "-W", "ignore", *files]))
+    # All cases, and what noticed one mutant first for the next.
+    every = ["-m", "thorough or not thorough", "--ff"]
+    sys.exit(pytest.main(["-x", "-q", *every, "-W", "ignore", *files]))
 
 
 def report(db):

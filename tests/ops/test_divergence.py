@@ -170,6 +170,13 @@ def test_probabilities_do_not_pass_for_logits_in_silence(function):
         function(np.eye(4, dtype="float32"), np.zeros((4, 4), "float32"))
 
 
+@pytest.mark.parametrize("axis", [0, 1, -1, -2])
+def test_probabilities_are_noticed_along_any_axis(axis):
+    p = softmax(P, axis=axis)
+    with pytest.warns(UserWarning, match="from_logits=False"):
+        ops.kl_divergence(p, Q, axis=axis)
+
+
 @pytest.mark.parametrize("function", ALL)
 def test_negative_activations_are_an_error_or_nan(function):
     p = np.array([[-0.5, 1.0]], "float32")
