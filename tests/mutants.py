@@ -59,6 +59,7 @@ BESIDES = {
     "blockwise": ["ops/test_devices.py"],
     "description": ["ops/test_blockwise.py"],
     "direction": ["metrics/test_direction.py"],
+    "own_softmax": ["ops/test_crossentropy.py"],
     "in_batch": [
         "ops/test_contrastive.py",
         "losses/test_contrastive.py",
