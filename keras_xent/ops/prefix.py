@@ -10,9 +10,11 @@ from keras import ops
 
 from keras_xent import _keras
 
+BACKEND = keras.backend.backend()
+
 # On a CPU TensorFlow's cumsum adds one number after the other: 65,000 tenths
 # are then right to 6e-4. JAX's and PyTorch's round as little as rows do.
-_CUMSUM_ROUNDS = keras.backend.backend() == "tensorflow"
+_CUMSUM_ROUNDS = BACKEND == "tensorflow"
 
 # Sums add so many numbers at a time: rounds as little as pairwise summation
 # nearly does, in a quarter of its steps.
@@ -25,7 +27,7 @@ BLOCK = 32
 # best ([2, 65281]: sums in 0.03 ms beyond reading them and 0.16 by rows of 16,
 # pairs in 0.15 and 0.3 with 32 at once), on TensorFlow many are (MatchAUC, step
 # by step in a graph: 4.5 and 6.5 ms). Operation by operation both are slow.
-_FOLDED_AT_ONCE = 2 if keras.backend.backend() == "jax" else 32
+_FOLDED_AT_ONCE = 2 if BACKEND == "jax" else 32
 
 
 def prefix_sums(x, xp=ops):
@@ -73,13 +75,15 @@ def _rows(x, length=_SUMMED_AT_ONCE, xp=ops):
 
 def total(x, xp=ops):
     """The sum of all along the last axis, with the error of few additions."""
+    if xp is np or BACKEND == "torch":  # They add up in pairs themselves.
+        return xp.sum(x, axis=-1)
     if _folds_in_two(x, xp):
         while x.shape[-1] > 1:
             x = row_sums(_rows(x, 2))
         return x[..., 0]
-    while xp is not np and x.shape[-1] > _SUMMED_AT_ONCE:
-        x = xp.sum(_rows(x), axis=-1)
-    return xp.sum(x, axis=-1)
+    while x.shape[-1] > _SUMMED_AT_ONCE:
+        x = ops.sum(_rows(x), axis=-1)
+    return ops.sum(x, axis=-1)
 
 
 def in_blocks(x, xp=ops):

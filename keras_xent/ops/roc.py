@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from keras_xent import _keras
 from keras_xent.ops.prefix import (
     in_blocks,
     largest_prefix_sum,
@@ -87,9 +88,14 @@ class Curve:
         """Of both, `[2, B]`: what is read at once costs half."""
         return self.xp.stack([self.non_match, self.match])
 
+    @property
+    def is_compiled(self):
+        return self.xp is not np and _keras.is_traced(self.match)
+
     @functools.cached_property
     def totals(self):
-        return total(self.blocks.weights, self.xp)
+        of = self.blocks if self.is_compiled else self
+        return total(of.weights, self.xp)
 
     @property
     def non_matches(self):
@@ -107,13 +113,20 @@ class Curve:
         sums = row_sums(in_blocks(self.weights, self.xp), self.xp)
         return Curve(sums[0], sums[1], self.xp)
 
-    def within(self, block):
-        """The part of the curve that is one of its `blocks`.
+    def around(self, block_of):
+        """The part of the curve that is one of its `blocks`, with its ends.
 
         Its rates are those of the whole: what lies outside comes first and
-        last, as one bin each.
+        last, as one bin each. The whole where nothing is compiled: there it
+        takes fewer operations to read all of it.
+
+        Args:
+            block_of: Which one, a function of the curve of the blocks.
         """
+        if not self.is_compiled:
+            return self
         xp, blocks = self.xp, self.blocks
+        block = block_of(blocks)
         parts = []
         for bins, x in (
             (blocks.non_match, self.non_match),
@@ -178,7 +191,7 @@ def equal_error_rate(curve):
     0.5
     """
     xp = curve.xp
-    part = curve.within(_first_of_more_errors(curve.blocks) - 1)
+    part = curve.around(lambda blocks: _first_of_more_errors(blocks) - 1)
     after = _first_of_more_errors(part)
     x, y = (
         (xp.take(rate, after - 1), xp.take(rate, after))
@@ -300,7 +313,7 @@ def true_match_rate_at(curve, false_match_rate):
         return xp.clip(count - 1, 0, most)  # 0 where the curve is NaN
 
     # Of the last point no block comes after.
-    part = curve.within(last(curve.blocks, curve.blocks.match.shape[0] - 1))
+    part = curve.around(lambda blocks: last(blocks, blocks.match.shape[0] - 1))
     return xp.take(part.true_match, last(part, part.match.shape[0]))
 
 
