@@ -14,8 +14,6 @@ The same with each option alone, with a weight for each row (a quarter of them
 focal losses of Keras and, on PyTorch, by the formula of torchvision.
 """
 
-import statistics
-
 import harness
 import numpy as np
 
@@ -114,12 +112,8 @@ def run_small(kind, mode):
         loss = make_loss(kind, name, mode)
         return lambda: wait(loss(targets, logits))
 
-    times = harness.times_in_turns({name: call(name) for name in MAKERS})
-    ratios = {
-        f"{name} ratio": harness.median_ratio(times[name], times["Keras"])
-        for name in MAKERS
-    }
-    return {k: statistics.median(v) for k, v in times.items()} | ratios
+    calls = {name: call(name) for name in MAKERS}
+    return harness.in_turns(calls, dict.fromkeys(MAKERS, "Keras"))
 
 
 def run_option(mode, of, option, kind):
@@ -149,9 +143,9 @@ def run_option(mode, of, option, kind):
         name: lambda name=name: harness.wait(steps[name](*given[name]))
         for name in steps
     }
-    times = harness.times_in_turns(calls, turns=5, repeats=1, warm=1)
-    measured["ratio"] = harness.median_ratio(times[option], times["plain"])
-    return measured
+    peers = {option: "plain"}
+    found = harness.in_turns(calls, peers, turns=5, repeats=1, warm=1)
+    return measured | {"ratio": found[f"{option} ratio"]}
 
 
 def option_loss(of, option):
@@ -290,7 +284,6 @@ def table(chosen, rounds):
     for kind in kinds:
         if kind not in LOSSES:
             continue
-        key = "seconds"
         print(f"\n{kind}, {BIG}\n")
         print("| | loss | s | of the faster peer | peak MB |")
         print("| --- | --- | --- | --- | --- |")
@@ -298,15 +291,19 @@ def table(chosen, rounds):
             if case["kind"] != kind or case["loss"] != "keras_xent":
                 continue
             peers = [start + 1, start + 2]
-            fastest = min(peers, key=lambda i: harness.median(rounds, i, key))
+            fastest = min(
+                peers, key=lambda i: harness.median(rounds, i, "seconds")
+            )
             for index in range(start, start + 3):
                 name = chosen[index]["loss"]
                 name = NATIVE[case["mode"]] if name == "native" else name
                 cells = [
                     case["mode"],
                     name,
-                    harness.show(harness.median(rounds, index, key), 3),
-                    harness.show(harness.ratio(rounds, index, fastest, key), 2),
+                    harness.show(harness.median(rounds, index, "seconds"), 3),
+                    harness.show(
+                        harness.ratio(rounds, index, fastest, "seconds"), 2
+                    ),
                     harness.show(harness.median(rounds, index, "peak_mb"), 0),
                 ]
                 print("| " + " | ".join(cells) + " |")

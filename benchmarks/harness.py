@@ -243,9 +243,22 @@ def times_in_turns(calls, turns=60, repeats=20, warm=70):
     return times
 
 
-def median_ratio(times, others):
-    """That of what took turns."""
-    return statistics.median(a / b for a, b in zip(times, others, strict=True))
+def in_turns(calls, peers, **how):
+    """µs of each of some calls, and under "name ratio" that to its peer.
+
+    Args:
+        calls: By their names.
+        peers: The name of a peer for each that has one. Those that are not
+            called are left out.
+        **how: As `times_in_turns` takes it.
+    """
+    times = times_in_turns(calls, **how)
+    found = {name: statistics.median(each) for name, each in times.items()}
+    for name, peer in peers.items():
+        if name in times and peer in times:
+            pairs = zip(times[name], times[peer], strict=True)
+            found[f"{name} ratio"] = statistics.median(a / b for a, b in pairs)
+    return found
 
 
 def call_time(call, repeats=400):

@@ -17,8 +17,6 @@ of logits and 100 classes, each beside a peer.
 `accuracy` holds the figures against scikit-learn on the raw scores.
 """
 
-import statistics
-
 import harness
 import numpy as np
 
@@ -101,21 +99,14 @@ def run(case):
 
 
 def in_turns(case):
-    """Milliseconds of each metric, and ratios to its peer."""
+    """µs of each metric, and ratios to its peer."""
     peers = PEERS_OF[case["kind"]]
     calls = {
         name: call_of(name, case)
         for name in dict.fromkeys(x for pair in peers.items() for x in pair)
         if name and (case["mode"] == "PyTorch" or name not in TORCHMETRICS)
     }
-    times = harness.times_in_turns(calls, turns=20, repeats=5, warm=10)
-    found = {name: statistics.median(x) / 1000 for name, x in times.items()}
-    for name, peer in peers.items():
-        if name in times and peer in times:
-            found[f"{name} ratio"] = harness.median_ratio(
-                times[name], times[peer]
-            )
-    return found
+    return harness.in_turns(calls, peers, turns=20, repeats=5, warm=10)
 
 
 def call_of(name, case):
@@ -363,9 +354,9 @@ def tables_of_turns(chosen, rounds):
         for index, case in ways:
             cells = []
             for column in columns:
-                ms = harness.median(rounds, index, column)
+                us = harness.median(rounds, index, column)
                 ratio = harness.median(rounds, index, f"{column} ratio")
-                cell = harness.show(ms, 2)
+                cell = harness.show(us and us / 1000, 2)
                 if ratio is not None and peers[column] != column:
                     cell += f" ({harness.show(ratio, 2)})"
                 cells.append(cell)

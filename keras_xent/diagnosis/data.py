@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_xent.diagnosis import evidence as of
+from keras_xent.ops.dtypes import dtype_of
 
 # Entries that are looked at in one go: 4 MB, which a processor's cache holds.
 _CHUNK = 1_000_000
@@ -50,7 +51,7 @@ def not_finite(leaf):
 
 def _not_finite_in_tensor(leaf):
     """Where the tensor is: only flags come to the host."""
-    if "float" not in of.dtype_of(leaf):
+    if "float" not in dtype_of(leaf):
         return []
     finite = ops.isfinite(ops.convert_to_tensor(leaf))
     finite = of.host(finite).reshape(len(leaf), -1)

@@ -11,6 +11,7 @@ from keras_xent.diagnosis.expectation import Expectation
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
 from keras_xent.losses.kinds import DISTRIBUTION, EMBEDDINGS
 from keras_xent.ops import checks
+from keras_xent.ops.dtypes import dtype_of
 
 # How many rows, classes or labels a finding names.
 NAMED = 5
@@ -30,11 +31,6 @@ def host(x):
     if dtype_of(x) in ("bfloat16", "float16"):
         x = ops.cast(x, "float32")
     return ops.convert_to_numpy(x)
-
-
-def dtype_of(x):
-    """The dtype of a tensor or an array as Keras names it."""
-    return keras.backend.standardize_dtype(x.dtype)
 
 
 @dataclasses.dataclass

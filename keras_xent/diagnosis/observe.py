@@ -13,11 +13,11 @@ from keras_xent.diagnosis.evidence import (
     Evidence,
     Output,
     by_layer,
-    dtype_of,
     host,
     is_zero,
 )
 from keras_xent.diagnosis.within import expectation_within
+from keras_xent.ops.dtypes import dtype_of
 
 # The steps of a schedule that are looked at: a warm-up begins at 0.
 _LATER = (0, 1, 10, 100, 1000, 10_000)

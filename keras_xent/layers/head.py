@@ -11,6 +11,7 @@ from keras_xent import _keras, heads
 from keras_xent._types import Tensor, TensorLike
 from keras_xent.layers.head_metrics import head_metrics
 from keras_xent.ops import checks, devices, linear
+from keras_xent.ops.dtypes import dtype_of
 
 Initializer: typing.TypeAlias = str | dict | keras.initializers.Initializer
 
@@ -114,7 +115,7 @@ class Head(heads.NotingLayer):
 
     def call(self, inputs: TensorLike, training: bool = False) -> Tensor:
         inputs = ops.convert_to_tensor(inputs)
-        if "float" not in keras.backend.standardize_dtype(inputs.dtype):
+        if "float" not in dtype_of(inputs):
             inputs = ops.cast(inputs, self.compute_dtype)
         self._check_features(inputs)
         training = self._trains(training)

@@ -11,7 +11,7 @@ _name = functools.cache(keras.backend.standardize_dtype)
 
 
 def dtype_of(x):
-    """The name of the dtype of a tensor."""
+    """The name of the dtype of a tensor or an array."""
     return _name(x.dtype)
 
 

@@ -101,12 +101,17 @@ def row_sums(x, xp=ops):
 
 
 def _folds_in_two(x, xp):
-    return xp is not np and _FOLDED_AT_ONCE == 2 and _keras.is_traced(x)
+    return _FOLDED_AT_ONCE == 2 and is_compiled(x, xp)
+
+
+def is_compiled(x, xp):
+    """Whether what is done with the numbers becomes a compiled function."""
+    return xp is not np and _keras.is_traced(x)
 
 
 def pairs_in_order(first, second, xp=ops):
     """Σ_{i<j} first_i second_j + Σ_i first_i second_i / 2."""
-    if xp is np or not _keras.is_traced(first):
+    if not is_compiled(first, xp):
         half = 0.5 * total(first * second, xp)
         return half + total(prefix_sums(first, xp)[:-1] * second, xp)
     pairs = 0.5 * first * second
@@ -129,7 +134,7 @@ def largest_prefix_sum(x, ends, xp=ops):
         ends: The smallest and the largest k, both included.
     """
     first, last = ends
-    if xp is np or not _keras.is_traced(x):
+    if not is_compiled(x, xp):
         return xp.max(prefix_sums(x, xp)[first : last + 1])
     start = ops.sum(x[:first])
     if first == last:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-from keras_xent import _keras
 from keras_xent.ops.prefix import (
     in_blocks,
+    is_compiled,
     largest_prefix_sum,
     pairs_in_order,
     prefix_sums,
@@ -88,13 +88,10 @@ class Curve:
         """Of both, `[2, B]`: what is read at once costs half."""
         return self.xp.stack([self.non_match, self.match])
 
-    @property
-    def is_compiled(self):
-        return self.xp is not np and _keras.is_traced(self.match)
-
     @functools.cached_property
     def totals(self):
-        of = self.blocks if self.is_compiled else self
+        compiled = is_compiled(self.match, self.xp)
+        of = self.blocks if compiled else self
         return total(of.weights, self.xp)
 
     @property
@@ -123,9 +120,10 @@ class Curve:
         Args:
             block_of: Which one, a function of the curve of the blocks.
         """
-        if not self.is_compiled:
+        xp = self.xp
+        if not is_compiled(self.match, xp):
             return self
-        xp, blocks = self.xp, self.blocks
+        blocks = self.blocks
         block = block_of(blocks)
         parts = []
         for bins, x in (
