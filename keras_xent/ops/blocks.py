@@ -125,6 +125,13 @@ def multiply(x, y):
     return x
 
 
+def add_multiplied(x, a, b, factor=1):
+    """x + factor · a · b, in the memory of x where that can be."""
+    if not in_place():
+        return x + factor * (a * b)
+    return x.addcmul_(a, b, value=factor)
+
+
 def exp(x):
     """exp(x), in the memory of x where that can be."""
     return x.exp_() if in_place() else ops.exp(x)

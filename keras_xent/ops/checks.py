@@ -155,9 +155,12 @@ def positive(name, value):
 
 
 def vector(name, value, classes=None):
-    """Raises unless `value` is a vector of finite numbers, none negative."""
+    """Returns a vector of finite numbers, none negative; raises on others.
+
+    It is an array: a list as long as a vocabulary takes Keras half a second.
+    """
     if value is None:
-        return
+        return None
     array = as_numpy(value)
     good = array is not None and array.ndim == 1
     if good and array.size:
@@ -173,6 +176,7 @@ def vector(name, value, classes=None):
             f"`{name}` must hold one number per class. The logits have "
             f"{classes} classes, `{name}` holds {len(array)} numbers."
         )
+    return array
 
 
 def class_weights(value, classes=None, name="class_weight"):
@@ -193,8 +197,8 @@ def class_weights(value, classes=None, name="class_weight"):
             not exist.
     """
     if not isinstance(value, Mapping):
-        vector(name, value, classes)
-        return None if value is None else np.asarray(value, "float64")
+        found = vector(name, value, classes)
+        return None if found is None else found.astype("float64")
     # A configuration is JSON, whose keys are strings.
     ids = [
         int(key) if isinstance(key, str) and key.isdecimal() else key

@@ -18,7 +18,13 @@ from keras import ops
 from keras_xent import _keras
 from keras_xent._types import ClassIds, ClassWeight, Tensor, TensorLike
 from keras_xent._warnings import warn
-from keras_xent.ops import checks, extrema, in_place_softmax, own_softmax
+from keras_xent.ops import (
+    checks,
+    devices,
+    extrema,
+    in_place_softmax,
+    own_softmax,
+)
 from keras_xent.ops.dtypes import cast, dtype_of, sums_dtype
 from keras_xent.ops.own_softmax import LARGEST, More, weighted
 from keras_xent.ops.public import public_op
@@ -406,7 +412,10 @@ def _of_one_class(labels, weight, logits, axis, more):
         count = ops.cast(ops.shape(logits)[-1], labels.dtype)
     existing = labels % count
     plain = not (more.label_smoothing or more.z_loss)
-    if plain and own_softmax.is_written_out(0, logits):
+    written_out = plain and own_softmax.is_written_out(0, logits)
+    if written_out and _all_usual(labels, logits):
+        return weighted(_kernel(labels, ops.copy(logits)), weight)
+    if written_out:
         losses = weighted(_fused(existing, logits), weight)
     else:
         losses = own_softmax.sparse(
@@ -419,19 +428,31 @@ def _of_one_class(labels, weight, logits, axis, more):
     return where(existing != labels, np.nan, losses)
 
 
+def _all_usual(labels, logits):
+    """Whether all labels exist and each row has a finite maximum, if seen."""
+    if not devices.is_in_sight(logits):
+        return False
+    labels, logits = map(ops.convert_to_numpy, (labels, logits))
+    existing = (labels >= 0) & (labels < logits.shape[-1])
+    tops = logits.max(axis=-1, initial=-np.inf)
+    return bool(existing.all() and np.isfinite(tops).all())
+
+
 def _fused(labels, logits):
-    """−log softmax(logits) at the labels, by the kernel of TensorFlow."""
+    """−log softmax(logits) at the labels, or NaN where it does not exist."""
     top = ops.max(logits, axis=-1, keepdims=True, initial=-np.inf)
     top = ops.stop_gradient(top)
     # The kernel's gradient of a row without a finite maximum is NaN, and 0
     # times that is NaN. And behind a softmax Keras takes what the softmax was
     # given, not what it is given itself (as of Keras 3.16 on purpose, with a
     # warning): what comes from `where` has no such past.
-    losses = ops.sparse_categorical_crossentropy(
-        labels, where(ops.isfinite(top), logits, 0), from_logits=True
-    )
+    losses = _kernel(labels, where(ops.isfinite(top), logits, 0))
     # Infinity less infinity is NaN, and takes a third of the time of a choice.
     return losses + ops.squeeze(top - top, -1)
+
+
+def _kernel(labels, logits):
+    return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
 def _written_out(targets_of, targets, logits, axis, more):

@@ -8,6 +8,8 @@ import math
 
 import keras
 
+from keras_xent import _keras
+
 BACKEND = keras.backend.backend()
 
 # Bytes of a block of logits on a CPU, 1024 columns for 2048 rows. Smaller
@@ -110,6 +112,17 @@ def cached_rows(x):
         return None
     row_bytes = 4 * math.prod(x.shape[1:])
     return max(CPU_CHUNK_BYTES // max(row_bytes, 1), 1)
+
+
+def is_in_sight(x):
+    """Whether what a tensor holds can be looked at sooner than worked around.
+
+    So it is where TensorFlow runs one operation after the other on a CPU: each
+    that sees to numbers that seldom occur takes as long as one of the loss.
+    """
+    if BACKEND != "tensorflow" or _keras.is_traced(x):
+        return False
+    return not on_accelerator(x)
 
 
 def on_accelerator(x):

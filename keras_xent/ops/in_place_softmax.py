@@ -272,7 +272,10 @@ class _Spread(_Terms):
         """As `_plain`, in the memory of what is given but the shares."""
         gamma = self.focal_gamma
         log_p = below.sub_(log_total)
-        rest = (total - p).div_(total)
+        # At most 1, as p is at most total, which is at least 1.
+        p.mul_(1 / total)
+        total.fill_(1)
+        rest = 1 - p
         if gamma < 1:
             rest.clamp_(min=TINY)
         # Two is what most take, and needs no power.
@@ -280,8 +283,8 @@ class _Spread(_Terms):
         to_targets = -(power * rest * log_p) if of_targets else None
         part = power * shares
         losses = -(part * rest).mul_(log_p).sum(-1)
-        # h = c (1 − p)^(γ−1) (1 − p − γ p l), and p is still p · Σ exp.
-        slope = log_p.mul_(p).div_(total).mul_(-gamma).add_(rest).mul_(part)
+        # h = c (1 − p)^(γ−1) (1 − p − γ p l), with γ p first: γ l may overflow.
+        slope = rest.addcmul_(p, log_p, value=-gamma).mul_(part)
         return losses, slope, slope.sum(-1, keepdim=True), to_targets
 
     def even(self, x):

@@ -9,8 +9,14 @@ import numpy as np
 from keras import ops
 
 from keras_xent._types import Tensor, TensorLike
-from keras_xent.ops import checks
-from keras_xent.ops.blocks import add, in_place, multiply, subtract
+from keras_xent.ops import checks, devices
+from keras_xent.ops.blocks import (
+    add,
+    add_multiplied,
+    in_place,
+    multiply,
+    subtract,
+)
 from keras_xent.ops.by_rows import by_rows
 from keras_xent.ops.by_rows import is_written_out as rows_written_out
 from keras_xent.ops.dtypes import sums_dtype
@@ -255,12 +261,12 @@ class _Loss:
         if wanted[0]:
             slopes[0] = subtract(yes * miss, no * alarm)
         yes, no = multiply(yes, t), multiply(no, 1.0 - t)
-        losses = add(yes * miss, no * alarm)
+        losses = add_multiplied(yes * miss, no, alarm)
         if wanted[1]:
             # Each is overwritten where it is needed no more.
-            miss = add(multiply(multiply(miss, p), gamma), r)
-            alarm = add(multiply(multiply(alarm, r), gamma), p)
-            slopes[1] = subtract(multiply(no, alarm), multiply(yes, miss))
+            of_yes = add_multiplied(r * 1.0, miss, p, gamma)
+            of_no = add_multiplied(p, alarm, r, gamma)
+            slopes[1] = add_multiplied(multiply(no, of_no), yes, of_yes, -1)
         return losses, slopes
 
 
@@ -276,7 +282,7 @@ def _written_out(targets, logits, weight, focal_gamma=0):
     if not focal_gamma and weight is None:
         # One factor for both, max(x, 0) − t x, without what that cancels.
         share = ops.cast(positive, logits.dtype) - targets
-        return where(_impossible(targets), np.nan, rest + logits * share)
+        return _or_nan(rest + logits * share, targets)
     yes = targets if weight is None else targets * weight
     miss = rest + where(positive, 0, size)
     alarm = rest + where(positive, size, 0)
@@ -287,6 +293,15 @@ def _written_out(targets, logits, weight, focal_gamma=0):
             ops.exp(-focal_gamma * miss) * alarm,
         )
     losses = yes * miss + (1 - targets) * alarm
+    return _or_nan(losses, targets)
+
+
+def _or_nan(losses, targets):
+    """The losses, and NaN where a target is impossible."""
+    if devices.is_in_sight(targets):
+        seen = ops.convert_to_numpy(targets)
+        if not np.any(_impossible(seen)):
+            return losses
     return where(_impossible(targets), np.nan, losses)
 
 
@@ -322,11 +337,11 @@ def check_options(label_smoothing, focal_gamma):
 
 
 def check_pos_weight(pos_weight, outputs=None):
-    """Raises unless `pos_weight` is a number or a vector of the right size."""
-    if pos_weight is not None and checks.is_single(pos_weight):
-        checks.number("pos_weight", pos_weight, 0)
-    else:
-        checks.vector("pos_weight", pos_weight, outputs)
+    """Returns a number, a vector of the right size or None, or raises."""
+    if pos_weight is None or not checks.is_single(pos_weight):
+        return checks.vector("pos_weight", pos_weight, outputs)
+    checks.number("pos_weight", pos_weight, 0)
+    return float(pos_weight)
 
 
 def ignored_values(ignore_class):
@@ -355,9 +370,8 @@ def is_known(targets, ignored):
 
 
 def _pos_weight(pos_weight, logits):
-    if checks.is_single(pos_weight):
-        check_pos_weight(pos_weight)
-        return float(pos_weight)
-    check_pos_weight(pos_weight, logits.shape[-1] if logits.shape else 1)
-    dtype = sums_dtype(logits.dtype)
-    return ops.convert_to_tensor(pos_weight, dtype=dtype)
+    outputs = logits.shape[-1] if logits.shape else 1
+    weight = check_pos_weight(pos_weight, outputs)
+    if isinstance(weight, float):
+        return weight
+    return ops.convert_to_tensor(weight, dtype=sums_dtype(logits.dtype))

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 from keras_xent.ops import blockwise, devices
-from tests.testing import BACKEND, only_on, to_numpy
+from tests.testing import BACKEND, compiled, only_on, to_numpy
 
 
 def shaped(*shape):
@@ -148,6 +148,24 @@ def test_a_cpu_is_no_accelerator():
 
         expected = bool(tf.config.list_logical_devices("GPU"))
     assert devices.on_accelerator(x) == expected
+
+
+def test_numbers_are_in_sight_where_tensorflow_runs_eagerly_on_a_cpu(
+    monkeypatch,
+):
+    asked = []
+
+    def f(x):
+        asked.append(devices.is_in_sight(x))
+        return x + 1
+
+    x = ops.ones(3)
+    compiled(f)(x)
+    assert not asked[-1]
+    f(x)
+    assert asked[-1] == (BACKEND == "tensorflow")
+    monkeypatch.setattr(devices, "on_accelerator", lambda x: True)
+    assert not devices.is_in_sight(x)
 
 
 def test_what_is_not_spread_stays_as_it_is():
