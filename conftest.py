@@ -28,7 +28,7 @@ import zlib
 import pytest
 
 # The one that takes longest comes first.
-BACKENDS = ("jax", "tensorflow", "torch")
+BACKENDS = ("torch", "jax", "tensorflow")
 CHILD = "KERAS_XENT_TEST_CHILD"
 PYTEST = [sys.executable, "-m", "pytest"]
 NO_TESTS = pytest.ExitCode.NO_TESTS_COLLECTED
@@ -68,10 +68,20 @@ ON_PYTORCH = tuple(
 # Those few calls.
 BUT = ("test_calls.py", "test_examine.py", "test_observe.py", "test_probe.py")
 
-# So many cases of one test run on the backends that compile; a thorough run
-# takes the others, and PyTorch all. A law that fails there seldom fails for a
-# single case, and its classes and options take turns from test to test.
+# Every test runs on PyTorch. The backends that compile take turns: of the tests
+# of a module each runs half, and one case of each. A law that fails on one of
+# them seldom fails for a single case, and classes and options take turns, too.
+# What lies beside the folders (the contracts of all classes, what hangs on the
+# inside of Keras) and what one backend alone runs has no turns. The rest is for
+# a thorough run.
+COMPILE = ("jax", "tensorflow")
 CASES = 1
+BESIDE = pathlib.Path(__file__).parent / "tests"
+
+# JAX keeps all that it has compiled, and makes each further function slower by
+# it: 40 ms of lowering after 5000 functions, 9 at first. What is made anew then
+# comes from the cache on the disk.
+COMPILED = 1500
 
 # A line of a child that says how far it is.
 PROGRESS = re.compile(r"\[ *\d+%\]$")
@@ -181,19 +191,50 @@ def pytest_collection_finish():
     gc.set_threshold(50_000)
 
 
-def _beyond_the_sample(items):
-    """The cases of each test but `CASES`, spread evenly."""
+class _Forgetful:
+    """Has JAX forget what it has compiled, every now and then."""
+
+    def __init__(self):
+        import jax
+        from jax import monitoring
+
+        self.forget, self.compiled = jax.clear_caches, 0
+        monitoring.register_event_duration_secs_listener(self.count)
+
+    def count(self, event, duration, **_):
+        self.compiled += event.endswith("backend_compile_duration")
+
+    def pytest_runtest_teardown(self):
+        if self.compiled >= COMPILED:
+            self.compiled = 0
+            self.forget()
+
+
+def pytest_configure(config):
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        config.pluginmanager.register(_Forgetful())
+
+
+def _beyond_the_sample(items, backend):
+    """Tests whose turn it is not, and the cases of others but `CASES`."""
     tests = collections.defaultdict(list)
     for item in items:
-        is_thorough = item.get_closest_marker("thorough")
-        if hasattr(item, "callspec") and not is_thorough:
+        if not item.get_closest_marker("thorough"):
             tests[item.nodeid.partition("[")[0]].append(item)
     for name, cases in tests.items():
-        # Not the first class of a list each time.
-        first = zlib.crc32(name.encode()) % len(cases)
-        cases = cases[first:] + cases[:first]
-        kept = {len(cases) * i // CASES for i in range(CASES)}
+        # The same in each process. Not the first class of a list each time.
+        first, turn = divmod(zlib.crc32(name.encode()), len(COMPILE))
+        kept = {
+            (first + len(cases) * i // CASES) % len(cases) for i in range(CASES)
+        }
+        if not _is_for_all(cases[0]) and backend != COMPILE[turn]:
+            kept = set()
         yield from (case for i, case in enumerate(cases) if i not in kept)
+
+
+def _is_for_all(item):
+    """Whether a test has no turns."""
+    return item.path.parent == BESIDE or item.get_closest_marker("skipif")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -214,14 +255,14 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "compil" in item.name:
                 item.add_marker(pytest.mark.filterwarnings("ignore"))
-    if backend in ("jax", "tensorflow"):
+    if backend in COMPILE:
         for item in items:
             if item.path.name not in BUT and any(
                 map(item.path.is_relative_to, ON_PYTORCH)
             ):
                 item.add_marker("thorough")
         # The few tests of float64 are a process of their own.
-        for item in () if x64 else _beyond_the_sample(items):
+        for item in () if x64 else _beyond_the_sample(items, backend):
             item.add_marker("thorough")
     if "thorough" not in config.option.markexpr:
         leave_out("thorough")

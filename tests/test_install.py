@@ -55,7 +55,7 @@ def run(*command, **kwargs):
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_imports_and_trains_with_this_backend_alone(tmp_path):
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"

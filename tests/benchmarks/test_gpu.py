@@ -32,6 +32,7 @@ def command(*arguments, **environment):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("parts", "headings", "rows"),
     [
@@ -40,13 +41,12 @@ def command(*arguments, **environment):
             ["Contrastive losses", "Pairs", "Score histogram", "Soft ranks"],
             1,
         ),
-        pytest.param(
+        (
             ["linear", "losses"],
             ["Linear cross-entropy", "Cross-entropy of logits", "Bars"],
             # Two sizes in two layouts, float32, mixed; three losses in two
             # dtypes.
             2 * 2 + 2 + 3 * 2,
-            marks=pytest.mark.thorough,
         ),
     ],
 )

@@ -63,7 +63,7 @@ def classifier(name, end):
 @pytest.mark.parametrize(
     ("name", "end"),
     [
-        pytest.param(name, end, marks=pytest.mark.slow if name in SLOW else ())
+        pytest.param(name, end, marks=[pytest.mark.thorough] * (name in SLOW))
         for i, name in enumerate(NAMES)
         for end in [None, "softmax"][: 2 if i < 3 else 1]
     ],

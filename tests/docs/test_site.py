@@ -25,8 +25,6 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 # Scripts of a page have so long, in milliseconds of its own clock.
 TIME = 5000
 
-pytestmark = pytest.mark.slow
-
 
 def written():
     """The pages that somebody has written, without those made of code."""

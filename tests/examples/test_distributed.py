@@ -14,9 +14,16 @@ import collectives  # noqa: E402
 import distributed  # noqa: E402
 
 on_jax = only_on("jax", "Keras spreads variables on JAX only")
-replicated = pytest.mark.skipif(
-    BACKEND == "jax", reason="a step on JAX sees the whole batch"
-)
+
+
+def replicated(test):
+    """Marks what is trained on replicas, as `.ci/run` does on each backend."""
+    on_replicas = pytest.mark.skipif(
+        BACKEND == "jax", reason="a step on JAX sees the whole batch"
+    )
+    return pytest.mark.thorough(on_replicas(test))
+
+
 ONE, OWN, ACROSS = distributed.WAYS
 KERNEL = 20_000 * 128
 
@@ -65,7 +72,6 @@ def test_the_words_vectors_stay_where_they_are(found):
     assert one["memory"] < found["Keras's, 1 device"]["memory"]
 
 
-@pytest.mark.thorough
 @replicated
 def test_across_replicas_is_the_model_of_one_device(found):
     assert list(found) == [ONE, OWN, ACROSS]
