@@ -7,10 +7,6 @@ import pytest
 from keras_xent.layers import LinearHead
 from keras_xent.losses import LinearCrossentropy, SparseSoftmaxCrossentropy
 
-models = pytest.importorskip(
-    "keras_hub", reason="pip install --no-deps keras-hub"
-).models
-
 WORDS, STEPS, ROWS = 1000, 8, 2
 TOKENS = np.random.default_rng(0).integers(1, WORDS, (ROWS, STEPS))
 INPUTS = {"token_ids": TOKENS, "padding_mask": np.ones((ROWS, STEPS), int)}
@@ -18,8 +14,14 @@ INPUTS = {"token_ids": TOKENS, "padding_mask": np.ones((ROWS, STEPS), int)}
 NEXT = np.where(np.arange(STEPS) < STEPS - 1, np.roll(TOKENS, -1, axis=1), -1)
 
 
+def models():
+    """Imported where it is used: it brings all of TensorFlow."""
+    reason = "pip install --no-deps keras-hub"
+    return pytest.importorskip("keras_hub", reason=reason).models
+
+
 def gpt2():
-    return models.GPT2Backbone(
+    return models().GPT2Backbone(
         vocabulary_size=WORDS,
         num_layers=1,  # with more, only compiling takes longer
         num_heads=2,
@@ -31,7 +33,7 @@ def gpt2():
 
 
 def gemma2():
-    return models.GemmaBackbone(
+    return models().GemmaBackbone(
         vocabulary_size=WORDS,
         num_layers=1,  # with more, only compiling takes longer
         num_query_heads=2,
