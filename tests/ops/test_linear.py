@@ -18,6 +18,7 @@ from tests.testing import (
     finite_differences,
     gradients,
     normal,
+    thorough_on,
     to_numpy,
 )
 
@@ -300,6 +301,7 @@ def test_many_low_precision_rows_do_not_stall_a_sum(dtype):
     assert to_numpy(result).tolist() == [[-rows / 2, rows / 2]]
 
 
+@thorough_on("tensorflow")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_many_low_precision_classes_do_not_stall_a_sum(dtype):
     """1023 shares of 1/1024, each of a block of its own, nearly make 1."""
