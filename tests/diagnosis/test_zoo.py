@@ -38,10 +38,7 @@ ZOO = {
 }
 SLOW = ("DenseNet121", "Xception", "InceptionV3", "VGG16")
 
-# The others take minutes, since each operation is compiled for each shape.
-pytestmark = pytest.mark.skipif(
-    BACKEND == "jax", reason="compiles hundreds of operations one by one"
-)
+# The others take minutes each where all operations are compiled.
 NAMES = ZOO if BACKEND == "torch" else ["MobileNetV3Small"]
 
 
