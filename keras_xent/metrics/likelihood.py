@@ -217,5 +217,4 @@ def _checked_bytes(value, unit):
     if checks.is_single(value):
         checks.number("bytes_per_token", value, 0)
         return float(value)
-    checks.vector("bytes_per_token", value)
-    return np.asarray(value, "float32")
+    return checks.vector("bytes_per_token", value).astype("float32")

@@ -414,6 +414,7 @@ def _of_one_class(labels, weight, logits, axis, more):
     plain = not (more.label_smoothing or more.z_loss)
     written_out = plain and own_softmax.is_written_out(0, logits)
     if written_out and _all_usual(labels, logits):
+        # Of a copy, which has no past, as in `_fused`.
         return weighted(_kernel(labels, ops.copy(logits)), weight)
     if written_out:
         losses = weighted(_fused(existing, logits), weight)

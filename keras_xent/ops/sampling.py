@@ -303,8 +303,7 @@ def unigram_table(counts, power, num_sampled, unique):
 
 def check_counts(counts):
     """Raises unless `counts` can be drawn by."""
-    checks.vector("counts", checks.array("counts", counts))
-    counts = np.asarray(counts)
+    counts = checks.vector("counts", checks.array("counts", counts))
     if counts.size < 2 or not np.any(counts > 0):
         raise ValueError(
             "`counts` must hold one number per class, for two classes at least "
