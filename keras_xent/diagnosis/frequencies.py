@@ -25,14 +25,16 @@ _PER_CLASS = 100
 
 def findings(evidence):
     for output in evidence.outputs:
-        # An unknown loss may have dummy labels; flags are looked at as pairs.
-        if output.expects.labels not in (UNKNOWN, MATCHES, IDENTITIES):
+        # Flags are looked at as pairs.
+        if output.expects.labels not in (MATCHES, IDENTITIES):
             yield from _constant_or_missing(output, evidence.x)
 
 
 def _constant_or_missing(output, x):
     kind, labels = output.expects.labels, output.label_rows
     if len(labels) >= _CONSTANT and np.all(labels == labels[0]):
+        if kind == UNKNOWN and _may_be_dummies(output):
+            return
         yield output.warning(
             "constant-targets",
             "All labels are the same: a model that ignores its input is right.",
@@ -75,6 +77,21 @@ def _constant_or_missing(output, x):
             "than there are classes (one for a background, say).",
             _cure(output, kind, missing, len(counts)),
         )
+
+
+def _may_be_dummies(output):
+    """Whether equal labels of an unknown loss are 0, or leave it as it is."""
+    if not np.all(output.y_true):
+        return True
+    try:
+        loss, without = (
+            output.compute(output.y_pred, labels)
+            for labels in (output.y_true, 0 * output.y_true)
+        )
+    except Exception:
+        # It may refuse labels that are not the model's own.
+        return True
+    return np.array_equal(loss, without)
 
 
 def _cure(output, kind, missing, classes):

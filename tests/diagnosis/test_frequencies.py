@@ -1,5 +1,6 @@
 """Labels that are all the same, and classes that never occur."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -15,9 +16,15 @@ from tests.diagnosis.cases import (
     sparse,
     twins,
 )
-from tests.testing import normal
+from tests.testing import normal, only_on
 
 NUMBERS = X[:, 0]
+
+
+def near_if_alike(y, d):
+    """The contrastive loss of distances, as most write it."""
+    far = keras.ops.maximum(1 - d, 0)
+    return keras.ops.mean(y * d**2 + (1 - y) * far**2)
 
 
 @twins(
@@ -28,6 +35,10 @@ NUMBERS = X[:, 0]
         "a number": (
             lambda: flags(0 * NUMBERS + 2.5, "mse"),
             lambda: flags(NUMBERS, "mse"),
+        ),
+        "of a loss of one's own": (
+            lambda: flags(0 * FLAGS + 1, near_if_alike),
+            lambda: flags(FLAGS, near_if_alike),
         ),
         "in the rows that count": (
             lambda: ids(IDS, weight=np.repeat(IDS == 0, 1) * 1.0, x=X),
@@ -42,6 +53,30 @@ def test_constant_targets(broken, healthy):
     weight = None if weight is None else np.repeat(weight, repeat, 0)
     assert codes(model, x, y, weight) == ["constant-targets"]
     assert codes(*healthy()) == []
+
+
+def refused(y, p):
+    if not keras.ops.all(y):
+        raise ValueError("These are no labels.")
+    return keras.ops.mean((y - p) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("labels", "loss"),
+    [
+        (1, lambda y, p: keras.ops.mean(p**2)),
+        (1, lambda y, p: keras.ops.mean(0 * y + p**2)),
+        (0, lambda y, p: keras.ops.mean((y - p) ** 2)),
+        pytest.param(
+            1, refused, marks=only_on("torch", "only there a loss may ask")
+        ),
+    ],
+    ids=["not read", "times 0", "zeros", "refused"],
+)
+def test_dummies_of_a_loss_of_ones_own_are_no_labels(labels, loss):
+    model, x, _, weight = flags(FLAGS, loss)
+    y = np.full(FLAGS.shape, labels, "float32")
+    assert codes(model, x, y, weight) == []
 
 
 def test_a_few_equal_labels_say_nothing():
