@@ -407,16 +407,16 @@ def _of_one_class(labels, weight, logits, axis, more):
     if BACKEND != "tensorflow":
         return _written_out(_of_labels, (labels, weight), logits, axis, more)
     logits = _last(logits, axis)
+    plain = not (more.label_smoothing or more.z_loss)
+    few = plain and own_softmax.is_written_out(0, logits)
+    if few and _all_usual(labels, logits):
+        # Of a copy, which has no past, as in `_fused`.
+        return weighted(_kernel(labels, ops.copy(logits)), weight)
     count = logits.shape[-1]
     if count is None:
         count = ops.cast(ops.shape(logits)[-1], labels.dtype)
     existing = labels % count
-    plain = not (more.label_smoothing or more.z_loss)
-    written_out = plain and own_softmax.is_written_out(0, logits)
-    if written_out and _all_usual(labels, logits):
-        # Of a copy, which has no past, as in `_fused`.
-        return weighted(_kernel(labels, ops.copy(logits)), weight)
-    if written_out:
+    if few:
         losses = weighted(_fused(existing, logits), weight)
     else:
         losses = own_softmax.sparse(
