@@ -194,8 +194,8 @@ def computes_now(x):
     if BACKEND != "torch":
         return False
     torch = sys.modules["torch"]
-    # Not that of a subclass, as the tensors of `torch.export` are.
-    if type(x) is not torch.Tensor or x.is_meta:
+    # Not those of another subclass, as the tensors of `torch.export` are.
+    if type(x) not in (torch.Tensor, torch.nn.Parameter) or x.is_meta:
         return False
     return not torch.compiler.is_compiling()
 

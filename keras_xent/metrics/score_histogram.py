@@ -9,7 +9,7 @@ from keras import ops
 from keras_xent._types import DType, Tensor, TensorLike
 from keras_xent.metrics.alignment import flat_entries
 from keras_xent.metrics.merging import checked_alike
-from keras_xent.ops import checks, exact_sum
+from keras_xent.ops import checks, devices, exact_sum
 from keras_xent.ops.segments import segment_sum
 from keras_xent.ops.select import where
 
@@ -266,9 +266,9 @@ class ScoreHistogram(keras.metrics.Metric):
             "unusable": extra[1],
         }
 
-    def uncounted(self):
-        """Weight of NaN scores plus number of unusable entries, a tensor."""
-        return ops.sum(self.sums()[1])
+    def is_on_host(self):
+        """Whether the counts can be read without waiting for a device."""
+        return devices.is_on_host(ops.convert_to_tensor(self._parts[0]))
 
     def counts(self) -> np.ndarray:
         """The weight in each bin, to the precision of float64, on the host.
@@ -276,14 +276,18 @@ class ScoreHistogram(keras.metrics.Metric):
         Returns:
             Float64 NumPy array `[2, bins]`: non-matches, then matches.
         """
-        sums = np.zeros(self._slots)
+        return self.exact_sums()[0]
+
+    def exact_sums(self):
+        """What `sums()` gives, to the precision of float64, on the host."""
+        sums = np.zeros(self._slots + _EXTRA_SLOTS)
         # From the smallest part on, so that as little as can be is rounded.
         for part, unit in zip(
             self._parts[::-1], exact_sum.UNITS[::-1], strict=True
         ):
-            part = ops.convert_to_numpy(part)[: self._slots].astype("float64")
-            sums = sums + unit * part
-        return sums.reshape(2, self.bins)
+            sums += unit * ops.convert_to_numpy(part).astype("float64")
+        masses = sums[: self._slots].reshape(2, self.bins)
+        return masses, sums[self._slots :]
 
     def edges(self) -> np.ndarray:
         """The lower edge of each bin, the same bits on every backend.

@@ -116,7 +116,12 @@ class ThresholdMetric(keras.metrics.Metric):
 
         The figure is NaN where one kind is missing or something cannot count.
         Weights whose sum float32 does not hold cannot.
+
+        On the host where the counts are: JAX and TensorFlow, one operation
+        after the other, take 20 to 60 ms for what NumPy does in 1 to 10.
         """
+        if self.histogram.is_on_host():
+            return each(self._value_on_host(self._exact_curve()))
         masses, uncounted = self.histogram.sums()
         curve = self._curve_of(masses, ops)
         matches, non_matches = curve.matches, curve.non_matches
@@ -124,6 +129,20 @@ class ThresholdMetric(keras.metrics.Metric):
         held = matches + non_matches < np.inf
         known = both & held & ops.equal(ops.sum(uncounted), 0.0)
         return each(lambda measure: where(known, measure.value(curve), np.nan))
+
+    @staticmethod
+    def _value_on_host(curve):
+        """The figure of a measure, a tensor; NaN where the curve is None."""
+
+        def value(measure):
+            found = np.nan
+            if curve is not None:
+                # As tensors do: NaN and infinity without a word.
+                with np.errstate(all="ignore"):
+                    found = measure.value(curve)
+            return ops.convert_to_tensor(found, "float32")
+
+        return value
 
     @property
     def threshold(self) -> float:
@@ -139,9 +158,9 @@ class ThresholdMetric(keras.metrics.Metric):
         return self._threshold_of(self._measure)
 
     def _threshold_of(self, measure):
-        if not self._is_known():
-            return float("nan")
         curve = self._exact_curve()
+        if curve is None:
+            return float("nan")
         alike = measure.threshold(curve)
         if alike is not None:
             return float(alike if self.similarity else 0.0 - alike)
@@ -166,9 +185,10 @@ class ThresholdMetric(keras.metrics.Metric):
         return self._bounds_of(self._measure)
 
     def _bounds_of(self, measure):
-        if not self._is_known():
+        curve = self._exact_curve()
+        if curve is None:
             return float("nan"), float("nan")
-        return measure.bounds(self._exact_curve())
+        return measure.bounds(curve)
 
     def curve(self) -> ErrorRates:
         """Both error rates at all thresholds where one of them changes.
@@ -182,13 +202,13 @@ class ThresholdMetric(keras.metrics.Metric):
         Raises:
             ValueError: If there is not at least one match and one non-match.
         """
-        if not self._is_known():
+        curve = self._exact_curve()
+        if curve is None:
             seen = {k: float(v) for k, v in self.histogram.result().items()}
             raise ValueError(
                 f"{self.name} has no curve: it takes at least one match and "
                 f"one non-match, and no NaN. Received: {seen}"
             )
-        curve = self._exact_curve()
         rates = [
             self._by_edge(rate)
             for rate in (curve.false_non_match, curve.false_match)
@@ -250,15 +270,17 @@ class ThresholdMetric(keras.metrics.Metric):
     def from_config(cls, config):
         return cls(**loaded(config))
 
-    def _is_known(self):
-        counts = self.histogram.counts().sum(axis=1)
-        uncounted = ops.convert_to_numpy(self.histogram.uncounted())
-        held = counts.sum() < np.finfo("float32").max
-        return bool(np.all(counts > 0) and held and uncounted == 0)
-
     def _exact_curve(self):
-        """The curve of exact counts, in float64 on the host."""
-        return self._curve_of(self.histogram.counts(), np)
+        """The curve of exact counts, in float64 on the host.
+
+        None where a kind is missing or something cannot be counted.
+        """
+        masses, uncounted = self.histogram.exact_sums()
+        counts = masses.sum(axis=1)
+        held = counts.sum() < np.finfo("float32").max
+        if not (np.all(counts > 0) and held and np.all(uncounted == 0)):
+            return None
+        return self._curve_of(masses, np)
 
     def _curve_of(self, weights, xp):
         """The curve of a histogram, bins from the most alike on."""

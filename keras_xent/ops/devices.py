@@ -120,9 +120,17 @@ def is_in_sight(x):
     So it is where TensorFlow runs one operation after the other on a CPU: each
     that sees to numbers that seldom occur takes as long as one of the loss.
     """
-    if BACKEND != "tensorflow" or _keras.is_traced(x):
-        return False
-    return not on_accelerator(x)
+    return BACKEND == "tensorflow" and is_on_host(x)
+
+
+def is_on_host(x):
+    """Whether the numbers of a tensor are there, and in the host's memory.
+
+    Not within a compiled function, nor on a GPU.
+    """
+    if BACKEND == "torch":
+        return _keras.computes_now(x) and not on_accelerator(x)
+    return not (_keras.is_traced(x) or on_accelerator(x))
 
 
 def on_accelerator(x):

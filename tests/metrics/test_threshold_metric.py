@@ -10,7 +10,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from keras_xent import metrics
-from tests.testing import normal, to_numpy, with_mask
+from tests.testing import normal, thorough_on, to_numpy, with_mask
 
 INF, NAN = np.inf, float("nan")
 P_TARGET, LIMIT, CUT = 0.2, 0.25, 0.3
@@ -29,8 +29,17 @@ def everything(similarity, **options):
     )
 
 
-def results(metric):
-    return {k[2:]: float(to_numpy(v)) for k, v in metric.result().items()}
+def results(metric, on_host=True):
+    """The figures, made on the host or by operations on tensors."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            metrics.ScoreHistogram, "is_on_host", lambda self: on_host
+        )
+        found = metric.result()
+    return {k[2:]: float(to_numpy(v)) for k, v in found.items()}
+
+
+on_host_or_device = pytest.mark.parametrize("on_host", [True, False])
 
 
 def truth(match, score, similarity):
@@ -73,13 +82,16 @@ def cost(match_llr, other_llr):
 
 
 def assert_bracketed(metric, expected):
-    bounds, found = metric.bounds(), results(metric)
+    bounds, on_host = metric.bounds(), results(metric)
+    found = results(metric, on_host=False)
     assert len(bounds) == len(expected)
     for key, exact in expected.items():
         low, high = bounds[f"v_{key}"]
         assert not np.isnan([low, high]).any()
         if not np.isnan(exact):  # d' of scores that are all equal
             assert low - 1e-9 <= exact <= high + 1e-9, key
+        if not np.isnan(on_host[key]):
+            assert low - 1e-6 <= on_host[key] <= high + 1e-6, key
         if not np.isnan(found[key]) and key != "d_prime":
             slack = 1e-4 if key == "min_cllr" else 4e-6 * max(1, high)
             assert low - slack <= found[key] <= high + slack, key
@@ -104,6 +116,7 @@ scores = st.lists(
     similarity=st.booleans(),
     options=st.sampled_from([BINS, LINEAR]),
 )
+@thorough_on("jax")
 def test_the_bounds_hold_what_exact_scores_give(
     data, flags, similarity, options
 ):
@@ -254,20 +267,22 @@ def test_merging_several_equals_one_pass():
         ([1, 0, 1], [0.1, 0.9, NAN]),
     ],
 )
-def test_what_cannot_be_judged_is_nan_and_has_no_curve(match, score):
+@on_host_or_device
+def test_what_cannot_be_judged_is_nan_and_has_no_curve(match, score, on_host):
     metric = everything(False, **BINS)
     metric.update_state(match, score)
-    assert np.isnan(list(results(metric).values())).all()
+    assert np.isnan(list(results(metric, on_host).values())).all()
     assert np.isnan(list(metric.bounds().values())).all()
     assert np.isnan(metric.threshold)
     with pytest.raises(ValueError, match="at least one match"):
         metric.curve()
 
 
-def test_infinite_scores_are_ordered_as_all_others():
+@on_host_or_device
+def test_infinite_scores_are_ordered_as_all_others(on_host):
     metric = everything(True, **BINS)
     metric.update_state([1, 1, 1, 0, 0, 0], [INF, INF, 1, -INF, -1, 0.5])
-    found = results(metric)
+    found = results(metric, on_host)
     assert found["match_auc"] == 1
     assert found["equal_error_rate"] == found["min_detection_cost"] == 0
     assert np.isnan(found["d_prime"])
@@ -275,13 +290,16 @@ def test_infinite_scores_are_ordered_as_all_others():
     # No evidence could be stronger, and it is right: it costs nothing.
     assert found["cllr"] < 1
     metric.update_state([0], [INF])
-    assert results(metric)["cllr"] == INF
+    assert results(metric, on_host)["cllr"] == INF
 
 
-def test_outside_of_the_range_scores_keep_their_order_but_lose_their_value():
+@on_host_or_device
+def test_outside_of_the_range_scores_keep_their_order_but_lose_their_value(
+    on_host,
+):
     metric = everything(True, **LINEAR)
     metric.update_state([1, 1, 0, 0], [9.0, 1.0, -9.0, 0.5])
-    found, bounds = results(metric), metric.bounds()
+    found, bounds = results(metric, on_host), metric.bounds()
     assert found["match_auc"] == 1
     assert np.isnan([found["d_prime"], found["cllr"]]).all()
     assert bounds["v_d_prime"] == (-INF, INF)
@@ -318,14 +336,15 @@ def test_flags_and_logits_of_any_shape_that_flattens():
     assert masked.histogram.counts().sum() == 4
 
 
-def test_counts_beyond_two_to_the_31_a_bin_are_exact():
+@on_host_or_device
+def test_counts_beyond_two_to_the_31_a_bin_are_exact(on_host):
     metric = everything(False, **BINS)
     metric.update_state([1, 0, 1, 0], [0.1, 0.1, 0.9, 0.9])
     high = metric.histogram.variables[0]
     high.assign(ops.convert_to_tensor(metric.histogram.variables[1]) * 2**20)
     counts = metric.histogram.counts()
     assert np.all(counts[counts > 0] == 2**32 + 1)
-    found = results(metric)
+    found = results(metric, on_host)
     assert found["match_auc"] == found["equal_error_rate"] == 0.5
 
 
@@ -408,6 +427,7 @@ def test_weights_whose_sum_float32_does_not_hold_are_no_good_figure(weight):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("distance", ["cosine", "euclidean", "symmetric_kl"])
+@thorough_on("jax")
 def test_each_view_of_an_embedding_is_a_row(distance, masked):
     views, ids = normal(6, 2, 3), np.array([0, 1, 0, 2, 1, 0])
     weight = np.array([1.0, 2.0, 0.0, 1.0, 3.0, 1.0])

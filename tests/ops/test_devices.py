@@ -150,22 +150,23 @@ def test_a_cpu_is_no_accelerator():
     assert devices.on_accelerator(x) == expected
 
 
-def test_numbers_are_in_sight_where_tensorflow_runs_eagerly_on_a_cpu(
-    monkeypatch,
-):
+def test_numbers_are_on_the_host_where_a_cpu_runs_eagerly(monkeypatch):
     asked = []
 
     def f(x):
-        asked.append(devices.is_in_sight(x))
+        asked.append((devices.is_on_host(x), devices.is_in_sight(x)))
         return x + 1
 
+    monkeypatch.setattr(devices, "on_accelerator", lambda x: False)
     x = ops.ones(3)
-    compiled(f)(x)
-    assert not asked[-1]
     f(x)
-    assert asked[-1] == (BACKEND == "tensorflow")
+    assert asked[-1] == (True, BACKEND == "tensorflow")
+    compiled(f)(x)
+    if BACKEND != "torch":  # Compiled or not, there it has its numbers.
+        assert asked[-1] == (False, False)
     monkeypatch.setattr(devices, "on_accelerator", lambda x: True)
-    assert not devices.is_in_sight(x)
+    f(x)
+    assert asked[-1] == (False, False)
 
 
 def test_what_is_not_spread_stays_as_it_is():
