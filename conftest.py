@@ -215,7 +215,7 @@ def pytest_configure(config):
         config.pluginmanager.register(_Forgetful())
 
 
-def _beyond_the_sample(items, backend):
+def _beyond_the_sample(items, backend, turns):
     """Tests whose turn it is not, and the cases of others but `CASES`."""
     tests = collections.defaultdict(list)
     for item in items:
@@ -227,9 +227,26 @@ def _beyond_the_sample(items, backend):
         kept = {
             (first + len(cases) * i // CASES) % len(cases) for i in range(CASES)
         }
-        if not _is_for_all(cases[0]) and backend != COMPILE[turn]:
+        if turns and not _is_for_all(cases[0]) and backend != COMPILE[turn]:
             kept = set()
         yield from (case for i, case in enumerate(cases) if i not in kept)
+
+
+def _is_for_thorough(path, backend):
+    """Whether what is in a file is for a thorough run of this backend."""
+    return (
+        backend in COMPILE
+        and path.name not in BUT
+        and any(map(path.is_relative_to, ON_PYTORCH))
+    )
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Without what would be left out: it takes its time to import."""
+    backend = os.environ.get("KERAS_BACKEND")
+    if "thorough" in config.option.markexpr or collection_path.suffix != ".py":
+        return None
+    return True if _is_for_thorough(collection_path, backend) else None
 
 
 def _is_for_all(item):
@@ -257,12 +274,10 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.filterwarnings("ignore"))
     if backend in COMPILE:
         for item in items:
-            if item.path.name not in BUT and any(
-                map(item.path.is_relative_to, ON_PYTORCH)
-            ):
+            if _is_for_thorough(item.path, backend):
                 item.add_marker("thorough")
-        # The few tests of float64 are a process of their own.
-        for item in () if x64 else _beyond_the_sample(items, backend):
+        # The few tests of float64 have a process of their own, and no turns.
+        for item in _beyond_the_sample(items, backend, turns=not x64):
             item.add_marker("thorough")
     if "thorough" not in config.option.markexpr:
         leave_out("thorough")

@@ -7,7 +7,7 @@ import pytest
 from keras_xent.callbacks import MarginSchedule
 from keras_xent.layers import CosineHead
 from keras_xent.losses import LinearCrossentropy
-from tests.testing import normal, to_numpy
+from tests.testing import normal, thorough_on, to_numpy
 
 X, Y = normal(6, 4), np.arange(6) % 3
 
@@ -45,6 +45,7 @@ def test_the_loss_of_an_epoch_is_that_of_its_margin(jit_compile):
         np.testing.assert_allclose(loss, to_numpy(expected), rtol=1e-5)
 
 
+@thorough_on("jax")
 def test_training_that_goes_on_finds_the_share_of_its_epoch():
     made = model()
     history = fit(made, MarginSchedule(4), initial_epoch=3, epochs=6)

@@ -10,6 +10,7 @@ from keras_xent.callbacks import TuneThreshold, tune_threshold
 from keras_xent.layers import MatchDecision
 from keras_xent.metrics import MatchAccuracy
 from keras_xent.ops.distance import pairwise_cosine, pairwise_euclidean
+from tests.testing import thorough_on
 
 
 class SetScale(keras.callbacks.Callback):
@@ -342,6 +343,7 @@ def test_no_other_threshold_warns(match, scales, options):
         (pairwise_euclidean, 4),
     ],
 )
+@thorough_on("jax")
 def test_all_pairs_of_the_whole_set_count(monkeypatch, distance, block):
     monkeypatch.setattr(tune_threshold, "_BLOCK", block)
     rng = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_xent import callbacks, layers, losses, metrics
-from tests.testing import normal
+from tests.testing import normal, thorough_on
 
 # Numbers at random, which no threshold parts.
 pytestmark = pytest.mark.filterwarnings("ignore:The tuned threshold")
@@ -43,6 +43,7 @@ def test_behind_a_cosine_head_the_embeddings_are_searched():
     assert found.map_at_r != pytest.approx(of_cosines.map_at_r)
 
 
+@thorough_on("jax")
 def test_behind_a_cosine_head_the_threshold_is_that_of_embeddings():
     model, embedding = classifier()
     tuner = callbacks.TuneThreshold(

@@ -24,7 +24,7 @@ from tests.diagnosis.cases import (
     only,
     stack,
 )
-from tests.testing import normal
+from tests.testing import normal, thorough_on
 
 Dense = layers.Dense
 
@@ -96,6 +96,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("name", KINDS)
+@thorough_on("jax")
 def test_not_a_bit_of_the_state_is_changed(name):
     model = compiled(kind(name), SPARSE, "adam", metrics=["accuracy"])
     fit(model)
@@ -370,6 +371,7 @@ def test_mixed_precision(policy, trained):
     assert same(state(model), before)
 
 
+@thorough_on("jax")
 def test_the_rows_of_the_batch_come_from_everywhere():
     seen = []
 

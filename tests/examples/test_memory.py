@@ -44,6 +44,7 @@ def peak_of(script):
     return float(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.thorough
 def test_the_peak_is_what_came_and_went():
     assert 240 < peak_of(COME_AND_GO) < 600
 
@@ -142,5 +143,6 @@ print(peak())
     memory.on_gpu() or not hasattr(ctypes.CDLL(None), "malloc_trim"),
     reason="the C library keeps what was freed, or a GPU is asked",
 )
+@pytest.mark.thorough
 def test_what_was_freed_and_given_back_counts_again():
     assert 240 < peak_of(FREED) < 600

@@ -171,6 +171,7 @@ def test_what_is_compared_is_what_was_trained(simple, capsys, loss):
 
 @torch_only
 @pytest.mark.parametrize(("rate", "speaks"), [(0.0, True), (0.01, False)])
+@pytest.mark.thorough
 def test_a_loss_that_does_not_fall_is_diagnosed(
     simple, monkeypatch, capsys, rate, speaks
 ):
@@ -410,6 +411,7 @@ def equal_error_rate(compare, data):
 
 @pytest.mark.skipif(not ARABIC.is_dir(), reason="../shared/data is absent")
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="takes long to compile")
+@pytest.mark.thorough
 def test_unseen_voices_are_told_apart_better_than_by_the_baseline(
     arabic, monkeypatch
 ):

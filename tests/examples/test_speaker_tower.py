@@ -141,7 +141,13 @@ def test_the_scale_of_the_logits_is_fixed():
     )
 
 
-@pytest.mark.parametrize("loss", speaker_tower.LOSSES)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(loss, marks=[pytest.mark.thorough] * (i > 0))
+        for i, loss in enumerate(speaker_tower.LOSSES)
+    ],
+)
 def test_training_lowers_the_loss(loss):
     recipe = dataclasses.replace(SMALL, loss=loss, epochs=30, masks=False)
     data = voices()

@@ -5,7 +5,7 @@ import scipy.stats
 
 from keras_xent import losses
 from tests.ops.test_correlation import formula
-from tests.testing import gradient, normal, to_numpy, with_mask
+from tests.testing import gradient, normal, thorough_on, to_numpy, with_mask
 
 SIZE = 9
 MAKE = {
@@ -94,6 +94,7 @@ def test_along_axis_1_every_row_is_a_list(name):
 
 
 @each_loss
+@thorough_on("jax")
 def test_lists_of_several_lengths_are_masked(name):
     """Padding holds anything; a list of nothing else counts nowhere."""
     targets, scores = normal(2, SIZE), normal(2, SIZE, seed=1)

@@ -11,7 +11,14 @@ from keras import layers
 from keras_xent import ops
 from keras_xent.layers import LinearHead
 from keras_xent.losses import LinearCrossentropy, SparseSoftmaxCrossentropy
-from tests.testing import BACKEND, gradient, normal, only_on, to_numpy
+from tests.testing import (
+    BACKEND,
+    gradient,
+    normal,
+    only_on,
+    thorough_on,
+    to_numpy,
+)
 
 WORDS, SIZE, STEPS, ROWS = 20, 4, 3, 8
 TOKENS = np.random.default_rng(0).integers(1, WORDS, (ROWS, STEPS))
@@ -174,6 +181,7 @@ def built_head(**kwargs):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("weighted", [False, True])
+@thorough_on("jax")
 def test_every_option_is_that_of_the_loss_of_logits(options, weighted):
     head, x = built_head(), normal(ROWS, STEPS, SIZE)
     weight = np.arange(ROWS, dtype="float32")[:, None] if weighted else None

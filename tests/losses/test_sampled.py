@@ -6,7 +6,7 @@ import pytest
 
 from keras_xent import losses, ops
 from keras_xent.layers import LinearHead
-from tests.testing import BACKEND, gradient, normal, to_numpy
+from tests.testing import BACKEND, gradient, normal, thorough_on, to_numpy
 
 CLASSES, SIZE, ROWS = 40, 16, 16
 LABELS = (np.arange(ROWS) ** 2) % CLASSES
@@ -126,6 +126,7 @@ def test_hits_stay_where_a_sample_is_drawn_with_replacement(unique):
         assert value() == pytest.approx(np.log(CLASSES), abs=0.2)
 
 
+@thorough_on("jax")
 def test_with_replacement_the_optimum_is_the_distribution_of_the_labels():
     """Three classes and a bias alone; all samples, each with its chance."""
     shares, size = np.array([0.7, 0.2, 0.1]), 3
@@ -162,6 +163,7 @@ def test_with_replacement_the_optimum_is_the_distribution_of_the_labels():
 
 @each_loss
 @pytest.mark.parametrize("where", ["head", "loss", None])
+@thorough_on("jax")
 def test_the_precision_of_head_or_loss_is_that_of_the_products(cls, where):
     """On the sample in training, and on all classes otherwise."""
 

@@ -11,7 +11,7 @@ from scipy.special import expit, softmax
 from sklearn.calibration import calibration_curve
 
 from keras_xent.metrics import ExpectedCalibrationError, ReliabilityDiagram
-from tests.testing import normal, to_numpy
+from tests.testing import normal, thorough_on, to_numpy
 
 # Batches are of one size: for each other one JAX compiles all steps anew.
 N, K, HALF = 600, 4, 300
@@ -56,6 +56,7 @@ def top(p=P, labels=LABELS):
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
+@thorough_on("jax")
 def test_top_label_and_equal_width_are_those_of_torchmetrics(norm):
     functional = pytest.importorskip("torchmetrics.functional.classification")
     torch = pytest.importorskip("torch")

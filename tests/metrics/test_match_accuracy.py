@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 import keras_xent
 from keras_xent.metrics import MatchAccuracy
+from tests.testing import thorough_on
 
 NAN = float("nan")
 quick = settings(max_examples=20, deadline=None)
@@ -125,6 +126,7 @@ def test_distances_and_their_negatives_as_similarities_agree(balanced, seed):
 
 @quick
 @given(seed=st.integers(0, 10_000))
+@thorough_on("jax")
 def test_merging_equals_one_pass_in_any_order(seed):
     match, score, weight = random_pairs(n=40, seed=seed)
     order = np.random.default_rng(seed).permutation(40)

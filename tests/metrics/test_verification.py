@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.testing import thorough_on
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -28,6 +30,7 @@ def measured():
 @pytest.mark.parametrize(
     "name", ["Gaussian", "in [0, 1e-6]", "cosine in [0.98, 1], linear bins"]
 )
+@thorough_on("jax")
 def test_figures_are_those_of_scikit_learn_on_raw_scores(name, measured):
     found = measured.deviations(name, count=100_000)
     assert found["held"] == 1

@@ -36,6 +36,7 @@ from tests.testing import (
     gradients,
     normal,
     only_on,
+    thorough_on,
     to_numpy,
 )
 
@@ -325,6 +326,7 @@ def test_shards_of_the_columns_make_one_pass(columns):
 @pytest.mark.float64
 @each_case
 @each_way
+@thorough_on("tensorflow")
 def test_gradients_agree_with_finite_differences(case, way):
     function = of_blocks(way, case, block_size=3)
     arrays = arguments(case, 1, "float64")

@@ -9,6 +9,7 @@ from tests.testing import (
     finite_differences,
     gradient,
     normal,
+    thorough_on,
     to_numpy,
 )
 
@@ -429,6 +430,7 @@ def test_names_are_no_ids():
         (ops.pair_hinge, {"distance": lambda x: abs(x[:, None, 0] - x[:, 0])}),
     ],
 )
+@thorough_on("jax")
 def test_some_rows_are_those_of_all(op, options):
     labels = np.array([0, 1, 1, 2, 0, 0, 1, 0, np.nan])
     weight = np.array([1, 2, 0, 0.5, 1, 3, 0.1, 1, 1], "float32")

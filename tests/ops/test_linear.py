@@ -153,6 +153,7 @@ def test_it_equals_the_formula_and_its_gradients_those_of_logits(
 
 @pytest.mark.float64
 @each_option
+@thorough_on("tensorflow")
 def test_gradients_agree_with_finite_differences(options):
     labels, *factors = problem("float64")
     finite = factors[2] > -np.inf
@@ -303,6 +304,7 @@ def test_many_low_precision_rows_do_not_stall_a_sum(dtype):
 
 @thorough_on("tensorflow")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@thorough_on("tensorflow")
 def test_many_low_precision_classes_do_not_stall_a_sum(dtype):
     """1023 shares of 1/1024, each of a block of its own, nearly make 1."""
     classes = 1024

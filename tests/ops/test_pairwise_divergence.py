@@ -12,6 +12,7 @@ from tests.testing import (
     finite_differences,
     gradient,
     normal,
+    thorough_on,
     to_numpy,
 )
 
@@ -141,6 +142,7 @@ def test_a_constant_added_to_all_logits_of_a_row_changes_nothing(x, shift):
     )
 
 
+@thorough_on("jax")
 def test_entries_masked_in_both_rows_cost_nothing():
     p, q = normal(2, 5).copy(), normal(2, 5, seed=1).copy()
     p[:, 2] = q[:, 2] = -np.inf

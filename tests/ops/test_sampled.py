@@ -15,6 +15,7 @@ from tests.testing import (
     gradients,
     normal,
     only_on,
+    thorough_on,
     to_numpy,
 )
 
@@ -200,6 +201,7 @@ def test_a_sample_of_all_other_classes_is_the_full_softmax():
 
 
 @pytest.mark.parametrize("unique", [True, False])
+@thorough_on("tensorflow")
 def test_the_gradient_approaches_the_full_one_as_the_sample_grows(unique):
     """The mean over many samples, which only log E can make right."""
     classes, rows, samples = 200, 8, 60

@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from keras_xent import ops
-from tests.testing import compiled, normal, to_numpy
+from tests.testing import compiled, normal, thorough_on, to_numpy
 
 N, K = 64, 5
 LOGITS = normal(N, K, scale=2.0)
@@ -106,6 +106,7 @@ def test_one_miss_by_a_hair_is_still_found():
     assert expected < 0.2
 
 
+@thorough_on("jax")
 def test_where_all_is_right_more_confidence_is_always_better():
     labels = LOGITS.argmax(axis=1)
     assert fit(labels, LOGITS) == 0
