@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from tests.calls import ROWS
-from tests.testing import to_numpy
+from tests.testing import BACKEND, to_numpy
 
 # What data means that says nothing, or that is another right call.
 NOTHING, ANOTHER = "nothing", "another"
@@ -189,6 +189,7 @@ VALUES = [
     16777217.0, 300.0, -0.0, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, -1.0, 1e-40,
 ]  # fmt: skip
 FAR = 100
+SMALLEST = np.finfo("float32").smallest_normal
 
 
 def change_value(bad, name, pick):
@@ -201,7 +202,11 @@ def change_value(bad, name, pick):
     narrow = x.dtype.kind == "f" and not 3e38 < abs(value) < np.inf
     x = x.astype(x.dtype if narrow else "float64")
     x[row] = value
-    if not _is_right(bad.call, role, value):
+    if BACKEND == "jax" and role == "class ids" and 0 < abs(value) < SMALLEST:
+        # XLA takes it for 0. On the host it is an error.
+        bad.means[name] = _right(bad, name)[1].copy()
+        bad.means[name][row] = 0
+    elif not _is_right(bad.call, role, value):
         bad.rows.add(row)
         bad.means[name] = _right(bad, name)[1]
     elif role in ("ids", "names"):
