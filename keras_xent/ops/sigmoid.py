@@ -310,8 +310,8 @@ def _impossible(targets):
     return (targets < 0) | (targets > 1)
 
 
-# TensorFlow differentiates the gradient as it is written: at 0 all of these take
-# the side of the numbers below, so that what they make has its derivative there.
+# TensorFlow differentiates the gradient as it is written: at 0 these take the
+# side of the numbers below, all of them, so that their sums are right there.
 
 
 def _rest(x):
