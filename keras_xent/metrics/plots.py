@@ -135,7 +135,8 @@ def cost(metric, rates, ax):
         )
     _mark_threshold(metric, ax, bars)
     if metric.histogram.split is None:  # else there is no other threshold
-        best, least = metric._threshold_of(measure), total.min()
+        best = metric._threshold_of(measure, metric._exact_curve())
+        least = total.min()
         place, note, _ = _in_picture(best, bars)
         ax.plot(
             *(place, least, "o"),

@@ -161,11 +161,13 @@ class VerificationMetrics(ThresholdMetric):
         self,
     ) -> dict[str, tuple[float, float]]:
         """What exact scores, without bins, may give, for each figure."""
-        return self._each(self._bounds_of)
+        curve = self._exact_curve()
+        return self._each(lambda measure: self._bounds_of(measure, curve))
 
     def thresholds(self) -> dict[str, float]:
         """The threshold that each figure implies, a dict of floats."""
-        found = self._each(self._threshold_of)
+        curve = self._exact_curve()
+        found = self._each(lambda measure: self._threshold_of(measure, curve))
         if self._own["threshold"] is not None:
             found[f"{self.name}_detection_cost"] = self._own["threshold"]
         return found
