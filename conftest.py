@@ -256,10 +256,10 @@ def _is_for_all(item):
 
 def pytest_collection_modifyitems(config, items):
     def leave_out(mark):
-        elsewhere = [item for item in items if item.get_closest_marker(mark)]
+        elsewhere = {item for item in items if item.get_closest_marker(mark)}
         if elsewhere:
-            config.hook.pytest_deselected(items=elsewhere)
-            items[:] = [item for item in items if item not in set(elsewhere)]
+            config.hook.pytest_deselected(items=list(elsewhere))
+            items[:] = [item for item in items if item not in elsewhere]
 
     backend = os.environ.get("KERAS_BACKEND")
     # Here float64 is a switch that is thrown before the import.

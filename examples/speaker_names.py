@@ -38,10 +38,12 @@ def readable(names):
     fonts = ["DejaVu Sans"]  # comes with matplotlib
     missing = {letter for name in names for letter in name}
     missing -= letters(font_manager.findfont(fonts[0]))
-    for font, path in installed() if missing else ():
-        if missing & letters(path):
+    for font in installed() if missing else ():
+        # Of its faces the one that draws: a bold one may have other letters.
+        has = letters(font_manager.findfont(font))
+        if missing & has:
             fonts.append(font)
-            missing -= letters(path)
+            missing -= has
     return fonts, [
         "".join(
             f"#U{ord(letter):04x}" if letter in missing else letter
@@ -52,13 +54,11 @@ def readable(names):
 
 
 def installed():
-    """All fonts and their files, those without serifs first."""
-    files = {}
-    for font in font_manager.fontManager.ttflist:
-        # The last resort has a box for everything.
-        if "Last Resort" not in font.name and "Emoji" not in font.name:
-            files.setdefault(font.name, font.fname)
-    return sorted(files.items(), key=lambda item: ("Sans" not in item[0], item))
+    """The names of all fonts, those without serifs first."""
+    names = {font.name for font in font_manager.fontManager.ttflist}
+    # The last resort has a box for everything.
+    names = {x for x in names if "Last Resort" not in x and "Emoji" not in x}
+    return sorted(names, key=lambda name: ("Sans" not in name, name))
 
 
 @functools.cache

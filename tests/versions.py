@@ -87,7 +87,7 @@ def make(folder, backend, which):
 
 def version(word):
     """One of `WHICH`, or a number."""
-    if word in WHICH or re.fullmatch(r"\d+(\.\d+)*", word):
+    if word in WHICH or re.fullmatch(r"\d+(\.\d+)*(rc\d+)?", word):
         return word
     names = ", ".join(WHICH)
     raise argparse.ArgumentTypeError(f"{word!r} is not {names} or a number")
