@@ -1,4 +1,4 @@
-"""What the transforms of PyTorch and JAX make of every operation."""
+"""What the transforms of each framework make of every operation."""
 
 import keras
 import numpy as np
@@ -9,6 +9,13 @@ from tests.contract import OPS
 from tests.testing import gradient, normal, only_on, to_numpy
 
 DIFFERENTIABLE = [op for op in OPS if op.gradient]
+# Without the logits: on PyTorch, `create_graph=True` would keep them all.
+DIFFERENTIATED_ONCE = (
+    ops.linear_softmax_crossentropy,
+    ops.info_nce,
+    ops.sigmoid_contrastive,
+    ops.supervised_contrastive,
+)
 each_op = pytest.mark.parametrize("op", DIFFERENTIABLE, ids=str)
 
 
@@ -41,6 +48,52 @@ def test_vmap_and_grad_of_torch(op):
     close(torch.func.vmap(function)(tensors), values)
     grad = torch.func.grad(lambda x: function(x).sum())
     close(torch.stack([grad(x) for x in tensors]), gradients)
+
+
+@each_op
+@only_on("torch", "JAX's are asked by its Hessian")
+def test_gradients_of_gradients_of_torch_are_right_or_an_error(op):
+    import torch
+
+    if op.function is ops.spearman_loss:
+        pytest.skip("its temperature follows x, and is a constant to gradients")
+    function, two = of_last(op)
+
+    def slopes(x, again):
+        x = x.clone().requires_grad_(True)
+        total = function(x).sum()
+        return x, *torch.autograd.grad(total, x, create_graph=again)
+
+    x = torch.tensor(two[0], dtype=torch.float64)
+    if op.function in DIFFERENTIATED_ONCE:
+        with pytest.raises(NotImplementedError, match="`create_graph=True`"):
+            slopes(x, True)
+        return
+    v = torch.as_tensor(normal(*x.shape), dtype=x.dtype)
+    leaf, slope = slopes(x, True)
+    (product,) = torch.autograd.grad((slope * v).sum(), leaf)
+    step = 1e-6
+    after, before = (slopes(x + s * v, False)[1] for s in (step, -step))
+    truth = (after - before) / (2 * step)
+    np.testing.assert_allclose(product, truth, rtol=1e-4, atol=1e-6)
+
+
+@each_op
+@only_on("tensorflow", "TensorFlow's Jacobians")
+def test_jacobian_of_tensorflow(op):
+    """All rows at once, by the rules of `vectorized_map`, or one by one."""
+    import tensorflow as tf
+
+    function, two = of_last(op)
+    x = tf.Variable(two[0])
+    with tf.GradientTape(persistent=True) as tape:
+        y = tf.reshape(function(tf.convert_to_tensor(x)), (-1,))
+        y = tf.concat([y, 2 * y], axis=0)  # of one loss there is nothing to map
+    at_once, one_by_one = (
+        tape.jacobian(y, x, experimental_use_pfor=each)
+        for each in (True, False)
+    )
+    np.testing.assert_allclose(at_once, one_by_one, rtol=1e-3, atol=1e-4)
 
 
 @each_op

@@ -71,7 +71,7 @@ def soft_rank(
         gradient. Infinite entries have the first and the last ranks, equal ones
         the average, and no gradient. A NaN that counts, or a weight that is
         negative or not finite, makes all ranks of its list NaN, and their
-        gradient 0. There is no second derivative.
+        gradient 0.
 
     Raises:
         ValueError: if `x` is not floating point, shapes differ (nothing is
@@ -240,6 +240,7 @@ def _usual_temperature(x, weight):
 
 def _soft_ranks(x, weight, temperature):
     """Ranks along the last axis and their gradient, for `custom_gradient`."""
+    given = x, weight, temperature
     order = ops.argsort(x, axis=-1)
     x, weight = _take(x, order), _take(weight, order)
     before, after = x[..., :-1], x[..., 1:]
@@ -256,6 +257,10 @@ def _soft_ranks(x, weight, temperature):
     def grad(*arguments, upstream=None):
         if upstream is None:
             (upstream,) = arguments
+        if _keras.records_backward_pass():
+            return _keras.gradients(
+                lambda *given: _soft_ranks(*given)[0], given, upstream
+            )
         # With f = F′: dr_i/dx_i = Σ_j w_j f_ij / τ, dr_i/dx_k = −w_k f_ik / τ.
         # The entry itself is in both sums and cancels.
         upstream = _take(upstream, order)
@@ -281,14 +286,18 @@ def _kernel_sums(factors, amount):
         amount: `(..., n)`, a.
     """
 
+    sums = _both_ways(amount)
+    # Not −1: TensorFlow's `tape.jacobian` and `vectorized_map` take that for
+    # the axis of what they map (2.21, `_convert_roll`).
+    last = len(sums.shape) - 1
+
     def step(shift, product, sums):
         """Sums over `shift` entries become sums over twice as many."""
-        product = product * ops.roll(product, shift // 2, axis=-1)
-        sums = sums + product * ops.roll(sums, shift, axis=-1)
+        product = product * ops.roll(product, shift // 2, axis=last)
+        sums = sums + product * ops.roll(sums, shift, axis=last)
         return 2 * shift, product, sums
 
-    sums = _both_ways(amount)
-    state = (2, factors, sums + factors * ops.roll(sums, 1, axis=-1))
+    state = (2, factors, sums + factors * ops.roll(sums, 1, axis=last))
     size = amount.shape[-1]
     if size is None:
         size = ops.shape(amount)[-1]
