@@ -36,7 +36,7 @@ VARIANTS = {
     "no voices at other speeds": {"speeds": ()},
     "no masks": {"masks": False},
     "no noise": {"background": False},
-    "no equaliser": {"equalizer": 0.0},
+    "no equalizer": {"equalizer": 0.0},
     "crops of 0.6 s": {"crop": 60, "crop_share": 0.0},
     "margin 4": {"margin": 4.0},
     "free scale of the logits": {"logit_scale": None},
@@ -62,7 +62,7 @@ VARIANTS = {
 }
 
 
-def pre_emphasised(samples, rate):
+def pre_emphasized(samples, rate):
     return np.append(samples[:1], samples[1:] - 0.97 * samples[:-1])
 
 
@@ -84,7 +84,7 @@ def trimmed(decibels):
 
 SOUNDS = {
     "as recorded": lambda samples, rate: samples,
-    "pre-emphasis of 0.97": pre_emphasised,
+    "pre-emphasis of 0.97": pre_emphasized,
     "trimmed 25 dB below the loudest": trimmed(25),
     "trimmed 35 dB below the loudest": trimmed(35),
     "trimmed 45 dB below the loudest": trimmed(45),

@@ -54,7 +54,7 @@ class LogMel(keras.layers.Layer):
         x = inside * (x - ops.sum(x, axis=1, keepdims=True) / n)
         level = ops.sqrt(ops.sum(x * x, axis=1, keepdims=True) / n)
         x = x / ops.maximum(level, SILENT)
-        power = self.mel(x)[:, :, :frames]  # centred windows: one too many
+        power = self.mel(x)[:, :, :frames]  # centered windows: one too many
         return counts[:, :, None] * ops.log(
             ops.transpose(power, (0, 2, 1)) + FLOOR
         )

@@ -13,7 +13,7 @@ on validation data turns the distance into a decision.
 *On recordings* (`--data`), the tower hears what changes from frame to frame of
 a log-mel spectrogram, and a linear path beside it what stays: long-term
 statistics, with the variation within a speaker whitened away (LDA). Both make
-one embedding. Two embeddings are compared by their cosine, normalised by how
+one embedding. Two embeddings are compared by their cosine, normalized by how
 alike each is to the training utterances (AS-norm). A few dozen voices teach a
 deep tower little about others; the linear path has few parameters, and voices
 played faster and slower are more voices to learn from. The threshold is tuned

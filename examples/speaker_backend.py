@@ -72,7 +72,7 @@ def root(variance):
 
 
 def discriminant(statistics, speaker, shrinkage):
-    """Kernel and bias of the LDA of standardised rows, centred.
+    """Kernel and bias of the LDA of standardized rows, centered.
 
     The between-speaker directions, with the variation within a speaker
     whitened; Fisher, 1936.
@@ -115,12 +115,12 @@ def embedding_model(tower, parts, recipe):
     rows = np.concatenate([rows for rows, _ in found])
     speaker = np.concatenate([data.segment_speaker for data in parts])
     natural = len(parts[0].rows)
-    centre = layers.Normalization(
+    center = layers.Normalization(
         mean=found[0][1].mean(axis=0).tolist(),
         variance=[1.0] * deep.shape[1],
-        name="centre",
+        name="center",
     )
-    weighted = [(recipe.deep, centre(deep))]
+    weighted = [(recipe.deep, center(deep))]
     paths = [("lda", 1 - recipe.varied, natural)]
     paths.append(("lda_of_speeds", recipe.varied, len(rows)))
     if len(parts) == 1:
@@ -142,7 +142,7 @@ def embedding_model(tower, parts, recipe):
 
 @SERIALIZE
 class CohortScore(keras.layers.Layer):
-    """Cosine of two embeddings after adaptive score normalisation.
+    """Cosine of two embeddings after adaptive score normalization.
 
     How much more alike two utterances are than each is to the `nearest` most
     similar ones of a cohort, in standard deviations; the mean over both. As
@@ -160,13 +160,13 @@ class CohortScore(keras.layers.Layer):
     def call(self, embeddings):
         a, b = embeddings
         cosine = ops.sum(a * b, axis=1, keepdims=True)
-        return normalised(cosine, self.moments(a), self.moments(b))
+        return normalized(cosine, self.moments(a), self.moments(b))
 
     def every(self, a, b):
         """The scores of every row of `a` with every row of `b`."""
         cosine = ops.matmul(a, ops.transpose(b))
         of_columns = map(ops.transpose, self.moments(b))
-        return normalised(cosine, self.moments(a), of_columns)
+        return normalized(cosine, self.moments(a), of_columns)
 
     def moments(self, rows):
         cosines = ops.matmul(rows, ops.transpose(self.cohort))
@@ -181,7 +181,7 @@ class CohortScore(keras.layers.Layer):
         return {**super().get_config(), **config}
 
 
-def normalised(cosine, of_a, of_b):
+def normalized(cosine, of_a, of_b):
     """The mean over both sides, each in its own means and deviations."""
     (mean_a, deviation_a), (mean_b, deviation_b) = of_a, of_b
     return (
@@ -272,7 +272,7 @@ class Baseline:
     """What can be had without deep learning.
 
     Mean and deviation of each utterance's log-mels, LDA, and the cosine, or
-    the cosine with normalised scores.
+    the cosine with normalized scores.
     """
 
     def __init__(self, data, seed):

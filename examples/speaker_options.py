@@ -53,7 +53,7 @@ def parse(arguments):
     add(
         "--backend",
         choices=BACKENDS,
-        help="compare embeddings by normalised scores, by their cosine, or the "
+        help="compare embeddings by normalized scores, by their cosine, or the "
         "fingerprints by their divergence (default: none for the vowels)",
     )
     add(

@@ -243,11 +243,11 @@ def det_curves(results):
 
 
 def looks(results):
-    """Of the curves: ours in colors, the baseline's grey and dashed."""
+    """Of the curves: ours in colors, the baseline's gray and dashed."""
     ours = [result.mode for result in results if not is_baseline(result)]
-    bright, grey = iter(colors(len(ours))), iter(["#777777", "#b0b0b0"] * 99)
+    bright, gray = iter(colors(len(ours))), iter(["#777777", "#b0b0b0"] * 99)
     return [
-        {"color": next(grey), "linestyle": "--", "zorder": 1.5}
+        {"color": next(gray), "linestyle": "--", "zorder": 1.5}
         if is_baseline(result)
         else {"color": next(bright), "linestyle": "-"}
         for result in results

@@ -74,7 +74,7 @@ def build_tower(data, recipe):
 
 
 def lstm(data, recipe):
-    """Two bidirectional LSTM layers over normalised frames."""
+    """Two bidirectional LSTM layers over normalized frames."""
     layers = keras.layers
     step = -(-len(data.rows) // MOST_SEGMENTS)
     frames = data.batch(slice(None, None, step))
@@ -308,9 +308,9 @@ def augment(x, crop, recipe, rng):
             np.pi / bands * np.outer(range(4), np.arange(bands) + 0.5)
         )
         x = x + (rng.normal(0, recipe.equalizer, (n, 4)) @ waves)[:, None]
-    if recipe.background:  # a steady noise of some colour
-        colour = rng.normal(size=(n, 1, 1)) * np.linspace(-1, 1, bands)
-        noise = level + rng.uniform(-6, 0, (n, 1, 1)) + colour
+    if recipe.background:  # a steady noise of some color
+        color = rng.normal(size=(n, 1, 1)) * np.linspace(-1, 1, bands)
+        noise = level + rng.uniform(-6, 0, (n, 1, 1)) + color
         noise = noise + 0.3 * rng.normal(size=x.shape)
         x = np.where(rng.random((n, 1, 1)) < 0.5, np.logaddexp(x, noise), x)
     if recipe.masks:

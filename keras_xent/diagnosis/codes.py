@@ -53,7 +53,7 @@ REST = {
     "dead-gradient": "a layer gets no gradient",
     "vanishing-gradient": "the first of many layers get hardly any",
     "saturated": "outputs or losses lie where nothing changes them",
-    "zero-initialised": "units that are equal and stay equal",
+    "zero-initialized": "units that are equal and stay equal",
 }
 
 # All that `diagnose` looks for.

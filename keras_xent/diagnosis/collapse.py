@@ -46,7 +46,7 @@ def collapsed(evidence, output):
         return
     for rows in _towers(output):
         distances = embeddings.between(rows, distance)
-        # Zeros have no direction; `zero-initialised` says why they are zero.
+        # Zeros have no direction; `zero-initialized` says why they are zero.
         if not distances.size or not np.isfinite(distances).all():
             continue
         if not np.any(rows) and (
@@ -224,7 +224,7 @@ def _limit_of(evidence):
 
 
 def _has_zero_kernel(model):
-    """Whether zeros have a reason of their own: `zero-initialised`."""
+    """Whether zeros have a reason of their own: `zero-initialized`."""
     return any(
         len(variable.shape) > 1 and not np.any(host(variable))
         for variable in model.trainable_variables

@@ -85,7 +85,7 @@ def diagnose(
     | `dead-gradient` | a layer gets no gradient |
     | `vanishing-gradient` | the first of many layers get hardly any |
     | `saturated` | outputs or losses lie where nothing changes them |
-    | `zero-initialised` | units that are equal and stay equal |
+    | `zero-initialized` | units that are equal and stay equal |
 
     Args:
         model: A compiled and built model: functional, sequential or subclassed,

@@ -374,7 +374,7 @@ def _equal_units(evidence):
         return
     first, weights = equal[0]
     yield Finding(
-        "zero-initialised",
+        "zero-initialized",
         ERROR,
         f"layer {first.path.rpartition('/')[0]!r}",
         "All units of a layer have the same weights and the same gradient: "
@@ -384,6 +384,6 @@ def _equal_units(evidence):
             "units": weights.shape[-1],
             "largest weight": float(np.abs(weights).max()),
         },
-        "The kernel was initialised with zeros or another constant.",
+        "The kernel was initialized with zeros or another constant.",
         _APART,
     )

@@ -179,7 +179,7 @@ def _reshaped(evidence, name, given, wanted):
         and (wanted[-1:] != (3,))
     ):
         return (
-            "Colour images for a model of grey ones.",
+            "Color images for a model of gray ones.",
             f"{name} = {name}[..., :3].mean(axis=-1)",
         )
     if (
@@ -188,7 +188,7 @@ def _reshaped(evidence, name, given, wanted):
         and (given[-1:] == (1,) and wanted[-1:] == (3,))
     ):
         return (
-            "Grey images for a model of colours.",
+            "Gray images for a model of colors.",
             f"{name} = np.repeat({name}, 3, axis=-1)",
         )
     cause = "keras.Input was given another shape than the data have: a column "

@@ -176,7 +176,7 @@ def _all_by_sorting(distance, partner, other, margin):
     """Mean of max(0, d_ip + m − d_io), without a loop over the triplets.
 
     On the line of a row, with its partners moved by the margin, what lies
-    between two neighbouring points is part of the cost of every partner that is
+    between two neighboring points is part of the cost of every partner that is
     behind it and every other that is before it. All terms are positive.
     """
     dtype = distance.dtype

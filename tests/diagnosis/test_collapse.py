@@ -230,4 +230,4 @@ def test_outputs_that_begin_alike_are_no_embeddings(loss, y, units):
 
 def test_a_kernel_of_zeros_has_a_code_of_its_own():
     case = of_rows(TripletHinge(MARGIN), kernel_initializer="zeros")
-    assert codes(*case) == ["zero-initialised"]
+    assert codes(*case) == ["zero-initialized"]

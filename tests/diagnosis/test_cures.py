@@ -222,7 +222,7 @@ CASES = {
         ),
     ),
     "zeros": (
-        "zero-initialised",
+        "zero-initialized",
         lambda: stack(
             Dense(5, "tanh", kernel_initializer="zeros"),
             Dense(3, kernel_initializer="zeros"),

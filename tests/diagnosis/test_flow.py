@@ -436,8 +436,8 @@ def equal(kernel, *ends):
         "a filter": (lambda: filters("zeros"), lambda: filters("he_normal")),
     }
 )
-def test_zero_initialised(broken, healthy):
-    assert codes(*broken()) == ["zero-initialised"]
+def test_zero_initialized(broken, healthy):
+    assert codes(*broken()) == ["zero-initialized"]
     assert codes(*healthy()) == []
 
 

@@ -146,9 +146,9 @@ def wide(width=4):
         (lambda: wide(192), IMAGES, "flattened"),
         (lambda: convolved((8, 8, 3)), IMAGES.reshape(32, -1), "other way"),
         (lambda: convolved((8, 8, 3)), IMAGES.transpose(0, 3, 1, 2), "axes"),
-        (lambda: convolved((8, 8, 3)), IMAGES[..., :1], "Grey"),
+        (lambda: convolved((8, 8, 3)), IMAGES[..., :1], "Gray"),
     ],
-    ids=["narrow", "wide", "images", "rows", "channels first", "grey"],
+    ids=["narrow", "wide", "images", "rows", "channels first", "gray"],
 )
 def test_inputs_of_another_shape_are_found_and_cured(make, x, cause):
     model = make()

@@ -194,7 +194,7 @@ def unit_rows(count, seed, size=6):
 
 
 @pytest.mark.parametrize("nearest", [1, 4, 99])
-def test_a_score_is_normalised_by_the_nearest_of_the_cohort(nearest):
+def test_a_score_is_normalized_by_the_nearest_of_the_cohort(nearest):
     a, b, cohort = unit_rows(5, 0), unit_rows(5, 1), unit_rows(12, 2)
     layer = speaker_backend.CohortScore((12, 6), nearest)
     layer.cohort.assign(cohort)
@@ -277,10 +277,10 @@ def test_the_baseline_is_that_of_scikit_learn():
         for one in (means[0], averaged)
     )
     baseline = speaker_backend.Baseline(training, seed=0)
-    plain, normalised = baseline.compare(data).values()
+    plain, normalized = baseline.compare(data).values()
     np.testing.assert_allclose(plain, rows @ rows.T, atol=2e-3)
     expected = naive_scores(rows, rows, cohort, 24)
-    np.testing.assert_allclose(normalised, expected, rtol=5e-3, atol=2e-2)
+    np.testing.assert_allclose(normalized, expected, rtol=5e-3, atol=2e-2)
 
 
 # The saved model

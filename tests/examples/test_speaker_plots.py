@@ -154,7 +154,7 @@ def test_a_threshold_outside_is_pointed_at(similarity, threshold, edge):
 # Trade-offs
 
 
-def test_the_baseline_is_grey_and_dashed():
+def test_the_baseline_is_gray_and_dashed():
     results = [
         result(mode, group, spread=spread)
         for mode, spread in [("batch", 0.9), ("baseline", 1.2)]
@@ -173,9 +173,9 @@ def test_the_baseline_is_grey_and_dashed():
     ]
     for label, line in lines.items():
         red, green, blue = mpl.colors.to_rgb(line.get_color())
-        grey = red == green == blue
+        gray = red == green == blue
         dashed = line.get_linestyle() == "--"
-        assert (grey, dashed) == (("baseline" in label),) * 2
+        assert (gray, dashed) == (("baseline" in label),) * 2
     colors = {mpl.colors.to_hex(line.get_color()) for line in lines.values()}
     assert len(colors) == 4
 

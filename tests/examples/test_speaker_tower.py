@@ -56,7 +56,7 @@ def counting(x):
     return x[x.any(axis=1)].astype("float64")
 
 
-def test_each_band_is_centred_over_the_frames_that_count():
+def test_each_band_is_centered_over_the_frames_that_count():
     x = voices().segments
     x[0, 3] = 0  # a pause
     x[1] = 0

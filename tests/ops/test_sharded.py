@@ -25,7 +25,7 @@ LOGITS = {
     "margin": lambda: CosineLogits(
         ops.convert_to_tensor(8.0), ops.convert_to_tensor(0.3), 0.1
     ),
-    "sub-centres": lambda: CosineLogits(8.0, 0.2, 0.0, sub_centers=3),
+    "sub-centers": lambda: CosineLogits(8.0, 0.2, 0.0, sub_centers=3),
 }
 
 OPTIONS = {
