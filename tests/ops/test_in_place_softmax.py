@@ -237,3 +237,15 @@ def test_a_second_derivative_is_that_of_the_formula(kind, options):
         lambda x: _by_formula(targets, x, options).sum(), x, direction
     )
     assert_all_close([result], [expected], atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "dense"])
+def test_a_parameter_is_a_tensor_as_any_other(kind):
+    import torch
+
+    found = []
+    for make in (torch.Tensor.requires_grad_, torch.nn.Parameter):
+        x = make(torch.tensor(_logits()))
+        losses = _losses(kind, OPTIONS[-1])(x)
+        found.append([losses, *torch.autograd.grad(losses.sum(), x)])
+    assert all(map(torch.equal, *found))
