@@ -252,6 +252,20 @@ class Evidence:
         """All that is known: the data, or the batch."""
         return self.data or (self.x, self.y, self.sample_weight)
 
+    def name_of_labels(self, output):
+        """How the user writes the labels of an output: `y`, or a part of it."""
+        y = self.everything[1]
+        if isinstance(y, dict) and output.name in y:
+            return f"y[{output.name!r}]"
+        if not isinstance(y, (list, tuple)):
+            return "y"
+        # `fit` takes labels for all outputs, or for those that have a loss.
+        with_loss = [each is output for each in self.outputs]
+        here = (
+            output.index if len(y) > len(with_loss) else with_loss.index(True)
+        )
+        return f"y[{here}]"
+
     def of_data(self, rows):
         """Rows of the batch as they are numbered in the data."""
         if self.index is None:

@@ -1,5 +1,8 @@
 """`keras_xent.diagnose`: one batch, looked at from all sides."""
 
+import dataclasses
+import re
+
 import keras
 import numpy as np
 from keras import tree
@@ -211,7 +214,7 @@ class _Checks:
     def run(self, modules, looked_for, evidence):
         """Runs the checks of some modules; whether there is an error."""
         for module in modules:
-            self.add(module.findings(evidence))
+            self.add(_addressed(module.findings(evidence), evidence))
         self.looked_for.update(looked_for)
         return any(found.severity == ERROR for found in self.findings)
 
@@ -259,6 +262,21 @@ def _explained(evidence, error):
     if evidence.outputs:
         return list(shapes.of_error(evidence))
     return list(inputs.of_error(evidence, error))
+
+
+def _addressed(findings, evidence):
+    """Findings whose cures name the labels of an output as the user does."""
+    for found in findings:
+        here = [x for x in evidence.outputs if found.where.endswith(x.where)]
+        name = evidence.name_of_labels(here[0]) if here else "y"
+        # What is done to the labels of all outputs has "map_structure".
+        is_of_all = name in found.cure or "map_structure" in found.cure
+        if name != "y" and not is_of_all:
+            cure = re.sub(r"\by\b", name, found.cure)
+            if isinstance(evidence.everything[1], tuple) and name in cure:
+                cure = f"y = list(y)\n{cure}"
+            found = dataclasses.replace(found, cure=cure)
+        yield found
 
 
 def _check_model(model, batch_size):

@@ -105,7 +105,7 @@ def _nan_labels(evidence):
         labels = output.counted(output.labels, whole=True)
         rows = np.isnan(labels) & output.known(labels)
         if rows.any():
-            name = _name_of_labels(evidence, output)
+            name = evidence.name_of_labels(output)
             yield Finding(
                 "nonfinite-gradient",
                 ERROR,
@@ -116,16 +116,6 @@ def _nan_labels(evidence):
                 "Labels that are missing, or 0/0 in making them.",
                 data.without_bad_rows([name], *evidence.everything),
             )
-
-
-def _name_of_labels(evidence, output):
-    """How the user writes the labels of an output."""
-    for name, leaf in data.named(evidence.everything[1], "y"):
-        if len(leaf) == len(output.labels) and np.array_equal(
-            host(leaf), output.labels, equal_nan=True
-        ):
-            return name
-    return "y"
 
 
 def _first_nonfinite(evidence, numbers):

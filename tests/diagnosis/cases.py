@@ -146,6 +146,13 @@ def run_cure(report, namespace, epochs=5):
     return diagnose(model, x, y, sample_weight=weight)
 
 
+def repaired(code, model, x, y, *weight):
+    """What is found after the cure of the one finding, which has this code."""
+    report = look_at(model, x, y, *weight)
+    assert [found.code for found in report.findings] == [code]
+    return run_cure(report, {"model": model, "x": x, "y": y}, epochs=1).findings
+
+
 def two_towers(loss, head=None, x=PAIRS, y=None):
     """Two inputs, a tower for both, and a head that puts them side by side."""
     inputs = [keras.Input((4,)), keras.Input((4,))]

@@ -8,6 +8,7 @@ from keras import layers, ops
 from keras_xent import losses
 from keras_xent.layers import CosineHead
 from tests.diagnosis.cases import (
+    DENSE,
     FLAGS,
     IDS,
     ONE_HOT,
@@ -16,7 +17,7 @@ from tests.diagnosis.cases import (
     X,
     compiled,
     look_at,
-    run_cure,
+    repaired,
     stack,
 )
 from tests.testing import normal
@@ -53,6 +54,11 @@ def axis_0():
     inputs = keras.Input((4,))
     outputs = layers.Softmax(axis=0)(Dense(3)(inputs))
     return compiled(keras.Model(inputs, outputs), CE), X, IDS
+
+
+def of_metric(layer, loss, y, name):
+    metric = getattr(keras.metrics, name)() if name != "accuracy" else name
+    return stack(layer, loss=loss, y=y, metrics=[metric])
 
 
 def sequences(*ends, loss=BCE, y=FLAGS[:, 0]):
@@ -248,6 +254,111 @@ CASES = {
             y=np.tile(IDS % 2, 10),
         ),
     ),
+    "sigmoids of which some are not known": (
+        "targets-not-distribution",
+        lambda: stack(
+            Dense(3, "sigmoid"),
+            loss=BCE,
+            y=np.where(IDS[:, None] == 1, -1, SEVERAL),
+        ),
+    ),
+    "ids for one-hot rows in a metric": (
+        "metric-mismatch",
+        lambda: of_metric(Dense(3, "softmax"), CE, IDS, "CategoricalAccuracy"),
+    ),
+    "one-hot rows for ids in a metric": (
+        "metric-mismatch",
+        lambda: of_metric(
+            Dense(3), DENSE, ONE_HOT, "SparseCategoricalAccuracy"
+        ),
+    ),
+    "the largest of one logit": (
+        "metric-mismatch",
+        lambda: of_metric(Dense(1), YES_NO, FLAGS, "CategoricalAccuracy"),
+    ),
+    "the largest of one probability": (
+        "metric-mismatch",
+        lambda: of_metric(
+            Dense(1, "sigmoid"), BCE, FLAGS, "CategoricalAccuracy"
+        ),
+    ),
+    "among the five best of three": (
+        "metric-mismatch",
+        lambda: of_metric(
+            Dense(3), SPARSE, IDS, "SparseTopKCategoricalAccuracy"
+        ),
+    ),
+    "an accuracy of several numbers": (
+        "metric-mismatch",
+        lambda: of_metric(Dense(3), "mse", X[:, :3], "accuracy"),
+    ),
+    "two classes as numbers": (
+        "metric-mismatch",
+        lambda: of_metric(Dense(1), "mse", FLAGS, "accuracy"),
+    ),
+    "an accuracy of embeddings": (
+        "metric-mismatch",
+        lambda: of_metric(
+            Dense(3),
+            losses.SupervisedContrastive(),
+            IDS,
+            "SparseCategoricalAccuracy",
+        ),
+    ),
+    "a threshold for each of several classes": (
+        "metric-mismatch",
+        lambda: of_metric(Dense(3), DENSE, ONE_HOT, "BinaryAccuracy"),
+    ),
+    "a threshold for numbers": (
+        "metric-mismatch",
+        lambda: of_metric(Dense(1), "mse", X[:, :1], "BinaryAccuracy"),
+    ),
+    "ids from 1 and a void": (
+        "labels-out-of-range",
+        lambda: stack(
+            Dense(3), loss=SPARSE, y=np.where(VOID == 255, -1, IDS + 1)
+        ),
+    ),
+    "ids with gaps and a void": (
+        "labels-out-of-range",
+        lambda: stack(
+            Dense(3), loss=SPARSE, y=np.where(VOID == 255, -1, IDS * 10)
+        ),
+    ),
+    "-1 for a class": (
+        "labels-out-of-range",
+        lambda: stack(Dense(4), loss=SPARSE, y=IDS - 1),
+    ),
+    "counts of less than none": (
+        "nonfinite-gradient",
+        lambda: stack(Dense(1), loss="poisson", y=abs(X[:, :1])),
+    ),
+    "the logarithm of any number": (
+        "nonfinite-gradient",
+        lambda: stack(
+            Dense(1), loss=lambda y, p: -y * ops.log(p), y=FLAGS * 1.0
+        ),
+    ),
+    "a loss that is flat": (
+        "dead-gradient",
+        lambda: stack(
+            Dense(1),
+            loss=lambda y, p: ops.relu(-1000 - p) + 0 * y,
+            y=FLAGS * 1.0,
+        ),
+    ),
+    "one unit for classes": (
+        "single-class",
+        lambda: stack(Dense(1, "softmax"), loss=CE),
+    ),
+    "one unit for numbers of each step": (
+        "single-class",
+        lambda: sequences(
+            Dense(1, "softmax"),
+            loss="categorical_crossentropy",
+            y=3 * normal(32, 5, 1),
+        ),
+    ),
     "a scale of 1": (
         "temperature-out-of-reach",
         lambda: stack(
@@ -261,11 +372,89 @@ CASES = {
 
 @pytest.mark.parametrize(("code", "broken"), CASES.values(), ids=list(CASES))
 def test_the_cure_repairs_the_model(code, broken):
-    model, x, y, *weight = broken()
-    report = look_at(model, x, y, *weight)
-    assert [found.code for found in report.findings] == [code]
-    names = {"model": model, "x": x, "y": y}
-    assert run_cure(report, names, epochs=1).findings == ()
+    assert repaired(code, *broken()) == ()
+
+
+def two(first, second, losses, y, **options):
+    """Two outputs, in what contains the labels: a dictionary or a list."""
+    inputs = keras.Input((4,))
+    hidden = first(inputs)
+    outputs = [hidden, second(hidden)]
+    if isinstance(y, dict):
+        outputs = dict(zip(y, outputs, strict=True))
+    return compiled(keras.Model(inputs, outputs), losses, **options), X, y
+
+
+SOME_IDS = np.where(IDS == 2, 5, IDS)
+OF_SEVERAL = {
+    "a loss by name": (
+        "logits-as-probabilities",
+        lambda: two(
+            Dense(4), Dense(3), {"a": "mse", "b": CE}, {"a": X, "b": IDS}
+        ),
+    ),
+    "a loss in a list": (
+        "logits-as-probabilities",
+        lambda: two(Dense(4), Dense(3), ["mse", CE], [X, IDS]),
+    ),
+    "labels by name": (
+        "labels-out-of-range",
+        lambda: two(
+            Dense(4),
+            Dense(3),
+            {"a": "mse", "b": SPARSE},
+            {"a": X, "b": SOME_IDS},
+        ),
+    ),
+    "labels in a list": (
+        "labels-out-of-range",
+        lambda: two(Dense(4), Dense(3), ["mse", SPARSE], [X, SOME_IDS]),
+    ),
+    "labels without a loss": (
+        "labels-out-of-range",
+        lambda: two(Dense(4), Dense(3), [None, SPARSE], [X, SOME_IDS]),
+    ),
+    "labels of the loss that there is": (
+        "labels-out-of-range",
+        lambda: two(Dense(4), Dense(3), [None, SPARSE], [SOME_IDS]),
+    ),
+    "labels that are NaN": (
+        "nonfinite-gradient",
+        lambda: two(
+            Dense(4),
+            Dense(3),
+            {"a": "mse", "b": SPARSE},
+            {"a": np.where(IDS[:, None] == 2, np.nan, X), "b": IDS},
+        ),
+    ),
+    "a metric by name": (
+        "metric-mismatch",
+        lambda: two(
+            Dense(4),
+            Dense(3, "softmax"),
+            {"a": "mse", "b": CE},
+            {"a": X, "b": IDS},
+            metrics={"b": [keras.metrics.Recall()]},
+        ),
+    ),
+    "a metric in a list, labels in a tuple": (
+        "metric-mismatch",
+        lambda: two(
+            Dense(4),
+            Dense(3, "softmax", name="b"),
+            ["mse", CE],
+            (X, IDS),
+            metrics=[[], [keras.metrics.Recall()]],
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "broken"), OF_SEVERAL.values(), ids=list(OF_SEVERAL)
+)
+def test_the_cure_repairs_one_of_several_outputs(code, broken):
+    assert repaired(code, *broken()) == ()
 
 
 HEALTHY = {
