@@ -99,6 +99,8 @@ def _is_known(backend):
     return KNOWN[0] <= tuple(map(int, version)) <= KNOWN[1]
 
 
+# PyTorch's compiler looks for the vector units in ten seconds of C++.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
 if _is_known(os.environ.get("KERAS_BACKEND")):
     os.environ.setdefault("XLA_FLAGS", QUICKLY[os.environ["KERAS_BACKEND"]])
 
