@@ -269,14 +269,13 @@ def _addressed(findings, evidence):
     for found in findings:
         here = [x for x in evidence.outputs if found.where.endswith(x.where)]
         name = evidence.name_of_labels(here[0]) if here else "y"
+        code = found.cure
         # What is done to the labels of all outputs has "map_structure".
-        is_of_all = name in found.cure or "map_structure" in found.cure
-        if name != "y" and not is_of_all:
-            cure = re.sub(r"\by\b", name, found.cure)
-            if isinstance(evidence.everything[1], tuple) and name in cure:
-                cure = f"y = list(y)\n{cure}"
-            found = dataclasses.replace(found, cure=cure)
-        yield found
+        if name != "y" and name not in code and "map_structure" not in code:
+            code = name.join(re.split(r"\by\b", code))
+            if isinstance(evidence.everything[1], tuple) and name in code:
+                code = f"y = list(y)\n{code}"
+        yield dataclasses.replace(found, cure=code)
 
 
 def _check_model(model, batch_size):

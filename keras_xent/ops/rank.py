@@ -244,8 +244,10 @@ def _soft_ranks(x, weight, temperature):
     order = ops.argsort(x, axis=-1)
     x, weight = _take(x, order), _take(weight, order)
     before, after = x[..., :-1], x[..., 1:]
-    # Two infinities are 0 apart, not NaN.
-    gap = where(before == after, 0, before - after)
+    gap = before - after
+    # Two infinities are 0 apart, not NaN. Not all that are equal: derivatives
+    # of this as it is written go through them.
+    gap = where(gap == gap, gap, 0)
     # A first factor of 0: what a shift carries round the end adds nothing.
     factors = _both_ways(ops.exp(gap / temperature))
     factors = _joined(ops.zeros_like(_both_ways(x[..., :1])), factors)

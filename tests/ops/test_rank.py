@@ -149,6 +149,37 @@ def test_gradients_are_the_slopes_of_the_sum_over_pairs(temperature, weight):
         assert np.all(grad[weight == 0] == 0)
 
 
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="it has no such way")
+def test_differentiated_as_written_the_gradients_are_the_same():
+    """Equal entries and infinite ones, too."""
+    entries = np.append(ENTRIES, [np.inf, np.inf, -np.inf]).astype("float32")
+    upstream = normal(len(entries), seed=3)
+
+    def total(x):
+        ranks = ops.soft_rank(x, temperature=0.7)
+        return keras.ops.sum(keras.ops.multiply(ranks, upstream))
+
+    expected, _ = gradient(total, entries)
+    for derivative in as_written(total, entries):
+        np.testing.assert_allclose(
+            to_numpy(derivative), expected, rtol=1e-5, atol=1e-5
+        )
+
+
+def as_written(function, x):
+    """Gradients by the ways that do not take an operation's own one."""
+    if BACKEND == "jax":
+        import jax
+
+        yield jax.jacfwd(function)(x)
+        return
+    import torch
+
+    x = torch.tensor(x, requires_grad=True)
+    yield torch.func.grad(function)(x.detach())
+    yield torch.autograd.grad(function(x), x, create_graph=True)[0]
+
+
 def test_no_gradient_goes_through_the_default_temperature():
     upstream = normal(SIZE, seed=1)
 
