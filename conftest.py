@@ -212,7 +212,25 @@ class _Forgetful:
             self.forget()
 
 
+class _Profile:
+    """Where the time of a process goes: seconds of the files or folders."""
+
+    def __init__(self):
+        self.seconds = collections.Counter()
+
+    def pytest_runtest_logreport(self, report):
+        place = "/".join(report.nodeid.partition("::")[0].split("/")[:2])
+        self.seconds[place] += report.duration
+
+    def pytest_terminal_summary(self, terminalreporter):
+        most = self.seconds.most_common(8)
+        shown = ", ".join(f"{place} {time:.0f}" for place, time in most)
+        terminalreporter.write_line(f"Seconds: {shown}")
+
+
 def pytest_configure(config):
+    if CHILD in os.environ:
+        config.pluginmanager.register(_Profile())
     if os.environ.get("KERAS_BACKEND") == "jax":
         config.pluginmanager.register(_Forgetful())
 

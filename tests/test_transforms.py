@@ -1,5 +1,7 @@
 """What the transforms of each framework make of every operation."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -24,6 +26,20 @@ def of_last(op):
     *rest, last = op.arrays(4)
     two = np.stack([last, last * (1 + 0.1 * np.abs(normal(*last.shape)))])
     return lambda x: op(*rest, x), two.astype("float32")
+
+
+def twice_differentiable(op):
+    """With a constant where one would follow x, as a constant to gradients."""
+    if op.function in (ops.soft_rank, ops.spearman_loss):
+        return dataclasses.replace(op, kwargs={"temperature": 1.0})
+    return op
+
+
+def uneven(values):
+    """A sum with weights: that of all ranks, say, is constant."""
+    weights = np.arange(1.0, 1 + np.prod(values.shape)).reshape(values.shape)
+    weights = keras.ops.convert_to_tensor(weights, values.dtype)
+    return keras.ops.sum(values * weights)
 
 
 def close(result, truth):
@@ -55,13 +71,11 @@ def test_vmap_and_grad_of_torch(op):
 def test_gradients_of_gradients_of_torch_are_right_or_an_error(op):
     import torch
 
-    if op.function is ops.spearman_loss:
-        pytest.skip("its temperature follows x, and is a constant to gradients")
-    function, two = of_last(op)
+    function, two = of_last(twice_differentiable(op))
 
     def slopes(x, again):
         x = x.clone().requires_grad_(True)
-        total = function(x).sum()
+        total = uneven(function(x))
         return x, *torch.autograd.grad(total, x, create_graph=again)
 
     x = torch.tensor(two[0], dtype=torch.float64)
@@ -121,16 +135,14 @@ def test_vmap_and_jvp_of_jax(op):
 def test_hessian_of_jax(op):
     import jax
 
-    if op.function is ops.spearman_loss:
-        pytest.skip("its temperature follows x, and is a constant to gradients")
-    function, two = of_last(op)
+    function, two = of_last(twice_differentiable(op))
 
     @jax.jit
     def slopes(x):
-        return jax.grad(lambda x: function(x).sum())(x)
+        return jax.grad(lambda x: uneven(function(x)))(x)
 
     x, v = two[0], normal(*two[0].shape)
-    hessian = jax.jit(jax.hessian(lambda x: function(x).sum()))(x)
+    hessian = jax.jit(jax.hessian(lambda x: uneven(function(x))))(x)
     product = np.tensordot(hessian, v, x.ndim)
     step = 1e-2
     truth = (slopes(x + step * v) - slopes(x - step * v)) / (2 * step)

@@ -48,8 +48,16 @@ def loss_line(output, code):
 
 def metrics_line(output, *codes):
     """`metrics = [...]`, for its output in a model that has several."""
-    if isinstance(getattr(output.model, "loss", None), (dict, list, tuple)):
+    given = getattr(output.model, "loss", None)
+    if isinstance(given, dict):
         return ends.joined(f"metrics = {{{output.name!r}: [", codes, "]}")
+    if isinstance(given, (list, tuple)):
+        rest = [
+            ["[], "] * output.index,
+            [", []"] * (len(given) - 1 - output.index),
+        ]
+        before, after = map("".join, rest)
+        return ends.joined(f"metrics = [{before}[", codes, f"]{after}]")
     return ends.joined("metrics = [", codes, "]")
 
 

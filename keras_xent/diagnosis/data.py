@@ -1,5 +1,9 @@
 """The arrays of a batch or of all data: their names, and what is in them."""
 
+import io
+import re
+import tokenize
+
 import numpy as np
 from keras import ops, tree
 
@@ -90,6 +94,53 @@ def extreme_rows(leaf):
     return [*np.argmax(values, axis=0), *np.argmin(values, axis=0)]
 
 
+def names(structure, name):
+    """The structure with the name of each array, as in `y[0]`, in its place."""
+    leaves = [
+        name + "".join(f"[{key!r}]" for key in path)
+        for path, _ in tree.flatten_with_path(structure)
+    ]
+    return tree.pack_sequence_as(structure, leaves)
+
+
+# Takes the rows that are `good`, as code.
+GOOD_ROWS = "x, y = x[good], y[good]"
+
+
+def cure_of_labels(code, name, x, y, sample_weight):
+    """A cure of the labels `y` as one of those that the user calls `name`."""
+    before, rows, after = code.partition(GOOD_ROWS)
+    several = tree.is_nested(x) or tree.is_nested(y)
+    if rows and (several or sample_weight is not None):
+        rows = _good_rows(x, y, sample_weight)
+    before, after = (_renamed(part, name) for part in (before, after))
+    if isinstance(y, tuple) and f"\n{name}" in f"\n{before}":
+        before = f"y = list(y)\n{before}"
+    return before + rows + after
+
+
+def _renamed(code, name):
+    """Code in which `y` has another name, but not within strings."""
+    if name == "y" or name in code:
+        return code
+    lines = code.split("\n")
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(code).readline))
+    except (SyntaxError, tokenize.TokenError):
+        return code  # No code that runs: words.
+    for token in reversed(tokens):
+        row, start = token.start
+        new = token.string
+        if token.type == tokenize.COMMENT:
+            new = name.join(re.split(r"\by\b", new))
+        elif token.type == tokenize.NAME and new == "y":
+            new = name
+        if new != token.string:
+            line = lines[row - 1]
+            lines[row - 1] = line[:start] + new + line[token.end[1] :]
+    return "\n".join(lines)
+
+
 def without_bad_rows(names, x, y, sample_weight):
     """Code that leaves out the rows in which one of these is not finite."""
     if len(names) == 1:
@@ -100,15 +151,20 @@ def without_bad_rows(names, x, y, sample_weight):
         code += f"for each in ({', '.join(names)}):\n"
         code += "    rows = np.reshape(each, (len(each), -1))\n"
         code += "    good &= np.isfinite(rows).all(axis=1)\n"
+    return code + _good_rows(x, y, sample_weight)
+
+
+def _good_rows(x, y, sample_weight):
+    """Code that takes the good rows of all arrays."""
     parts = {"x": x, "y": y, "sample_weight": sample_weight}
     parts = {name: part for name, part in parts.items() if part is not None}
     if any(tree.is_nested(part) for part in parts.values()):
-        return code + "".join(
+        return "".join(
             f"{name} = {_kept(name, part)}\n" for name, part in parts.items()
         )
     kept = ", ".join(f"{name}[good]" for name in parts)
     note = "" if "sample_weight" in parts else "  # and sample_weight"
-    return f"{code}{', '.join(parts)} = {kept}{note}"
+    return f"{', '.join(parts)} = {kept}{note}"
 
 
 def _kept(name, structure):

@@ -80,6 +80,8 @@ class Output:
         index: Its place among all outputs of the model.
         inputs: How many inputs the model has.
         model: The model, for cures that change it.
+        labels_name: How the user writes its labels: `y`, or a part of that.
+        is_only: Whether no other output has its name.
     """
 
     name: str
@@ -99,10 +101,13 @@ class Output:
     index: int = 0
     inputs: int = 1
     model: object = None
+    labels_name: str = "y"
+    is_only: bool = True
 
     @property
     def where(self):
-        return f"output {self.name!r}"
+        alike = "" if self.is_only else f" with the labels {self.labels_name}"
+        return f"output {self.name!r}{alike}"
 
     def error(self, code, summary, evidence, cause, cure):
         """A `Finding` of severity "error" at this output."""
@@ -251,20 +256,6 @@ class Evidence:
     def everything(self):
         """All that is known: the data, or the batch."""
         return self.data or (self.x, self.y, self.sample_weight)
-
-    def name_of_labels(self, output):
-        """How the user writes the labels of an output: `y`, or a part of it."""
-        y = self.everything[1]
-        if isinstance(y, dict) and output.name in y:
-            return f"y[{output.name!r}]"
-        if not isinstance(y, (list, tuple)):
-            return "y"
-        # `fit` takes labels for all outputs, or for those that have a loss.
-        with_loss = [each is output for each in self.outputs]
-        here = (
-            output.index if len(y) > len(with_loss) else with_loss.index(True)
-        )
-        return f"y[{here}]"
 
     def of_data(self, rows):
         """Rows of the batch as they are numbered in the data."""

@@ -1,7 +1,6 @@
 """`keras_xent.diagnose`: one batch, looked at from all sides."""
 
 import dataclasses
-import re
 
 import keras
 import numpy as np
@@ -14,6 +13,7 @@ from keras_xent.diagnosis import (
     chosen,
     codes,
     cost,
+    data,
     flow,
     frequencies,
     inputs,
@@ -26,7 +26,6 @@ from keras_xent.diagnosis import (
     shapes,
     start,
 )
-from keras_xent.diagnosis.evidence import host
 from keras_xent.diagnosis.observe import Observer
 from keras_xent.diagnosis.report import ERROR, Report
 from keras_xent.losses.kinds import IDENTITIES
@@ -173,9 +172,8 @@ def look(model, batch, everything=None, index=None, is_all=True):
     evidence = observer.evidence
     evidence.data, evidence.index = everything, index
     evidence.is_all = checks.is_all
-    given = tree.flatten((everything if is_known else batch)[1])
-    raw = [host(each) for each in given if each is not None]
-    checks.add(labels.not_numbers(raw))
+    given = everything if is_known else batch
+    checks.add(labels.not_numbers(*given))
     checks.add(inputs.not_numbers(batch[0], model))
     if checks.findings:
         checks.looked_for.update(codes.INPUTS, codes.LABELS)
@@ -187,7 +185,7 @@ def look(model, batch, everything=None, index=None, is_all=True):
         [code for code in codes.LOOKED_FOR if code not in unchecked],
         unchecked,
         rows=evidence.rows,
-        labels=len(raw[0]),
+        labels=len(data.named(given[1], "y")[0][1]),
         loss=evidence.loss,
     )
     return report, evidence
@@ -267,15 +265,13 @@ def _explained(evidence, error):
 def _addressed(findings, evidence):
     """Findings whose cures name the labels of an output as the user does."""
     for found in findings:
-        here = [x for x in evidence.outputs if found.where.endswith(x.where)]
-        name = evidence.name_of_labels(here[0]) if here else "y"
-        code = found.cure
-        # What is done to the labels of all outputs has "map_structure".
-        if name != "y" and name not in code and "map_structure" not in code:
-            code = name.join(re.split(r"\by\b", code))
-            if isinstance(evidence.everything[1], tuple) and name in code:
-                code = f"y = list(y)\n{code}"
-        yield dataclasses.replace(found, cure=code)
+        for output in evidence.outputs:
+            if found.where.endswith(output.where):
+                code = data.cure_of_labels(
+                    found.cure, output.labels_name, *evidence.everything
+                )
+                found = dataclasses.replace(found, cure=code)
+        yield found
 
 
 def _check_model(model, batch_size):

@@ -105,7 +105,7 @@ def _nan_labels(evidence):
         labels = output.counted(output.labels, whole=True)
         rows = np.isnan(labels) & output.known(labels)
         if rows.any():
-            name = evidence.name_of_labels(output)
+            name = output.labels_name
             yield Finding(
                 "nonfinite-gradient",
                 ERROR,

@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_xent.diagnosis import cures, data, ends, shapes
 from keras_xent.diagnosis.activations import final_activation
-from keras_xent.diagnosis.evidence import NAMED
+from keras_xent.diagnosis.evidence import NAMED, host
 from keras_xent.diagnosis.identities import not_ids
 from keras_xent.diagnosis.out_of_range import out_of_range, void_values
 from keras_xent.diagnosis.report import ERROR, WARNING, Finding
@@ -27,6 +27,10 @@ _EXACT = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}
 
 # Of labels with one class each, more rows without any are no oversight.
 _NONE = 0.05
+
+
+# Which rows have labels that are numbers, as code.
+_ONLY_NUMBERS = "good = np.isfinite(np.reshape(y, (len(y), -1))).all(axis=1)"
 
 
 def findings(evidence):
@@ -52,23 +56,27 @@ def findings(evidence):
             yield found
 
 
-def not_numbers(labels):
+def not_numbers(x, y, sample_weight):
     """Findings on labels that no tensor can hold, before there are any."""
-    for each in labels:
+    for name, leaf in data.named(y, "y"):
+        each = host(leaf)
         if each.dtype.kind in "USOMmc":
             boxed = each.dtype.kind in "USO" and data.numbers_in(each)
             holes = each.dtype.kind == "O" and data.numbers_with_holes(each)
+            cause, cure = _of_objects(boxed, holes)
             yield Finding(
                 "label-format",
                 ERROR,
-                "labels",
+                "labels" if name == "y" else f"labels {name}",
                 "The labels are not numbers.",
                 {"dtype": str(each.dtype), "first label": each.flat[0]},
-                *_cure_of_objects(boxed, holes),
+                cause,
+                data.cure_of_labels(cure, name, x, y, sample_weight),
             )
 
 
-def _cure_of_objects(boxed, holes):
+def _of_objects(boxed, holes):
+    """The cause and the cure."""
     cause = "Numbers lie in an array of Python objects or of text, as a column "
     cause += "of a table does that once held something else."
     if boxed:
@@ -76,8 +84,7 @@ def _cure_of_objects(boxed, holes):
     if holes:
         return "Numbers, and None where one is missing.", (
             "y = y.astype('float32')  # None becomes NaN\n"
-            "good = np.isfinite(y.reshape(len(y), -1)).all(axis=1)\n"
-            "x, y = x[good], y[good]"
+            f"{_ONLY_NUMBERS}\n{data.GOOD_ROWS}"
         )
     return (
         "Names of classes were passed as they are.",
@@ -132,7 +139,7 @@ def _class_ids(output):
             "The loss takes class ids, whole numbers, but labels are NaN.",
             {"labels": counted.size, "NaN": int(np.isnan(counted).sum())},
             "Labels are missing.",
-            "good = ~np.isnan(y)\nx, y = x[good], y[good]",
+            f"{_ONLY_NUMBERS}\n{data.GOOD_ROWS}",
         )
         return
     if not np.all(counted == np.floor(counted)):

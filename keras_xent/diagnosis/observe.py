@@ -1,5 +1,6 @@
 """Runs one batch through a model and writes down what is to be seen."""
 
+import collections
 import contextlib
 import warnings
 
@@ -8,7 +9,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_xent import _keras, heads
-from keras_xent.diagnosis import calls, probe
+from keras_xent.diagnosis import calls, data, probe
 from keras_xent.diagnosis.evidence import (
     Evidence,
     Output,
@@ -195,13 +196,16 @@ class Observer:
         return sum(ops.cast(loss, "float32") for loss in losses)
 
     def _see_outputs(self, y, y_pred, weight):
-        y, labels = (
-            _like(each, y_pred, self._names) for each in (y, self._labels)
+        y, labels, names = (
+            _like(each, y_pred, self._names)
+            for each in (y, self._labels, data.names(y, "y"))
         )
         if self._losses is None:
             return
         given = self._losses.given
-        y, labels = (_where_losses_are(each, given) for each in (y, labels))
+        y, labels, names = (
+            _where_losses_are(each, given) for each in (y, labels, names)
+        )
         tensors = []
         for path, loss, name in self._losses.resolve(y, y_pred):
             tensor = self._at(path, y_pred)
@@ -219,8 +223,12 @@ class Observer:
                     True
                 ),
             )
+            output.labels_name = self._at(path, names)
             tensors.append(tensor)
             self.evidence.outputs.append(output)
+        often = collections.Counter(x.name for x in self.evidence.outputs)
+        for output in self.evidence.outputs:
+            output.is_only = often[output.name] == 1
         self._see_metrics(y, y_pred, tensors)
 
     def _output(self, name, loss, tensor, y, labels, weight, weights, index):
@@ -338,9 +346,16 @@ def as_tensors(structure):
 
 def _like(y, y_pred, names):
     """Labels in the container of the outputs: list or dictionary."""
+    if tree.is_nested(y) != tree.is_nested(y_pred):
+        one, like = tree.flatten(y), tree.flatten(y_pred)
+        return (
+            tree.pack_sequence_as(y_pred, one) if len(one) == len(like) else y
+        )
     if isinstance(y, dict) and isinstance(y_pred, (list, tuple)):
         return [y[name] for name in names]
     if isinstance(y, (list, tuple)) and isinstance(y_pred, dict):
+        if len(y) != len(y_pred):
+            return y  # of those that have a loss
         return dict(zip(y_pred, y, strict=True))
     if isinstance(y, tuple) and isinstance(y_pred, list):
         return list(y)

@@ -150,7 +150,10 @@ def repaired(code, model, x, y, *weight):
     """What is found after the cure of the one finding, which has this code."""
     report = look_at(model, x, y, *weight)
     assert [found.code for found in report.findings] == [code]
-    return run_cure(report, {"model": model, "x": x, "y": y}, epochs=1).findings
+    names = {"model": model, "x": x, "y": y}
+    if weight:
+        (names["sample_weight"],) = weight
+    return run_cure(report, names, epochs=1).findings
 
 
 def two_towers(loss, head=None, x=PAIRS, y=None):

@@ -339,14 +339,6 @@ CASES = {
             Dense(1), loss=lambda y, p: -y * ops.log(p), y=FLAGS * 1.0
         ),
     ),
-    "a loss that is flat": (
-        "dead-gradient",
-        lambda: stack(
-            Dense(1),
-            loss=lambda y, p: ops.relu(-1000 - p) + 0 * y,
-            y=FLAGS * 1.0,
-        ),
-    ),
     "one unit for classes": (
         "single-class",
         lambda: stack(Dense(1, "softmax"), loss=CE),
@@ -385,7 +377,30 @@ def two(first, second, losses, y, **options):
     return compiled(keras.Model(inputs, outputs), losses, **options), X, y
 
 
+def shared():
+    """One layer, called twice: two outputs of one name."""
+    inputs, dense = [keras.Input((4,)) for _ in range(2)], Dense(3)
+    model = keras.Model(inputs, list(map(dense, inputs)))
+    return compiled(model, [SPARSE, SPARSE]), [X, X], [IDS, IDS + 1]
+
+
+def in_another_order(outputs, given):
+    """`fit` takes a list of labels by the names in their order."""
+    inputs = keras.Input((4,))
+    made = {name: Dense(3, name=name)(inputs) for name in outputs}
+    model = keras.Model(inputs, made)
+    return compiled(model, dict.fromkeys(given, SPARSE)), X, [IDS, IDS + 1]
+
+
+def nested(y):
+    inputs = keras.Input((4,))
+    a, b, c = (Dense(n)(inputs) for n in (4, 3, 3))
+    model = keras.Model(inputs, [{"a": a, "b": b}, c])
+    return compiled(model, [{"a": "mse", "b": SPARSE}, SPARSE]), X, y
+
+
 SOME_IDS = np.where(IDS == 2, 5, IDS)
+WITH_NAN = np.where(IDS == 2, np.nan, IDS)
 OF_SEVERAL = {
     "a loss by name": (
         "logits-as-probabilities",
@@ -427,6 +442,61 @@ OF_SEVERAL = {
             {"a": np.where(IDS[:, None] == 2, np.nan, X), "b": IDS},
         ),
     ),
+    "one layer twice": ("labels-out-of-range", shared),
+    "outputs in another order": (
+        "labels-out-of-range",
+        lambda: in_another_order("ba", "ba"),
+    ),
+    "losses in another order": (
+        "labels-out-of-range",
+        lambda: in_another_order("ab", "ba"),
+    ),
+    "the first of a nest": (
+        "labels-out-of-range",
+        lambda: nested([{"a": X, "b": IDS + 1}, IDS]),
+    ),
+    "the last of a nest": (
+        "labels-out-of-range",
+        lambda: nested([{"a": X, "b": IDS}, IDS + 1]),
+    ),
+    "an output whose name is y": (
+        "logits-as-probabilities",
+        lambda: two(
+            Dense(4), Dense(3), {"a": "mse", "y": CE}, {"a": X, "y": IDS}
+        ),
+    ),
+    "one output in a list": (
+        "labels-out-of-range",
+        lambda: stack(Dense(3), loss=SPARSE, y=[IDS + 1]),
+    ),
+    "ids that are NaN, by name": (
+        "label-format",
+        lambda: two(
+            Dense(4),
+            Dense(3),
+            {"a": "mse", "b": SPARSE},
+            {"a": X, "b": WITH_NAN},
+        ),
+    ),
+    "ids that are NaN, in a tuple": (
+        "label-format",
+        lambda: two(Dense(4), Dense(3), ["mse", SPARSE], (X, WITH_NAN)),
+    ),
+    "names of classes": (
+        "label-format",
+        lambda: two(
+            Dense(4), Dense(3), ["mse", SPARSE], [X, np.array([*"abc"])[IDS]]
+        ),
+    ),
+    "one-hot rows for ids of embeddings": (
+        "label-format",
+        lambda: two(
+            Dense(4),
+            Dense(3),
+            {"a": losses.SupervisedContrastive(), "b": SPARSE},
+            {"a": ONE_HOT, "b": IDS},
+        ),
+    ),
     "a metric by name": (
         "metric-mismatch",
         lambda: two(
@@ -455,6 +525,12 @@ OF_SEVERAL = {
 )
 def test_the_cure_repairs_one_of_several_outputs(code, broken):
     assert repaired(code, *broken()) == ()
+
+
+@pytest.mark.parametrize("container", [list, tuple])
+def test_labels_of_one_output_may_be_in_a_list(container):
+    model, x, *_ = stack(Dense(3), loss=SPARSE)
+    assert look_at(model, x, container([IDS])).findings == ()
 
 
 HEALTHY = {
