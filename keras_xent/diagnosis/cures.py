@@ -43,22 +43,31 @@ def loss_line(output, code):
         return ends.joined("loss = {", parts, "}")
     if isinstance(given, (list, tuple)):
         return f"loss = list(model.loss)\nloss[{output.index}] = {code}"
-    return f"loss = {code}"
+    if len(output.names) < 2:
+        return f"loss = {code}"
+    if _names_differ(output):  # One loss for all of them.
+        every = f"dict.fromkeys({list(output.names)}, model.loss)"
+        return f"loss = {every}\nloss[{output.name!r}] = {code}"
+    every = f"[model.loss] * {len(output.names)}"
+    return f"loss = {every}\nloss[{output.index}] = {code}"
+
+
+def _names_differ(output):
+    return len(set(output.names)) == len(output.names)
 
 
 def metrics_line(output, *codes):
     """`metrics = [...]`, for its output in a model that has several."""
     given = getattr(output.model, "loss", None)
-    if isinstance(given, dict):
+    in_list = isinstance(given, (list, tuple))
+    if not in_list and not isinstance(given, dict) and len(output.names) < 2:
+        return ends.joined("metrics = [", codes, "]")
+    if isinstance(given, dict) or (not in_list and _names_differ(output)):
         return ends.joined(f"metrics = {{{output.name!r}: [", codes, "]}")
-    if isinstance(given, (list, tuple)):
-        rest = [
-            ["[], "] * output.index,
-            [", []"] * (len(given) - 1 - output.index),
-        ]
-        before, after = map("".join, rest)
-        return ends.joined(f"metrics = [{before}[", codes, f"]{after}]")
-    return ends.joined("metrics = [", codes, "]")
+    number = len(given if in_list else output.names)
+    before, after = output.index, number - 1 - output.index
+    start = f"metrics = [{'[], ' * before}["
+    return ends.joined(start, codes, f"]{', []' * after}]")
 
 
 def loss_of(labels, output):

@@ -81,7 +81,7 @@ class Output:
         inputs: How many inputs the model has.
         model: The model, for cures that change it.
         labels_name: How the user writes its labels: `y`, or a part of that.
-        is_only: Whether no other output has its name.
+        names: Those of all outputs that have a loss; not always different.
     """
 
     name: str
@@ -102,12 +102,14 @@ class Output:
     inputs: int = 1
     model: object = None
     labels_name: str = "y"
-    is_only: bool = True
+    names: tuple = ()
 
     @property
     def where(self):
-        alike = "" if self.is_only else f" with the labels {self.labels_name}"
-        return f"output {self.name!r}{alike}"
+        place = f"output {self.name!r}"
+        if self.names.count(self.name) > 1:
+            place += f" with the labels {self.labels_name}"
+        return place
 
     def error(self, code, summary, evidence, cause, cure):
         """A `Finding` of severity "error" at this output."""

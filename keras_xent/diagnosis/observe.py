@@ -1,6 +1,5 @@
 """Runs one batch through a model and writes down what is to be seen."""
 
-import collections
 import contextlib
 import warnings
 
@@ -226,9 +225,8 @@ class Observer:
             output.labels_name = self._at(path, names)
             tensors.append(tensor)
             self.evidence.outputs.append(output)
-        often = collections.Counter(x.name for x in self.evidence.outputs)
         for output in self.evidence.outputs:
-            output.is_only = often[output.name] == 1
+            output.names = tuple(x.name for x in self.evidence.outputs)
         self._see_metrics(y, y_pred, tensors)
 
     def _output(self, name, loss, tensor, y, labels, weight, weights, index):

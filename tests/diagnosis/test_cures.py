@@ -16,6 +16,7 @@ from tests.diagnosis.cases import (
     YES_NO,
     X,
     compiled,
+    computed,
     look_at,
     repaired,
     stack,
@@ -440,6 +441,28 @@ OF_SEVERAL = {
             Dense(3),
             {"a": "mse", "b": SPARSE},
             {"a": np.where(IDS[:, None] == 2, np.nan, X), "b": IDS},
+        ),
+    ),
+    "one loss for a list": (
+        "label-format",
+        lambda: two(Dense(3), Dense(3), DENSE, [ONE_HOT, IDS]),
+    ),
+    "one loss for names": (
+        "label-format",
+        lambda: two(Dense(3), Dense(3), DENSE, {"a": ONE_HOT, "b": IDS}),
+    ),
+    "one loss for what has no names": (
+        "label-format",
+        lambda: computed(3, lambda x: [x, 2 * x], DENSE, X, [ONE_HOT, IDS]),
+    ),
+    "one loss, a metric of one": (
+        "metric-mismatch",
+        lambda: two(
+            Dense(3, "softmax"),
+            Dense(3, "softmax"),
+            CE,
+            [IDS, IDS],
+            metrics=[[], [keras.metrics.Recall()]],
         ),
     ),
     "one layer twice": ("labels-out-of-range", shared),
