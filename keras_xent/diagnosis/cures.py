@@ -37,37 +37,48 @@ SUM_ERROR = 1e-3
 
 def loss_line(output, code):
     """`loss = ...`, among the losses of a model that has several."""
-    given = getattr(output.model, "loss", None)
-    if isinstance(given, dict):
+    container = _container(output)
+    if container is None:
+        return f"loss = {code}"
+    is_shared = not isinstance(output.model.loss, (dict, list, tuple))
+    if container is dict and not is_shared:
         parts = ["**model.loss", f"{output.name!r}: {code}"]
         return ends.joined("loss = {", parts, "}")
-    if isinstance(given, (list, tuple)):
-        return f"loss = list(model.loss)\nloss[{output.index}] = {code}"
-    if len(output.names) < 2:
-        return f"loss = {code}"
-    if _names_differ(output):  # One loss for all of them.
+    key = repr(output.name) if container is dict else output.index
+    if not is_shared:
+        every = "list(model.loss)"
+    elif container is dict:
         every = f"dict.fromkeys({list(output.names)}, model.loss)"
-        return f"loss = {every}\nloss[{output.name!r}] = {code}"
-    every = f"[model.loss] * {len(output.names)}"
-    return f"loss = {every}\nloss[{output.index}] = {code}"
-
-
-def _names_differ(output):
-    return len(set(output.names)) == len(output.names)
+    else:
+        every = f"[model.loss] * {len(output.names)}"
+    return f"loss = {every}\nloss[{key}] = {code}"
 
 
 def metrics_line(output, *codes):
     """`metrics = [...]`, for its output in a model that has several."""
-    given = getattr(output.model, "loss", None)
-    in_list = isinstance(given, (list, tuple))
-    if not in_list and not isinstance(given, dict) and len(output.names) < 2:
+    container = _container(output)
+    if container is None:
         return ends.joined("metrics = [", codes, "]")
-    if isinstance(given, dict) or (not in_list and _names_differ(output)):
+    if container is dict:
         return ends.joined(f"metrics = {{{output.name!r}: [", codes, "]}")
-    number = len(given if in_list else output.names)
+    given = output.model.loss
+    number = len(given if isinstance(given, (list, tuple)) else output.names)
     before, after = output.index, number - 1 - output.index
     start = f"metrics = [{'[], ' * before}["
     return ends.joined(start, codes, f"]{', []' * after}]")
+
+
+def _container(output):
+    """What holds the losses of several outputs: `dict` or `list`, else None."""
+    given = getattr(output.model, "loss", None)
+    if isinstance(given, dict):
+        return dict
+    if isinstance(given, (list, tuple)):
+        return list
+    if len(output.names) < 2:
+        return None
+    # One loss for all of them.
+    return dict if len(set(output.names)) == len(output.names) else list
 
 
 def loss_of(labels, output):

@@ -21,10 +21,14 @@ _COLUMNS = 4
 def named(structure, name):
     """Pairs of a name, as in `x['left']`, and an array; None is left out."""
     return [
-        (name + "".join(f"[{key!r}]" for key in path), leaf)
+        (_written(name, path), leaf)
         for path, leaf in tree.flatten_with_path(structure)
         if leaf is not None
     ]
+
+
+def _written(name, path):
+    return name + "".join(f"[{key!r}]" for key in path)
 
 
 def arrays(x, y, sample_weight):
@@ -96,10 +100,8 @@ def extreme_rows(leaf):
 
 def names(structure, name):
     """The structure with the name of each array, as in `y[0]`, in its place."""
-    leaves = [
-        name + "".join(f"[{key!r}]" for key in path)
-        for path, _ in tree.flatten_with_path(structure)
-    ]
+    paths = [path for path, _ in tree.flatten_with_path(structure)]
+    leaves = [_written(name, path) for path in paths]
     return tree.pack_sequence_as(structure, leaves)
 
 

@@ -105,7 +105,6 @@ def _nan_labels(evidence):
         labels = output.counted(output.labels, whole=True)
         rows = np.isnan(labels) & output.known(labels)
         if rows.any():
-            name = output.labels_name
             yield Finding(
                 "nonfinite-gradient",
                 ERROR,
@@ -114,7 +113,9 @@ def _nan_labels(evidence):
                 "step by it so is every weight.",
                 {"labels": rows.size, "NaN among them": int(rows.sum())},
                 "Labels that are missing, or 0/0 in making them.",
-                data.without_bad_rows([name], *evidence.everything),
+                data.without_bad_rows(
+                    [output.labels_name], *evidence.everything
+                ),
             )
 
 
